@@ -1,0 +1,252 @@
+"""The composition root: builds all parts from the settings, starts and stops the loops."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, Self
+
+import structlog
+
+from agp_agent import __version__, catalog
+from agp_agent.api import AgentServer, create_api
+from agp_agent.api.server import listen
+from agp_agent.audit import Audit, AuditEvent
+from agp_agent.catalog import Catalog
+from agp_agent.dashboard import Dashboard, HttpDashboard
+from agp_agent.dispatcher import Dispatcher
+from agp_agent.docker_engine import DockerEngine
+from agp_agent.engine import ContainerEngine
+from agp_agent.engine_watch import EngineWatch
+from agp_agent.errors import ConfigurationError
+from agp_agent.executor import Executor
+from agp_agent.intake import Intake
+from agp_agent.journal import Journal
+from agp_agent.outbox import Outbox
+from agp_agent.planner import Limits
+from agp_agent.readiness import Readiness
+from agp_agent.reconciler import Reconciler
+from agp_agent.redaction import Masker
+from agp_agent.settings import Settings, TokenSource
+from agp_agent.state_dir import StateDir
+from agp_agent.walk import Observer, Walk
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The agent's two secrets: what the dashboard must send, and what the agent sends it."""
+
+    inbound: TokenSource
+    outbound: TokenSource
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings name them; nothing is read yet."""
+        return cls(
+            TokenSource("AGP_TOKEN", settings.token, settings.token_file),
+            TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
+        )
+
+    def known(self) -> tuple[bytes, ...]:
+        """Every token of now, for masking."""
+        with contextlib.suppress(ConfigurationError):
+            return self.inbound.current() + self.outbound.current()
+        return ()
+
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` unless both are there and differ."""
+        problems: list[str] = []
+        values: list[tuple[bytes, ...]] = []
+        for name, source in (("AGP_TOKEN", self.inbound), ("AGP_DASHBOARD_TOKEN", self.outbound)):
+            try:
+                values.append(source.current())
+            except ConfigurationError as error:
+                problems += error.problems
+            if not source.configured:
+                problems.append(f"{name} (not set): expected a token, or {name}_FILE; `agp-agent token new` makes one.")
+        if not problems and set(values[0]) & set(values[1]):
+            problems.append("AGP_TOKEN, AGP_DASHBOARD_TOKEN: expected two different tokens, one for each direction.")
+        if problems:
+            raise ConfigurationError(*problems)
+
+
+class Agent:
+    """All parts of one agent. Make it with ``open``; it runs in ``running`` and is done with when that ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateDir,
+        engine: ContainerEngine,
+        dashboard: Dashboard,
+        masker: Masker,
+        observer: Observer,
+    ) -> None:
+        """Build the parts; nothing moves yet. ``observer`` may follow the output of runs."""
+        labels = state.identity.labels
+        self.settings = settings
+        self.identity = state.identity
+        self.catalog: Catalog = catalog.load(settings.catalog)
+        self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
+        self.audit = Audit(state.audit, masker.tree)
+        self.journal = Journal(state.journal)
+        self._engine = engine
+        self._dashboard = dashboard
+        executor = Executor(engine, state.spool, settings.uids)
+        limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
+        walk = Walk(
+            self.journal,
+            executor,
+            self.audit,
+            catalog=self.catalog,
+            limits=limits,
+            labels=labels,
+            observer=observer,
+        )
+        self._dispatcher = Dispatcher(
+            self.journal, walk, self.catalog, self.readiness, queue_timeout_s=settings.queue_timeout_s
+        )
+        self._reconciler = Reconciler(
+            self.journal, engine, executor, walk, labels, retention_s=settings.result_retention_s
+        )
+        self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
+        self._engine_watch = EngineWatch(
+            engine,
+            executor,
+            self.catalog,
+            self.readiness,
+            self._reconciler.reconcile,
+            slots=state.slots,
+            engine_state_dir=settings.engine_state_dir,
+            labels=labels,
+            max_running=settings.max_running,
+            max_uids=len(settings.uids),
+        )
+        self.intake = Intake(
+            self.journal,
+            self.audit,
+            self.readiness,
+            self.catalog,
+            max_queued=settings.max_queued,
+            rerun_after_s=settings.rerun_after_s,
+            playbook_limit_bytes=settings.playbook_limit_bytes,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the loops around the body. Containers that still run at its end are left to the next agent.
+
+        Raises:
+            ExceptionGroup: a loop ended by an error nobody foresaw.
+        """
+        self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
+        await self._engine.open()
+        try:
+            async with asyncio.TaskGroup() as loops:
+                tasks = [loops.create_task(loop) for loop in self._loops()]
+                try:
+                    yield
+                finally:
+                    for task in tasks:
+                        task.cancel()
+        finally:
+            await self._aclose()
+
+    def _loops(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._engine_watch.run(), self._dispatcher.run(), self._reconciler.run(), self._outbox.run()]
+
+    async def drain(self, timeout_s: float) -> None:
+        """Start nothing any more, and give what runs so long to end and to be delivered."""
+        self.readiness.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._dispatcher.idle()
+                await self._reconciler.idle()
+                await self._outbox.flushed()
+
+    async def _aclose(self) -> None:
+        await self._dispatcher.aclose()
+        await self._reconciler.aclose()
+        await self._engine.aclose()
+        await self._dashboard.aclose()
+        self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
+        await self.audit.aclose()
+        self.journal.close()
+
+
+def check(settings: Settings) -> None:
+    """Find out whether ``serve`` could use these settings, without starting or writing anything.
+
+    Raises:
+        ConfigurationError: every problem at once.
+    """
+    problems: list[str] = []
+    for look in (Tokens.of(settings).check, lambda: _dashboard(settings), lambda: catalog.load(settings.catalog)):
+        try:
+            look()
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+
+
+def _dashboard(settings: Settings) -> HttpDashboard:
+    if settings.dashboard_url is None:
+        raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
+    return HttpDashboard(
+        settings.dashboard_url,
+        Tokens.of(settings).outbound,
+        ca_file=settings.dashboard_ca_file,
+        proxy=settings.dashboard_proxy,
+    )
+
+
+async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: something the operator wrote cannot be used.
+    """
+    check(settings)
+    dashboard = _dashboard(settings)
+    with StateDir(settings.state_dir, settings.agent_id) as state:
+        listener = listen(settings.host, settings.port, settings.interface)
+        agent = Agent(
+            settings, state, DockerEngine.from_environment(os.environ), dashboard, masker, lambda _run_id, _run: None
+        )
+        await _serve(agent, tokens, listener)
+
+
+async def _serve(agent: Agent, tokens: Tokens, listener: Any) -> None:
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    settings = agent.settings
+    api = create_api(agent.intake, agent.journal, agent.readiness, agent.audit, tokens.inbound.current)
+    server = AgentServer(
+        api,
+        lambda: signals.put_nowait(None),
+        tls_cert_file=settings.tls_cert_file,
+        tls_key_file=settings.tls_key_file,
+    )
+    async with agent.running():
+        host, port = listener.getsockname()[:2]
+        log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        stopping.cancel()
+
+
+async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:
+    """The first signal drains, the second ends at once."""
+    await signals.get()
+    log.info("stopping: no new tasks; a second signal ends at once", drain_timeout_s=drain_timeout_s)
+    drained = asyncio.create_task(agent.drain(drain_timeout_s))
+    again = asyncio.create_task(signals.get())
+    await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (drained, again):
+        task.cancel()

@@ -1,0 +1,179 @@
+"""The audit trail: a closed list of events, as JSON on stdout and hash-chained in ``audit.jsonl``.
+
+Every line of the file carries its number and the SHA-256 of the line before it, so that a line that was changed,
+removed or moved breaks the chain, and the head (number and hash of the last line) vouches for all that is before it.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+GENESIS: Final = "0" * 64
+"""What the first line carries as the hash of the line before it."""
+
+_TAIL_BYTES: Final = 64 * 1024
+
+
+class AuditEvent(StrEnum):
+    """Everything that is audited."""
+
+    AGENT_STARTED = "agent started"
+    AGENT_STOPPED = "agent stopped"
+    AUDIT_REPAIRED = "audit repaired"
+    CONFIG_LOADED = "config loaded"
+    AUTH_FAILED = "auth failed"
+    TASK_REFUSED = "task refused"
+    TASK_ACCEPTED = "task accepted"
+    TASK_STARTED = "task started"
+    TASK_REQUEUED = "task requeued"
+    TASK_ADOPTED = "task adopted"
+    TASK_CANCELLED = "task cancelled"
+    TASK_FINISHED = "task finished"
+    TASK_LOST = "task lost"
+    TASK_DELIVERED = "task delivered"
+    TASK_DEAD_LETTERED = "task dead-lettered"
+    IMAGE_RESOLVED = "image resolved"
+    CONTAINER_REFUSED = "container refused"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The last line of the trail: its number (from 1; 0 is none yet) and its hash."""
+
+    seq: int = 0
+    sha256: str = GENESIS
+
+    def __str__(self) -> str:
+        """As it travels in a header: ``17:ab12…``."""
+        return f"{self.seq}:{self.sha256}"
+
+
+class Audit:
+    """Writes the trail. ``record`` orders the events; ``flush`` waits until all recorded ones are on disk.
+
+    Many waiters share one sync of the disk. A torn last line of a crash is cut off at start; that is recorded.
+    """
+
+    def __init__(self, path: Path, mask: Callable[[object], object] = lambda tree: tree) -> None:
+        """Open or continue the trail at ``path``; ``mask`` hides secrets in every field.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
+        self._mask = mask
+        self._log = structlog.get_logger("audit")
+        self._lock = threading.Lock()
+        self._pending: list[bytes] = []
+        self._synced: asyncio.Future[None] | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="agp-audit")
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._head, torn = _resume(self._fd)
+        if torn:
+            self.record(AuditEvent.AUDIT_REPAIRED, bytes_cut=len(torn), sha256_cut=hashlib.sha256(torn).hexdigest())
+
+    @property
+    def head(self) -> AuditHead:
+        """The head of the chain, recorded though perhaps not yet on disk."""
+        return self._head
+
+    def record(self, event: AuditEvent, **fields: object) -> None:
+        """Add an event to the trail. Never fails and never waits; ``flush`` tells whether it reached the disk."""
+        known = {key: value for key, value in fields.items() if value is not None}
+        with self._lock:
+            seq = self._head.seq + 1
+            line = {"time": _now(), "seq": seq, "event": event.value} | known | {"prev": self._head.sha256}
+            encoded = json.dumps(self._mask(line), ensure_ascii=False, separators=(",", ":"), default=str).encode()
+            self._head = AuditHead(seq, hashlib.sha256(encoded).hexdigest())
+            self._pending.append(encoded + b"\n")
+        self._log.info(event.value, audit_seq=seq, **known)
+
+    async def flush(self) -> None:
+        """Return once everything recorded until now is on disk.
+
+        Raises:
+            OSError: the disk did not take it; it is kept in memory and written with the next flush.
+        """
+        # Whoever comes while a sync is under way shares the next one, which begins when this one ends.
+        while (under_way := self._synced) is not None:
+            await asyncio.wait([under_way])
+            if self._synced is None and not self._pending:
+                return
+        if self._pending:
+            await self._sync()
+
+    async def _sync(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._synced = loop.create_future()
+        try:
+            await loop.run_in_executor(self._writer, self._write_pending)
+        finally:
+            done, self._synced = self._synced, None
+            done.set_result(None)
+
+    def _write_pending(self) -> None:
+        with self._lock:
+            batch, self._pending = self._pending, []
+        try:
+            _append(self._fd, b"".join(batch))
+        except OSError:
+            with self._lock:
+                self._pending = batch + self._pending
+            raise
+
+    async def aclose(self) -> None:
+        """Write what is left and close the file. Idempotent."""
+        if self._fd < 0:
+            return
+        try:
+            await self.flush()
+        except OSError as error:
+            self._log.error("audit trail incomplete on disk", lines=len(self._pending), error=str(error))
+        self._writer.shutdown()
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _append(fd: int, data: bytes) -> None:
+    """Append all or nothing: what a full disk took of a batch is cut off again, or the chain would break there."""
+    size = os.fstat(fd).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(fd, data[written:])
+        os.fdatasync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
+
+
+def _resume(fd: int) -> tuple[AuditHead, bytes]:
+    """Find the head of an existing trail; cut off a torn last line and return it."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - _TAIL_BYTES)
+    tail = os.pread(fd, size - start, start)
+    whole, newline, torn = tail.rpartition(b"\n")
+    if torn:
+        os.ftruncate(fd, size - len(torn))
+    if not newline:
+        return AuditHead(), torn
+    last = whole.rpartition(b"\n")[2]
+    try:
+        seq = int(json.loads(last)["seq"])
+    except (ValueError, KeyError, TypeError):
+        seq = 0  # verification names the damage; new lines still chain to the bytes that stand there
+    return AuditHead(seq, hashlib.sha256(last).hexdigest()), torn

@@ -1,0 +1,237 @@
+"""The commands. No logic: each reads its arguments, calls one function, and turns errors into sentences and exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 69 engine unavailable, 78 configuration.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from agp_agent import __version__, catalog, logs, settings
+from agp_agent.errors import AgentError, ConfigurationError, EngineError
+from agp_agent.redaction import MASK, Masker
+from agp_agent.settings import Settings
+
+EXIT_FAILED: Final = 1
+EXIT_ENGINE: Final = 69
+EXIT_CONFIGURATION: Final = 78
+
+app = typer.Typer(
+    name="agp-agent",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Runs automation playbooks in ephemeral, locked-down containers and never loses a result.",
+    epilog="Start with: agp-agent run hello.sh",
+)
+token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
+config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
+app.add_typer(token_commands, name="token")
+app.add_typer(config_commands, name="config")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="YAML file with settings.  [default: /etc/agp-agent/agent.yaml]"),
+]
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory of journal, audit trail and slots.")] = None,
+) -> None:
+    """Serve the dashboard: take tasks on, run them, deliver their results.
+
+    Needs AGP_TOKEN (or AGP_TOKEN_FILE), AGP_DASHBOARD_URL and AGP_DASHBOARD_TOKEN (or its file). SIGTERM drains.
+    """
+    from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
+
+    given = _load(config, host=host, port=port, state_dir=state_dir)
+    tokens = roof.Tokens.of(given)
+    masker = Masker(tokens.known)
+    logs.configure(given.log_level, masker.tree)
+    _run(lambda: roof.serve(given, tokens, masker))
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The playbook: Ansible YAML, a shell or a Python script; - is stdin.")],
+    config: ConfigOption = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Longest run, in seconds.")] = None,
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the agent's own log on stderr.")] = False,
+) -> None:
+    """Run one playbook here and now, in the same locked container as a task of the dashboard.
+
+    Its output goes to the terminal as it comes; the exit code is the playbook's (124 timed out, 130 by Ctrl-C).
+    Needs no token and no running agent, and disturbs none.
+    """
+    from agp_agent.local_run import run_file  # noqa: PLC0415  the other commands start faster without
+
+    logs.configure("info" if verbose else "error", lambda tree: tree, sys.stderr)
+    content = _read_playbook(file)
+    given = _load(config, task_timeout_s=timeout_s)
+    verdict, code = _run(lambda: run_file(file.name, content, given))
+    if verdict.error and code != verdict.exit_code:
+        typer.echo(f"agp-agent: {verdict.error}", err=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def dashboard(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8471,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AGP_DASHBOARD_TOKEN", help="Token agents must send; a new one is made and shown if absent."
+        ),
+    ] = None,
+    db: Annotated[Path | None, typer.Option(help="SQLite file to keep results in; default is memory.")] = None,
+) -> None:
+    """Start a development dashboard: it takes results as the real one does, and shows them here and on a web page."""
+    from agp_agent.dev_dashboard import run_dashboard  # noqa: PLC0415  the other commands start faster without
+
+    if token is None:
+        token = secrets.token_urlsafe(32)
+        typer.echo(f"Token:  AGP_DASHBOARD_TOKEN={token}")
+    if len(token) < settings.TOKEN_MIN_CHARS:
+        _fail(ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {settings.TOKEN_MIN_CHARS} characters."))
+    try:
+        run_dashboard(host, port, token, db)
+    except AgentError as error:
+        _fail(error)
+
+
+@app.command()
+def healthcheck(config: ConfigOption = None) -> None:
+    """Ask the agent of this machine whether it is alive: for containers' HEALTHCHECK. Exit code 0 or 1."""
+    import httpx  # noqa: PLC0415  the other commands start faster without
+
+    given = _load(config)
+    scheme = "https" if given.tls_cert_file else "http"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(given.host, given.host)  # noqa: S104  a wildcard is asked on loopback
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{given.port}/healthz"
+    try:
+        # Alive or not is the question here, not who it is: its certificate names the tailnet, not loopback.
+        httpx.get(url, timeout=5, trust_env=False, verify=False).raise_for_status()  # noqa: S501
+    except httpx.HTTPError as error:
+        typer.echo(f"agp-agent: no healthy answer from {url}: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    typer.echo("healthy")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"agp-agent {__version__}")
+
+
+@token_commands.command("new")
+def token_new() -> None:
+    """Print a new random token of 256 bits.
+
+    Put it into a file that only the agent can read: agp-agent token new > /etc/agp-agent/token
+    """
+    typer.echo(secrets.token_urlsafe(32))
+
+
+@config_commands.command("show")
+def config_show(
+    config: ConfigOption = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Print every setting with its value and where that comes from; tokens are masked."""
+    given = _load(config)
+    rows = {
+        name: (_shown(getattr(given, name)), settings.source_of(name, given, config))
+        for name in type(given).model_fields
+    }
+    if as_json:
+        typer.echo(
+            json.dumps({name: {"value": value, "source": source} for name, (value, source) in rows.items()}, indent=2)
+        )
+        return
+    width = max(len(name) for name in rows)
+    for name, (value, source) in rows.items():
+        typer.echo(f"{name:<{width}}  {'-' if value is None else value}  ({source})")
+
+
+@config_commands.command("check")
+def config_check(config: ConfigOption = None) -> None:
+    """Check settings, tokens and catalog without starting anything; all problems at once. Exit code 0 or 78."""
+    from agp_agent.app import check  # noqa: PLC0415  the other commands start faster without
+
+    given = _load(config)
+    try:
+        check(given)
+    except ConfigurationError as error:
+        _fail(error)
+    names = ", ".join(catalog.load(given.catalog).names)
+    typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
+
+
+def main() -> None:
+    """Entry point of the command ``agp-agent``."""
+    app()
+
+
+def _load(config: Path | None, **overrides: Any) -> Settings:
+    try:
+        return settings.load(config, **overrides)
+    except ConfigurationError as error:
+        _fail(error)
+
+
+def _run(call: Callable[[], Any]) -> Any:
+    """Run a coroutine on uvloop; turn the errors that have a sentence into one and an exit code."""
+    import uvloop  # noqa: PLC0415  the other commands start faster without
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(call())
+    except* AgentError as group:
+        _fail(_first(group))
+
+
+def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, AgentError)  # noqa: S101  the group holds nothing else
+    return error
+
+
+def _fail(error: AgentError) -> NoReturn:
+    problems = error.problems if isinstance(error, ConfigurationError) else (str(error),)
+    for problem in problems:
+        typer.echo(f"agp-agent: {problem}", err=True)
+    if isinstance(error, ConfigurationError):
+        raise SystemExit(EXIT_CONFIGURATION)
+    raise SystemExit(EXIT_ENGINE if isinstance(error, EngineError) else EXIT_FAILED)
+
+
+def _read_playbook(file: Path) -> str:
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return data.decode()
+    except OSError as error:
+        reason = f"{file}: cannot be read: {error.strerror or os.strerror(error.errno or 0)}."
+    except UnicodeDecodeError:
+        reason = f"{file}: is not UTF-8 text."
+    typer.echo(f"agp-agent: {reason}", err=True)
+    raise typer.Exit(2)
+
+
+def _shown(value: object) -> object:
+    if value is None or isinstance(value, int | float | bool):
+        return value
+    return MASK if hasattr(value, "get_secret_value") else str(value)

@@ -1,0 +1,22 @@
+"""The clocks: wall time for people, the boot clock for deadlines."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970; may jump."""
+    return time.time_ns() // 1_000_000
+
+
+def boot_s() -> float:
+    """Seconds since the kernel booted, sleep included; never jumps, and survives the death of this process."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Which boot ``boot_s`` counts from."""
+    return _BOOT_ID.read_text().strip()

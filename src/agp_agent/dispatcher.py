@@ -1,0 +1,106 @@
+"""The loop that starts queued attempts, first come first served, as places become free."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+
+from agp_agent import lifecycle
+from agp_agent.catalog import Catalog
+from agp_agent.journal import Journal, JournalUnavailable, Waiting
+from agp_agent.readiness import Readiness
+from agp_agent.walk import Walk, log_failure
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S: Final = 1.0
+_EXPIRY_CHECK_S: Final = 1.0
+
+
+class Dispatcher:
+    """Takes attempts out of the queue. What it starts it holds until the end; ``aclose`` leaves containers running."""
+
+    def __init__(
+        self, journal: Journal, walk: Walk, catalog: Catalog, readiness: Readiness, *, queue_timeout_s: float
+    ) -> None:
+        """``queue_timeout_s``: longest wait in the queue; 0 is no limit."""
+        self._journal = journal
+        self._walk = walk
+        self._catalog = catalog
+        self._readiness = readiness
+        self._queue_timeout_s = queue_timeout_s
+        self._walks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Start what fits, then sleep until the queue, the places or the agent's condition change."""
+        wakers = (self._journal.queue_changed, self._walk.ended, self._readiness.changed)
+        while True:
+            for waker in wakers:
+                waker.clear()
+            try:
+                await self._end_what_need_not_start()
+                await self._start_what_fits()
+            except JournalUnavailable as error:
+                log.warning("queue not readable; trying again", why=str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await _any_set(*wakers, timeout_s=_EXPIRY_CHECK_S if self._queue_timeout_s else None)
+
+    async def idle(self) -> None:
+        """Return once nothing that this dispatcher started is on its way."""
+        while self._walks:
+            await asyncio.wait(self._walks)
+
+    async def aclose(self) -> None:
+        """Let go of everything that runs; containers stay for the next agent."""
+        for task in self._walks:
+            task.cancel()
+        await asyncio.gather(*self._walks, return_exceptions=True)
+
+    async def _end_what_need_not_start(self) -> None:
+        for waiting in await self._journal.not_to_start(queue_timeout_s=self._queue_timeout_s):
+            attempt = await self._journal.attempt(waiting.run_id)
+            if attempt is None or waiting.run_id in self._walk.active:
+                continue
+            if waiting.cancel_requested:
+                verdict = lifecycle.cancelled_before_start()
+            else:
+                verdict = lifecycle.queue_timeout(self._queue_timeout_s)
+            await self._walk.give_up(attempt, verdict)
+
+    async def _start_what_fits(self) -> None:
+        while (free := self._readiness.slots - len(self._walk.active)) > 0:
+            batch = await self._journal.next_queued(limit=free, skip=self._full_runners())
+            started = [waiting for waiting in batch if self._start(waiting)]
+            if not started:
+                return
+
+    def _full_runners(self) -> list[str]:
+        running = self._walk.running_of()
+        limits = {name: runner.max_running for name, runner in self._catalog.runners.items()}
+        return [name for name, limit in limits.items() if limit is not None and running[name] >= limit]
+
+    def _start(self, waiting: Waiting) -> bool:
+        runner = waiting.runner or ""
+        if waiting.run_id in self._walk.active or runner in self._full_runners():
+            return False
+        self._walk.active[waiting.run_id] = runner  # its place, before the walk's first step
+        self._hold(self._walk.run(waiting.run_id, runner), waiting.run_id)
+        return True
+
+    def _hold(self, walk: Coroutine[Any, Any, None], run_id: str) -> None:
+        task = asyncio.create_task(walk, name=f"walk {run_id}")
+        self._walks.add(task)
+        task.add_done_callback(self._walks.discard)
+        task.add_done_callback(log_failure)
+
+
+async def _any_set(*events: asyncio.Event, timeout_s: float | None) -> None:
+    """Return once any of the events is set."""
+    waiters = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiters, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()

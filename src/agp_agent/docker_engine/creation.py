@@ -1,0 +1,65 @@
+"""Creating one container: ask, read back, compare, and leave nothing behind where that went wrong."""
+
+import threading
+from contextlib import suppress
+
+from docker import APIClient
+from docker.errors import APIError
+
+from agp_agent.docker_engine.http import create_container, inspect_image
+from agp_agent.docker_engine.translate import Json, creation, differences
+from agp_agent.engine import ContainerSpec
+from agp_agent.errors import EngineError, LockdownRefused
+
+
+class Creation:
+    """Runs in a thread, while its caller may go away: then whoever learns it last removes the container."""
+
+    def __init__(self, spec: ContainerSpec) -> None:
+        self._spec = spec
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._made: str | None = None
+
+    def abandon(self) -> str | None:
+        """The caller goes away. Returns the container that is already made: the caller must see to its removal."""
+        with self._lock:
+            self._abandoned = True
+            return self._made
+
+    def run(self, client: APIClient) -> str:
+        """Create and check the container. Blocks."""
+        if not self._spec.name:
+            raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
+        body = creation(self._spec)
+        container_id = create_container(client, body, self._spec.name)
+        try:
+            _compare(client, body, container_id)
+            self._hand_over(container_id)
+        except BaseException:
+            _remove(client, container_id)
+            raise
+        return container_id
+
+    def _hand_over(self, container_id: str) -> None:
+        with self._lock:
+            if self._abandoned:
+                raise EngineError("nobody waits for this container any more")
+            self._made = container_id
+
+
+def _compare(client: APIClient, asked: Json, container_id: str) -> None:
+    inspected = client.inspect_container(container_id)
+    image_env = inspect_image(client, inspected["Image"])["Config"]["Env"] or ()
+    wrong = differences(asked, inspected, image_env)
+    if wrong:
+        raise LockdownRefused(
+            f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "
+            "it was removed again",
+        )
+
+
+def _remove(client: APIClient, container_id: str) -> None:
+    """Remove it as far as the engine lets us: the error that led here is the one to be told."""
+    with suppress(APIError, OSError):
+        client.remove_container(container_id, v=True, force=True)

@@ -1,0 +1,268 @@
+"""``DockerEngine``: the port's verbs, each a call of the SDK in a thread, or a stream of our own."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+
+from docker import APIClient
+from docker.errors import APIError, NotFound
+from docker.tls import TLSConfig
+
+from agp_agent.docker_engine import attach, files, reading, record
+from agp_agent.docker_engine.calls import EngineCalls
+from agp_agent.docker_engine.creation import Creation
+from agp_agent.docker_engine.endpoint import Endpoint
+from agp_agent.docker_engine.errors import CONFLICT, explanation
+from agp_agent.docker_engine.events import EventWatch
+from agp_agent.docker_engine.http import get_chunks
+from agp_agent.docker_engine.images import Images
+from agp_agent.engine import (
+    Attachment,
+    ContainerLog,
+    ContainerSpec,
+    ContainerState,
+    EngineInfo,
+    History,
+    Image,
+    Mount,
+    OwnedContainer,
+    PullPolicy,
+    Signal,
+)
+from agp_agent.errors import EngineError, EngineUnavailable
+
+_FIRST_CONTACT_S = 2.0
+_RECHECK_S = 1.0
+_LONGEST_RETRY_S = 10.0
+_REMOVAL_ATTEMPTS = 60
+_REMOVAL_PAUSE_S = 0.2
+
+
+class DockerEngine:
+    """A ``ContainerEngine`` over Docker's API (1.41 and newer, the version is agreed with the engine).
+
+    It costs one thread for events and at most eight for calls, however many containers run. It is made without
+    contact: the engine is asked when it is first needed. Make it on a running event loop.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        tls: TLSConfig | None = None,
+        timeout_s: float = 30.0,
+        pull_timeout_s: float = 600.0,
+    ) -> None:
+        """Name the engine, or None for the local socket.
+
+        Args:
+            base_url: as DOCKER_HOST has it.
+            tls: from ``docker.utils.kwargs_from_env`` or None.
+            timeout_s: how long one call may take.
+            pull_timeout_s: how long one pull of an image may take.
+
+        Raises:
+            ConfigurationError: the address is none.
+        """
+        endpoint = Endpoint.parse(base_url, tls)
+        self._calls = EngineCalls(endpoint, timeout_s)
+        self._events = EventWatch(lambda: endpoint.client(timeout_s), self._calls.renew)
+        self._images = Images(self._calls, pull_timeout_s)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, timeout_s: float = 30.0) -> "DockerEngine":
+        """The engine that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as Docker's own tools read them."""
+        endpoint = Endpoint.from_environment(environ)
+        return cls(endpoint.url, tls=endpoint.tls, timeout_s=timeout_s)
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every interruption; without contact to the engine no two readings are equal."""
+        return self._events.epoch
+
+    async def open(self) -> None:
+        """Start listening to events; returns once the engine was tried, at the latest after two seconds."""
+        self._events.start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_CONTACT_S):
+                await self._events.first_attempt()
+
+    async def aclose(self) -> None:
+        """End all threads and connections; calls that run are waited for, as long as their timeouts say."""
+        await self._images.aclose()
+        closed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def close() -> None:
+            self._events.close()
+            self._calls.close()
+            loop.call_soon_threadsafe(closed.set)
+
+        thread = threading.Thread(target=close, name="engine-close")
+        thread.start()
+        await closed.wait()
+        thread.join()
+
+    async def describe(self) -> EngineInfo:
+        """Ask the engine who it is."""
+        return reading.engine_info(await self._calls.run(lambda client: client.info()))
+
+    async def image(self, name: str, pull: PullPolicy) -> Image:
+        """Find or fetch an image; many callers share one pull."""
+        return await self._images.get(name, pull)
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create, read back, compare. A caller that is cancelled leaves no container behind."""
+        creation = Creation(spec)
+        future = self._calls.submit(creation.run)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            made = creation.abandon()
+            if made is not None:
+                self._calls.submit(lambda client: client.remove_container(made, v=True, force=True))
+            raise
+
+    async def attach(self, container_id: str) -> Attachment:
+        """Open the container's streams over a connection of their own."""
+        version = await self._calls.run(lambda client: client.api_version)
+        return await attach.attach(self._calls.endpoint, version, container_id, self._calls.timeout_s)
+
+    async def start(self, container_id: str) -> None:
+        """Start it, unless it has ended: Docker itself would run an ended container again."""
+
+        def start(client: APIClient) -> None:
+            if reading.container_state(client.inspect_container(container_id)).ended:
+                raise EngineError(f"container {container_id} has ended: it is never started again")
+            client.start(container_id)
+
+        await self._calls.run(start)
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """The truth about the container now."""
+        return reading.container_state(await self._calls.run(lambda client: client.inspect_container(container_id)))
+
+    async def wait(self, container_id: str) -> ContainerState:
+        """Return once inspect says that it has ended; woken by events, not by a clock."""
+        retry_s = _RECHECK_S / 2
+        patience_s: float | None
+        rung = False
+        with self._events.waiting(container_id) as bell:
+            while True:
+                bell.clear()
+                try:
+                    state = await self.inspect(container_id)
+                except EngineUnavailable:
+                    retry_s = patience_s = min(2 * retry_s, _LONGEST_RETRY_S)
+                else:
+                    if state.ended:
+                        return state
+                    # An event came and it still runs: one look more, should the engine tell before it knows.
+                    patience_s = _RECHECK_S if rung else None
+                rung = await _rings(bell, patience_s)
+
+    async def signal(self, container_id: str, signal: Signal) -> bool:
+        """Send a signal to its first process, which passes TERM on."""
+
+        def kill(client: APIClient) -> bool:
+            try:
+                client.kill(container_id, signal.value)
+            except NotFound:
+                raise
+            except APIError:
+                if client.inspect_container(container_id)["State"]["Running"]:
+                    raise
+                return False
+            return True
+
+        return await self._calls.run(kill)
+
+    async def history(self, container_id: str) -> History:
+        """Read the engine's last events (dockerd: the latest 256 of all kinds since it started)."""
+
+        def events(client: APIClient) -> bytes:
+            # The engine's own clock: an end in its future would make it wait, one in its past would hide events.
+            now = reading.unix_time(client.info()["SystemTime"])
+            filters = json.dumps({"container": [container_id], "type": ["container"]})
+            return b"".join(get_chunks(client, {"since": "1", "until": now, "filters": filters}, "events"))
+
+        lines = (await self._calls.run(events)).splitlines()
+        return reading.history(container_id, map(json.loads, lines))
+
+    async def log(self, container_id: str) -> ContainerLog:
+        """The ``local`` log driver's record; see ``record.joined`` for what it can and cannot know."""
+        return await self._calls.run(lambda client: record.read_record(client, container_id))
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove; where another removal is under way its end is waited for."""
+        for _ in range(_REMOVAL_ATTEMPTS):
+            if await self._calls.run(lambda client: _removed(client, container_id)):
+                return
+            await asyncio.sleep(_REMOVAL_PAUSE_S)
+        raise EngineError(f"container {container_id} is being removed, and the engine does not come to an end with it")
+
+    async def owned(self, labels: Mapping[str, str]) -> list[OwnedContainer]:
+        """All containers that carry every one of these labels."""
+        filters = {"label": _label_filter(labels)}
+        listed = await self._calls.run(lambda client: client.containers(all=True, filters=filters))
+        return [reading.owned_container(one) for one in listed]
+
+    async def mounts(self, container_id: str) -> list[Mount]:
+        """The folders on the engine's host behind a container's bind mounts and volumes."""
+        return reading.host_mounts(await self._calls.run(lambda client: client.inspect_container(container_id)))
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Create a named volume, unless it exists."""
+        await self._calls.run(lambda client: client.create_volume(name, labels=dict(labels)))
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a named volume, if it exists."""
+
+        def remove(client: APIClient) -> None:
+            with suppress(NotFound):
+                client.remove_volume(name)
+
+        await self._calls.run(remove)
+
+    async def owned_volumes(self, labels: Mapping[str, str]) -> list[str]:
+        """Names of all volumes that carry every one of these labels."""
+        filters = {"label": _label_filter(labels)}
+        answer = await self._calls.run(lambda client: client.volumes(filters=filters))
+        return [volume["Name"] for volume in answer["Volumes"] or ()]
+
+    async def put_file(self, mount: Mount, image: str, path: str, data: bytes, labels: Mapping[str, str]) -> None:
+        """Write a file into a mount; the helper container is removed even when the caller is cancelled."""
+        await self._calls.run(lambda client: files.put_file(client, mount, image, path, data=data, labels=labels))
+
+    async def get_file(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> bytes:
+        """Read a small file of a mount; the helper container is removed even when the caller is cancelled."""
+        return await self._calls.run(lambda client: files.get_file(client, mount, image, path, labels))
+
+
+async def _rings(bell: asyncio.Event, patience_s: float | None) -> bool:
+    """Wait for the bell; False when it stayed silent for so long."""
+    try:
+        async with asyncio.timeout(patience_s):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _label_filter(labels: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in labels.items()]
+
+
+def _removed(client: APIClient, container_id: str) -> bool:
+    """Remove it. False: somebody else is removing it right now."""
+    try:
+        client.remove_container(container_id, v=True, force=True)
+    except NotFound:
+        return True
+    except APIError as error:
+        if error.status_code == CONFLICT and "already in progress" in explanation(error):
+            return False
+        raise
+    return True

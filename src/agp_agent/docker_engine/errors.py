@@ -1,0 +1,78 @@
+"""What the SDK raises, told in the port's errors: one sentence each, with what to do where that is known."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from docker.errors import APIError, DockerException, ImageNotFound, InvalidVersion
+from requests.exceptions import RequestException, Timeout
+
+from agp_agent.engine import NameTaken
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, ImageUnavailable
+
+CONFLICT = 409
+_NOT_FOUND = 404
+_GATEWAY_ERRORS = (502, 503, 504)
+
+
+@contextmanager
+def told(address: object) -> Iterator[None]:
+    """Turn every error of the SDK, of requests and of sockets into one of the port's."""
+    try:
+        yield
+    except (DockerException, RequestException, OSError) as error:
+        raise translated(error, address) from error
+
+
+def translated(error: Exception, address: object) -> EngineError:
+    """Say in the port's words what an error of the SDK means. ``address`` names the engine."""
+    if isinstance(error, APIError):
+        return _refusal(error)
+    if isinstance(error, InvalidVersion):
+        return EngineError(f"the engine at {address} is too old for this agent ({error}): update it")
+    return EngineUnavailable(f"the engine does not answer at {address}: {_reason(error)}")
+
+
+def explanation(error: APIError) -> str:
+    """The engine's own sentence."""
+    return " ".join(str(error.explanation or error).split())
+
+
+def _refusal(error: APIError) -> EngineError:
+    status = error.status_code
+    sentence = explanation(error)
+    if status in _GATEWAY_ERRORS:
+        return EngineUnavailable(f"the engine cannot answer now: {sentence}")
+    if isinstance(error, ImageNotFound):
+        return ImageUnavailable(f"the image is not on the engine: {sentence}")
+    if status == _NOT_FOUND and "no such container" in sentence.lower():
+        return ContainerMissing(f"the container is gone: {sentence}")
+    if status == CONFLICT and "already in use by container" in sentence:
+        return NameTaken(f"the container's name is taken: {sentence}")
+    return EngineError(f"the engine refused ({status}): {sentence}")
+
+
+def _reason(error: Exception) -> str:
+    """The innermost thing that went wrong, and what to do about it."""
+    if isinstance(error, Timeout):
+        return "no answer in time; it may be overloaded or stopped"
+    cause = _system_error(error)
+    match cause:
+        case FileNotFoundError() | ConnectionRefusedError():
+            return f"{cause.strerror}; start it, or set DOCKER_HOST to where it listens"
+        case PermissionError():
+            return f"{cause.strerror}; run the agent as a user who may open its socket (group docker)"
+        case OSError() if cause.strerror:
+            return cause.strerror
+    return " ".join(str(error).split())
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """Search an error, its arguments and its causes for the operating system's own."""
+    seen: list[object] = [error]
+    for candidate in seen:
+        if isinstance(candidate, OSError) and candidate.strerror:
+            return candidate
+        if isinstance(candidate, BaseException):
+            inner = (*candidate.args, getattr(candidate, "reason", None), candidate.__cause__, candidate.__context__)
+            seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
+    return None

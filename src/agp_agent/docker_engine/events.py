@@ -1,0 +1,136 @@
+"""The engine's event stream, read by one thread; it wakes whoever waits for a container's end."""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias
+
+from docker import APIClient
+from docker.errors import DockerException
+from docker.types.daemon import CancellableStream
+from requests.exceptions import RequestException
+
+_Stream: TypeAlias = "CancellableStream[dict[str, Any]]"  # a string: only the stubs make it generic
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_FILTERS = {"type": "container", "event": ["die", "destroy"]}
+_BROKEN = (DockerException, RequestException, OSError, ValueError, AttributeError)
+"""What reading a stream raises that breaks, or that another thread closes (the last two)."""
+
+
+class EventWatch:
+    """Listens to the ends of containers, for ever, over any number of interruptions.
+
+    Waiters are told "look again": when their container ends or goes, and whenever contact with the engine was
+    (re)established, because events may have been missed in between. What really happened they ask the engine.
+    """
+
+    def __init__(self, connect: Callable[[], APIClient], on_contact: Callable[[], None]) -> None:
+        """Take how to make a client without read timeouts, and what to do in the thread at every new contact."""
+        self._connect = connect
+        self._on_contact = on_contact
+        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._tried = asyncio.Event()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._stream: _Stream | None = None
+        self._thread: threading.Thread | None = None
+        self._interruptions = 0
+
+    @property
+    def epoch(self) -> int:
+        """A number that stays the same only while the stream is unbroken; without contact no two are the same."""
+        with self._lock:
+            if self._stream is None:
+                self._interruptions += 1
+            return self._interruptions
+
+    def start(self) -> None:
+        """Start the thread, on the running event loop. Idempotent."""
+        if self._thread is None:
+            loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, args=(loop,), name="engine-events", daemon=True)
+            self._thread.start()
+
+    async def first_attempt(self) -> None:
+        """Return when the engine was reached or not reached for the first time."""
+        await self._tried.wait()
+
+    @contextmanager
+    def waiting(self, container_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever the container should be looked at again."""
+        bell = asyncio.Event()
+        self._waiters[container_id].add(bell)
+        try:
+            yield bell
+        finally:
+            self._waiters[container_id].discard(bell)
+            if not self._waiters[container_id]:
+                del self._waiters[container_id]
+
+    def close(self) -> None:
+        """End the thread and wait for it. Blocks; idempotent."""
+        self._stop.set()
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            with suppress(*_BROKEN):
+                stream.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        pause_s = _FIRST_PAUSE_S
+        with suppress(RuntimeError):  # the event loop is closed: nobody listens any more
+            while not self._stop.is_set():
+                reached = self._listen(loop)
+                loop.call_soon_threadsafe(self._tried.set)
+                pause_s = _FIRST_PAUSE_S if reached else min(2 * pause_s, _LONGEST_PAUSE_S)
+                self._stop.wait(pause_s)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Read one stream to its end. False: the engine was not reached."""
+        client = None
+        try:
+            client = self._connect()
+            # All that the engine remembers is read again, so that nothing falls between two streams.
+            stream = client.events(since=1, filters=_FILTERS, decode=True)
+        except _BROKEN:
+            _close(client)
+            return False
+        try:
+            self._read(stream, loop)
+        finally:
+            with self._lock:
+                self._stream = None
+                self._interruptions += 1
+            _close(client)
+        return True
+
+    def _read(self, stream: _Stream, loop: asyncio.AbstractEventLoop) -> None:
+        self._on_contact()
+        with self._lock:
+            self._stream = stream
+            self._interruptions += 1
+        loop.call_soon_threadsafe(self._ring_all)
+        if self._stop.is_set():  # close() came before the stream was there to be closed
+            return
+        with suppress(*_BROKEN):
+            for event in stream:
+                loop.call_soon_threadsafe(self._ring, event["Actor"]["ID"])
+
+    def _ring(self, container_id: str) -> None:
+        for bell in self._waiters.get(container_id, ()):
+            bell.set()
+
+    def _ring_all(self) -> None:
+        self._tried.set()
+        for container_id in self._waiters:
+            self._ring(container_id)
+
+
+def _close(client: APIClient | None) -> None:
+    if client is not None:
+        client.close()

@@ -1,0 +1,79 @@
+"""Pure reading of the engine's answers into the port's words."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from agp_agent.docker_engine.translate import Json
+from agp_agent.engine import ContainerState, EngineInfo, History, Image, Mount, OwnedContainer
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def container_state(inspected: Json) -> ContainerState:
+    """What inspect says of a container's life. One that never ran has not ended, whatever its exit code says."""
+    state = inspected["State"]
+    running = bool(state["Running"])
+    return ContainerState(
+        container_id=inspected["Id"],
+        running=running,
+        ended=not running and state["StartedAt"] != _NEVER,
+        exit_code=state["ExitCode"],
+        oom_killed=bool(state["OOMKilled"]),
+        error=state["Error"],
+    )
+
+
+def owned_container(listed: Json) -> OwnedContainer:
+    """One line of the list of containers. While a container is being removed it may have no name any more."""
+    names = listed.get("Names") or [""]
+    return OwnedContainer(
+        container_id=listed["Id"],
+        name=names[0].removeprefix("/"),
+        labels=listed.get("Labels") or {},
+        created_at_s=float(listed["Created"]),
+    )
+
+
+def host_mounts(inspected: Json) -> list[Mount]:
+    """A container's bind mounts and volumes, each as the folder on the engine's host that is behind it."""
+    return [
+        Mount(kind="bind", source=mount["Source"], target=mount["Destination"])
+        for mount in inspected.get("Mounts") or ()
+        if mount["Type"] in {"bind", "volume"}
+    ]
+
+
+def history(container_id: str, events: Iterable[Json]) -> History:
+    """Count what the engine remembers of one container."""
+    actions = [event["Action"] for event in events if event["Actor"]["ID"] == container_id]
+    return History(created="create" in actions, kills=actions.count("kill"), died="die" in actions)
+
+
+def engine_info(info: Json) -> EngineInfo:
+    """Who the engine is."""
+    return EngineInfo(
+        name=info["Name"], version=info["ServerVersion"], cores=info["NCPU"], memory_bytes=info["MemTotal"]
+    )
+
+
+def image(name: str, inspected: Json) -> Image:
+    """The image by its registry's digest where it came from one, else by its own id: both are hashes of its content."""
+    repository = name.partition("@")[0].rpartition(":")[0] or name
+    digests: list[str] = inspected.get("RepoDigests") or []
+    same = [one for one in digests if one.startswith(f"{repository}@")] or digests
+    return Image(name=name, digest=same[0].partition("@")[2] if same else inspected["Id"])
+
+
+def unix_time(system_time: str) -> str:
+    """The engine's clock as its own API takes it: seconds and nanoseconds, ``1700000000.123456789``."""
+    whole, _, rest = system_time.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    zone = rest[len(digits) :] if rest else whole[19:]
+    moment = datetime.fromisoformat(whole[:19] + zone.replace("Z", "+00:00"))
+    return f"{int(moment.timestamp())}.{digits or '0':0<9}"
+
+
+def api_version(text: Any) -> tuple[int, ...]:
+    """``1.41`` as a tuple that compares."""
+    return tuple(int(part) for part in str(text).split("."))

@@ -1,0 +1,169 @@
+"""Pure translation between the port and Docker's API: what is asked for, and whether the engine made it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agp_agent.engine import ContainerSpec, Mount, Tmpfs
+
+Json = dict[str, Any]
+
+LOG_FILES = 2
+"""With one file a rotation destroys nearly everything (facts.md, Output 2)."""
+
+_LOG_SLACK_BYTES = 2**16
+"""Room for the start marker and for what each record weighs beside its bytes."""
+
+_MASKED = frozenset({"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"})
+_READ_ONLY = frozenset({"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"})
+"""Of the paths that engines mask or protect by themselves, those that all versions have in common."""
+
+_FORBIDDEN_IN_HOST_CONFIG = (
+    "BlkioWeight", "CapAdd", "Cgroup", "CgroupParent", "ContainerIDFile", "DeviceCgroupRules", "DeviceRequests",
+    "Devices", "Dns", "ExtraHosts", "GroupAdd", "Links", "OomScoreAdj", "PortBindings", "StorageOpt", "Sysctls",
+    "VolumeDriver", "VolumesFrom", "Binds",
+)  # fmt: skip
+"""Whatever else would widen what the container may do: never asked for, so it must read back empty."""
+
+
+def creation(spec: ContainerSpec) -> Json:
+    """The body of ``POST /containers/create`` for one container, lockdown included."""
+    return {
+        "Image": spec.image,
+        "Cmd": list(spec.command),
+        "User": f"{spec.uid}:{spec.uid}",
+        "Hostname": spec.hostname,
+        "WorkingDir": spec.working_dir,
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "Labels": dict(spec.labels),
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "Tty": False,
+        "NetworkDisabled": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopTimeout": spec.stop_timeout_s,
+        "HostConfig": _host_config(spec),
+    }
+
+
+def _host_config(spec: ContainerSpec) -> Json:
+    return {
+        "Mounts": [mount_body(mount) for mount in spec.mounts],
+        "Tmpfs": {path: tmpfs_options(tmpfs, spec.uid) for path, tmpfs in spec.tmpfs.items()},
+        "ReadonlyRootfs": True,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "CgroupnsMode": "private",
+        "IpcMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "UsernsMode": "",
+        "PublishAllPorts": False,
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,
+        "OomKillDisable": False,
+        "NanoCpus": round(spec.cpus * 1e9),
+        "PidsLimit": spec.pids,
+        "ShmSize": spec.shm_bytes,
+        "Ulimits": [
+            _ulimit("nofile", spec.nofile),
+            _ulimit("core", 0),
+            _ulimit("fsize", spec.file_size_bytes),
+        ],
+        "Init": True,
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,
+        "LogConfig": {"Type": "local", "Config": _log_config(spec.log_limit_bytes)},
+    }
+
+
+def _ulimit(name: str, value: int) -> Json:
+    return {"Name": name, "Soft": value, "Hard": value}
+
+
+def _log_config(limit_bytes: int) -> dict[str, str]:
+    # Compression is off because it costs processor time and saves nothing on files that live for one task.
+    return {"max-size": str(limit_bytes + _LOG_SLACK_BYTES), "max-file": str(LOG_FILES), "compress": "false"}
+
+
+def tmpfs_options(tmpfs: Tmpfs, uid: int) -> str:
+    """Mount options of a folder in memory. Without uid, gid and mode it would inherit the image's owner."""
+    exec_option = "exec" if tmpfs.executable else "noexec"
+    return f"nosuid,nodev,{exec_option},size={tmpfs.size_bytes},uid={uid},gid={uid},mode=0700"
+
+
+def mount_body(mount: Mount, *, read_only: bool = True) -> Json:
+    """One entry of ``HostConfig.Mounts``; unlike ``Binds`` it fails where the source is missing."""
+    body: Json = {"Type": mount.kind, "Source": mount.source, "Target": mount.target, "ReadOnly": read_only}
+    if mount.kind == "bind":
+        return body | {"BindOptions": {"Propagation": "rprivate"}}
+    return body | {"VolumeOptions": {"NoCopy": True}}
+
+
+def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple[str, ...]:
+    """Names of all fields in which the container that was made differs from what was asked for.
+
+    Args:
+        asked: the body from ``creation``.
+        inspected: what inspect says of the container.
+        image_env: the image's own environment, which the engine merges with what was asked.
+    """
+    config, host = inspected["Config"], inspected["HostConfig"]
+    wrong = [
+        *_unequal("Config", {key: asked[key] for key in asked.keys() - {"Env", "HostConfig", "Labels"}}, config),
+        *_unequal("HostConfig", asked["HostConfig"], host),
+        *_unequal("HostConfig", dict.fromkeys(_FORBIDDEN_IN_HOST_CONFIG), host),
+    ]
+    checks = {
+        "Config.Env": _environment(image_env) | _environment(asked["Env"]) == _environment(config["Env"] or ()),
+        "Config.Labels": asked["Labels"].items() <= (config["Labels"] or {}).items(),
+        "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
+        "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
+        "HostConfig.NetworkMode": host.get("NetworkMode") in {"default", "bridge", "none", ""},
+        "NetworkSettings.Networks": not _connected(inspected),
+        "AppArmorProfile": inspected.get("AppArmorProfile") != "unconfined",
+        "Mounts": _made(inspected.get("Mounts") or ()) == _wanted(asked["HostConfig"]["Mounts"]),
+    }
+    return (*sorted(wrong), *(name for name, right in checks.items() if not right))
+
+
+def _unequal(place: str, asked: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    return [f"{place}.{key}" for key, value in asked.items() if _plain(value) != _plain(made.get(key))]
+
+
+def _plain(value: Any) -> Any:
+    """One spelling for all that engines write for "nothing", at every depth."""
+    if isinstance(value, Mapping):
+        value = {key: plain for key, one in value.items() if (plain := _plain(one)) is not None}
+    elif isinstance(value, list):
+        value = [_plain(one) for one in value]
+    return value or None
+
+
+def _environment(lines: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _connected(inspected: Json) -> bool:
+    networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    return any(network.get("EndpointID") for network in networks.values())
+
+
+def _wanted(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
+    return {(mount["Type"], mount["Source"], mount["Target"], "ro") for mount in mounts}
+
+
+def _made(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
+    return {
+        (
+            mount["Type"],
+            mount.get("Name", "") if mount["Type"] == "volume" else mount["Source"],
+            mount["Destination"],
+            "rw" if mount["RW"] or mount.get("Propagation") not in {"", "rprivate", None} else "ro",
+        )
+        for mount in mounts
+        if mount["Type"] != "tmpfs"
+    }

@@ -1,0 +1,69 @@
+"""The SDK's client on connections that behave: closed when they fail, and aware of a remote machine that is gone."""
+
+import socket
+from typing import Any
+
+from docker import APIClient
+from docker.transport import UnixHTTPAdapter
+from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
+from requests.adapters import BaseAdapter, HTTPAdapter
+
+KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""Streams have no read timeout, so the kernel must notice that a remote engine's machine is gone."""
+
+
+class Client(APIClient):
+    """Puts our adapters in the place of the SDK's, wherever it mounts one."""
+
+    def mount(self, prefix: str | bytes, adapter: BaseAdapter) -> None:
+        """Mount the adapter that behaves."""
+        if isinstance(adapter, UnixHTTPAdapter):
+            adapter = _UnixAdapter(adapter.socket_path, adapter.timeout, max_pool_size=adapter.max_pool_size)
+        elif isinstance(adapter, HTTPAdapter):
+            adapter = _KeepAliveAdapter()
+        super().mount(prefix, adapter)
+
+
+class _KeepAliveAdapter(HTTPAdapter):
+    """TCP connections that notice within a minute that the other side is gone."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Give every connection of the pool the keep-alive options."""
+        super().init_poolmanager(*args, **kwargs, socket_options=list(KEEP_ALIVE))
+
+
+class _UnixConnection(UnixHTTPConnection):
+    def connect(self) -> None:
+        """Connect; the SDK's own leaves its socket open where that fails, once for every attempt."""
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connected.settimeout(self.timeout)
+            connected.connect(self.unix_socket)
+        except BaseException:
+            connected.close()
+            raise
+        self.sock = connected
+
+
+class _UnixPool(UnixHTTPConnectionPool):
+    timeout: Any  # the SDK keeps a number where urllib3 has its own type
+
+    def _new_conn(self) -> Any:
+        return _UnixConnection(self.base_url, self.socket_path, self.timeout)
+
+
+class _UnixAdapter(UnixHTTPAdapter):
+    def get_connection(self, url: Any, proxies: object = None) -> _UnixPool:
+        """One pool for one address."""
+        del proxies
+        with self.pools.lock:
+            pool: _UnixPool | None = self.pools.get(url)
+            if pool is None:
+                pool = _UnixPool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[url] = pool
+            return pool

@@ -1,0 +1,262 @@
+"""The port to a container engine. Nothing above it knows Docker.
+
+Order of calls for one container: ``image`` → ``create`` → ``attach`` → ``start`` → ``Attachment.send`` → ``wait`` →
+(``signal``) → ``remove``. Every output byte is seen only by an attachment that was opened between create and start.
+
+Idempotence: ``create`` is not (a name is an atomic mutex: the second call raises ``NameTaken``); ``start`` and
+``remove`` are; ``signal`` to a container that does not run returns False.
+
+Ownership: whoever attaches closes the attachment. Whoever creates removes. The engine's adapter owns its connections,
+threads and its event stream until ``aclose``.
+
+Errors: every call may raise ``EngineUnavailable`` (then what was asked may or may not have happened) and, where it
+names a container, ``ContainerMissing``. Any other refusal is an ``EngineError`` with the engine's own sentence.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from agp_agent.errors import EngineError
+
+
+class NameTaken(EngineError):
+    """A container with this name exists already."""
+
+
+class PullPolicy(StrEnum):
+    """When an image is fetched from its registry."""
+
+    NEVER = "never"
+    MISSING = "missing"
+    ALWAYS = "always"
+
+
+class Stream(StrEnum):
+    """Which of a container's two streams a chunk came from."""
+
+    OUTPUT = "output"
+    """stdout: what the playbook printed, its stderr included."""
+    CONTROL = "control"
+    """stderr: the entry's control channel. Never trusted, for the playbook can reach it."""
+
+
+class Signal(StrEnum):
+    """What a container is stopped with."""
+
+    TERM = "SIGTERM"
+    KILL = "SIGKILL"
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A writable folder in memory, owned by the container's user, mode 0700, nosuid and nodev."""
+
+    size_bytes: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A read-only mount. ``source`` is a path on the engine's host, or the name of a volume."""
+
+    kind: Literal["bind", "volume"]
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """All that is asked of the engine for one container. The planner fills it; adapters only translate it.
+
+    What is not a field is not negotiable, and every adapter gives it: no capabilities, no new privileges, the engine's
+    seccomp and AppArmor defaults, never privileged, no devices, no ports, private namespaces, read-only root, memory+
+    swap limited to the memory, no core files, an init process, no restart, no automatic removal, no health
+    check, stdin that closes with its first client.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    uid: int
+    labels: Mapping[str, str]
+    env: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    tmpfs: Mapping[str, Tmpfs]
+    memory_bytes: int
+    cpus: float
+    pids: int
+    log_limit_bytes: int
+    """The engine's own log of the output must hold at least so much; it is read only for recovery."""
+    hostname: str = "runner"
+    working_dir: str = "/work"
+    nofile: int = 1024
+    file_size_bytes: int = 2**30
+    shm_bytes: int = 2**20
+    stop_timeout_s: int = 10
+    network: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the engine says of itself and its host."""
+
+    name: str
+    version: str
+    cores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is on the engine. ``digest`` identifies its content."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """What inspect says. ``exit_code`` means something only when ``ended``."""
+
+    container_id: str
+    running: bool
+    ended: bool
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    """Why the engine could not start it, in the engine's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedContainer:
+    """A container that carries this agent's labels."""
+
+    container_id: str
+    name: str
+    labels: Mapping[str, str]
+    created_at_s: float
+    """Wall clock of the engine's host, seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the engine's running process remembers of a container.
+
+    Engines keep their latest events in memory only. So ``created`` proves that the process that answers now is the one
+    that created the container; its absence proves nothing.
+    """
+
+    created: bool = False
+    kills: int = 0
+    died: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerLog:
+    """The engine's own record of a container's streams, for recovery. ``rotated``: its beginning is missing."""
+
+    output: bytes = b""
+    control: bytes = b""
+    rotated: bool = False
+
+
+class Attachment(Protocol):
+    """A container's stdin, stdout and stderr, opened before it starts."""
+
+    async def send(self, data: bytes) -> None:
+        """Write to the entry's stdin. Raises ``EngineUnavailable`` where the connection is gone."""
+
+    def frames(self) -> AsyncIterator[tuple[Stream, bytes]]:
+        """Chunks as they arrive; they end anywhere, also inside a character. The end of the stream is not the exit."""
+
+    async def aclose(self) -> None:
+        """Close the connection; the container's stdin closes with it. Idempotent."""
+
+
+class ContainerEngine(Protocol):
+    """A container engine on this or another host."""
+
+    @property
+    def epoch(self) -> int:
+        """Grows whenever contact with the engine was interrupted: equal numbers mean the same engine process."""
+
+    async def open(self) -> None:
+        """Start listening to the engine's events. Never fails: an absent engine is waited for."""
+
+    async def aclose(self) -> None:
+        """Close all connections and end all threads. Idempotent."""
+
+    async def describe(self) -> EngineInfo:
+        """Ask the engine who it is; also the health check."""
+
+    async def image(self, name: str, pull: PullPolicy) -> Image:
+        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason."""
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container, not started, and return its id.
+
+        What the engine made is read back and compared with what was asked for.
+
+        Raises:
+            NameTaken: a container with this name exists.
+            ImageUnavailable: the image is gone.
+            LockdownRefused: the engine made something weaker; it was removed again.
+        """
+
+    async def attach(self, container_id: str) -> Attachment:
+        """Open the container's streams. Call between create and start."""
+
+    async def start(self, container_id: str) -> None:
+        """Start it. A container that has ended is never started again: that raises ``EngineError``."""
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """The truth about the container now."""
+
+    async def wait(self, container_id: str) -> ContainerState:
+        """Return once the container has ended, as inspect confirms. Does not poll.
+
+        Outlives interruptions of the engine: it asks again when the engine is back, and never raises
+        ``EngineUnavailable``.
+        """
+
+    async def signal(self, container_id: str, signal: Signal) -> bool:
+        """Send a signal to its first process. False: it does not run."""
+
+    async def history(self, container_id: str) -> History:
+        """What the engine's running process remembers of the container."""
+
+    async def log(self, container_id: str) -> ContainerLog:
+        """The engine's own record of the output so far, for recovery."""
+
+    async def remove(self, container_id: str) -> None:
+        """Kill it if it runs, and remove it with its anonymous volumes. A missing one is success. Id or name."""
+
+    async def owned(self, labels: Mapping[str, str]) -> list[OwnedContainer]:
+        """All containers that carry every one of these labels, whatever their state."""
+
+    async def mounts(self, container_id: str) -> list[Mount]:
+        """The bind mounts and volumes of any container, by id or name, volumes as their folder on the engine's host."""
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Create a named volume; one that exists is success."""
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a named volume; a missing one is success."""
+
+    async def owned_volumes(self, labels: Mapping[str, str]) -> list[str]:
+        """Names of all volumes that carry every one of these labels."""
+
+    async def put_file(self, mount: Mount, image: str, path: str, data: bytes, labels: Mapping[str, str]) -> None:
+        """Write a file (0444, in a folder 0755) into ``mount``, through a container that is never started.
+
+        ``path`` is relative to the mount. The container uses ``image``, carries ``labels``, and is removed again.
+        """
+
+    async def get_file(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> bytes:
+        """Read a small file of ``mount`` as a container would see it, in the same way.
+
+        Raises:
+            EngineError: the mount or the file is not there.
+        """

@@ -1,0 +1,134 @@
+"""Keeps contact with the engine: waits for it, finds out how playbooks are handed over, notices when it goes away."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agp_agent.catalog import Catalog
+from agp_agent.engine import ContainerEngine, EngineInfo
+from agp_agent.errors import EngineError, ImageUnavailable
+from agp_agent.executor import Executor
+from agp_agent.readiness import Readiness
+from agp_agent.slots import choose_slots
+
+log = structlog.get_logger(__name__)
+
+TASKS_PER_CORE: Final = 4
+_MEMORY_SHARE: Final = 0.8
+"""Of the engine's host; the rest is for the host itself."""
+_CHECK_S: Final = 10.0
+_RETRY_S: Final = 1.0
+_PARTS: Final = ("engine", "runner images")
+
+
+class EngineWatch:
+    """Loop that sets the engine's part of ``Readiness``.
+
+    ``on_contact`` is awaited after each (new) contact, before the agent becomes ready: what an earlier agent left on
+    the engine must be counted before anything new is started.
+    """
+
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        executor: Executor,
+        catalog: Catalog,
+        readiness: Readiness,
+        on_contact: Callable[[], Awaitable[None]],
+        *,
+        slots: Path,
+        engine_state_dir: Path | None,
+        labels: dict[str, str],
+        max_running: int | None,
+        max_uids: int,
+    ) -> None:
+        """``max_running`` and ``engine_state_dir`` are the operator's, or None; ``max_uids`` bounds the former."""
+        self._engine = engine
+        self._executor = executor
+        self._catalog = catalog
+        self._readiness = readiness
+        self._on_contact = on_contact
+        self._slots = slots
+        self._engine_state_dir = engine_state_dir
+        self._labels = labels
+        self._max_running = max_running
+        self._max_uids = max_uids
+        self._epoch: int | None = None
+
+    async def run(self) -> None:
+        """Check again and again, quickly while something is missing."""
+        while True:
+            part, problem = await self._check()
+            for each in _PARTS:
+                self._report(each, problem if each == part else None)
+            await asyncio.sleep(_RETRY_S if problem else _CHECK_S)
+
+    async def _check(self) -> tuple[str, str | None]:
+        try:
+            info = await self._engine.describe()
+            if self._epoch != (epoch := self._engine.epoch):
+                await self._contact(info)
+                self._epoch = epoch
+        except ImageUnavailable as error:
+            return "runner images", str(error)
+        except (EngineError, OSError) as error:
+            return "engine", str(error)
+        return "engine", None
+
+    def _report(self, part: str, problem: str | None) -> None:
+        if self._readiness.report(part, problem):
+            if problem is None:
+                log.info("available again" if self._epoch else "available", part=part)
+            else:
+                log.warning("not available: tasks are accepted and wait", part=part, why=problem)
+
+    async def _contact(self, info: EngineInfo) -> None:
+        """Everything that is to be found out once the engine answers."""
+        image = await self._any_image()
+        slots = await choose_slots(self._engine, self._slots, image, self._labels, self._engine_state_dir)
+        self._executor.use_slots(slots)
+        number, why = decide_max_running(info, self._catalog.largest_memory_bytes, self._max_running, self._max_uids)
+        self._readiness.max_running = number
+        log.info(
+            "engine found",
+            engine=f"{info.name} {info.version}",
+            cores=info.cores,
+            memory_mib=info.memory_bytes // 2**20,
+            playbooks_by=slots.kind,
+            max_running=number,
+            max_running_because=why,
+        )
+        await self._on_contact()
+
+    async def _any_image(self) -> str:
+        """An image for the probe of the slots: the first runner's that is there or can be had."""
+        missing: list[str] = []
+        for runner in self._catalog.runners.values():
+            try:
+                await self._engine.image(runner.image, runner.pull)
+            except ImageUnavailable as error:
+                missing.append(f"{runner.image}: {error}")
+            else:
+                return runner.image
+        raise ImageUnavailable(f"no runner's image is available ({'; '.join(missing)})")
+
+
+def decide_max_running(
+    info: EngineInfo, largest_memory_bytes: int, wanted: int | None, max_uids: int
+) -> tuple[int, str]:
+    """How many tasks run at once, and why."""
+    if wanted is not None:
+        return (wanted, "AGP_MAX_RUNNING") if wanted <= max_uids else (max_uids, "AGP_UID_RANGE holds no more users")
+    cores = info.cores or os.cpu_count() or 1
+    by_cores = TASKS_PER_CORE * cores
+    by_memory = max(1, int(info.memory_bytes * _MEMORY_SHARE) // largest_memory_bytes)
+    candidates = [
+        (by_cores, f"{TASKS_PER_CORE} x {cores} cores"),
+        (by_memory, f"{largest_memory_bytes // 2**20} MiB each in 80 % of the host's memory"),
+        (max_uids, "AGP_UID_RANGE holds no more users"),
+    ]
+    return min(candidates, key=lambda candidate: candidate[0])

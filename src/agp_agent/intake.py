@@ -1,0 +1,133 @@
+"""Takes orders on: reads the body, chooses the runner, and answers only when the order is durable."""
+
+import hashlib
+import re
+from typing import Final
+
+import structlog
+
+from agp_agent import lifecycle
+from agp_agent.audit import Audit, AuditEvent
+from agp_agent.catalog import Catalog
+from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
+from agp_agent.journal import Accepted, Admission, Journal, JournalUnavailable, NewAttempt
+from agp_agent.models import Task, parse_task
+from agp_agent.readiness import Readiness
+
+log = structlog.get_logger(__name__)
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_JSON_GROWTH: Final = 6
+"""JSON may spell one byte of a playbook with six: ``\\u0000``."""
+_JSON_FRAME_BYTES: Final = 16 * 1024
+
+
+class Intake:
+    """The way of an order into the journal."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        audit: Audit,
+        readiness: Readiness,
+        catalog: Catalog,
+        *,
+        max_queued: int,
+        rerun_after_s: float,
+        playbook_limit_bytes: int,
+    ) -> None:
+        """See the settings of the same names."""
+        self._journal = journal
+        self._audit = audit
+        self._readiness = readiness
+        self._catalog = catalog
+        self._max_queued = max_queued
+        self._rerun_after_s = rerun_after_s
+        self._playbook_limit_bytes = playbook_limit_bytes
+
+    @property
+    def body_limit_bytes(self) -> int:
+        """The largest body that may hold a playbook within its limit."""
+        return self._playbook_limit_bytes * _JSON_GROWTH + _JSON_FRAME_BYTES
+
+    async def accept(self, body: bytes, idempotency_key: str | None, peer: str) -> tuple[Task, Accepted]:
+        """Take an order on; when this returns, it is on disk and will be reported whatever happens.
+
+        Raises:
+            Refused: with the status and the sentence of the answer; nothing has changed.
+        """
+        task_id = None
+        try:
+            task = self._read(body)
+            task_id = task.task_id
+            return task, await self._accept(task, _checked(idempotency_key), peer)
+        except Refused as refused:
+            self._audit.record(
+                AuditEvent.TASK_REFUSED, task_id=task_id, status=refused.status, why=refused.detail, peer=peer
+            )
+            raise
+
+    def _read(self, body: bytes) -> Task:
+        task = parse_task(body)
+        if len(task.playbook.content.encode()) > self._playbook_limit_bytes:
+            raise TooLarge(f"playbook.content is larger than {self._playbook_limit_bytes} bytes.")
+        return task
+
+    async def _accept(self, task: Task, idempotency_key: str | None, peer: str) -> Accepted:
+        if self._readiness.draining:
+            raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
+        playbook = task.playbook.content.encode()
+        runner = self._catalog.choose(task.playbook.name, task.playbook.content)
+        new = NewAttempt(
+            task_id=task.task_id,
+            playbook_name=task.playbook.name,
+            playbook=playbook,
+            playbook_sha256=hashlib.sha256(playbook).hexdigest(),
+            body_sha256=_fingerprint(task, playbook),
+            runner=runner.name if runner else None,
+            idempotency_key=idempotency_key,
+        )
+        reject = None if runner else lifecycle.no_runner(task.playbook.name, self._catalog.names)
+        accepted = await self._commit(new, reject)
+        if not accepted.replayed:
+            await self._audit_accepted(new, accepted, peer, reject)
+        return accepted
+
+    async def _commit(self, new: NewAttempt, reject: lifecycle.Verdict | None) -> Accepted:
+        admission = Admission(self._readiness.slots, self._max_queued, self._rerun_after_s)
+        try:
+            accepted = await self._journal.accept(new, admission, reject)
+        except JournalUnavailable as error:
+            self._readiness.report("journal", str(error))
+            raise Unavailable("The agent cannot write durably at the moment; send the task again later.") from error
+        self._readiness.report("journal", None)
+        return accepted
+
+    async def _audit_accepted(
+        self, new: NewAttempt, accepted: Accepted, peer: str, reject: lifecycle.Verdict | None
+    ) -> None:
+        facts = {"task_id": new.task_id, "attempt": accepted.attempt, "run_id": accepted.run_id}
+        facts |= {"playbook_name": new.playbook_name, "playbook_sha256": new.playbook_sha256}
+        self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, peer=peer)
+        if reject is not None:
+            verdict = {"outcome": reject.outcome.value, "reason": reject.reason.value, "error": reject.error}
+            self._audit.record(AuditEvent.TASK_FINISHED, **facts, **verdict)
+        try:
+            await self._audit.flush()
+        except OSError as error:
+            # The order stands in the journal, so the answer is 202; but the agent is not ready until this is well.
+            self._readiness.report("audit", f"the audit trail cannot be written: {error.strerror}")
+        else:
+            self._readiness.report("audit", None)
+
+
+def _checked(key: str | None) -> str | None:
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidBody("The Idempotency-Key header must have 1 to 255 visible ASCII characters.")
+    return key
+
+
+def _fingerprint(task: Task, playbook: bytes) -> str:
+    """Equal for equal orders, however their JSON was spelled."""
+    parts = (task.task_id.encode(), task.playbook.name.encode(), playbook)
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()

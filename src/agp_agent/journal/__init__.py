@@ -1,0 +1,27 @@
+"""The journal: the one durable truth about every accepted task, and the place where the loops meet."""
+
+from agp_agent.journal.database import JournalUnavailable
+from agp_agent.journal.journal import Journal
+from agp_agent.journal.records import (
+    Accepted,
+    Admission,
+    Attempt,
+    Delivery,
+    DueResult,
+    NewAttempt,
+    Release,
+    Waiting,
+)
+
+__all__ = [
+    "Accepted",
+    "Admission",
+    "Attempt",
+    "Delivery",
+    "DueResult",
+    "Journal",
+    "JournalUnavailable",
+    "NewAttempt",
+    "Release",
+    "Waiting",
+]

@@ -1,0 +1,187 @@
+"""SQLite as the journal needs it: durable, one writer thread that commits many writes at once, one reader thread."""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+from agp_agent.errors import AgentError, StateDirectoryError
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+_BATCH_MAX: Final = 256
+_BUSY_TIMEOUT_S: Final = 5
+
+
+class JournalUnavailable(AgentError):
+    """The journal could not be written durably; nothing of what was asked has happened."""
+
+
+@dataclass(slots=True)
+class _Write:
+    operation: Operation[object]
+    done: Future[object] = field(default_factory=Future)
+    result: object = None
+    error: Exception | None = None
+
+    def settle(self) -> None:
+        if self.error is not None:
+            self.done.set_exception(self.error)
+        else:
+            self.done.set_result(self.result)
+
+
+class Database:
+    """Runs operations on the journal's file. A write has happened, durably, when its call returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file and bring its schema up to date.
+
+        Raises:
+            StateDirectoryError: the file is damaged, of a newer agent, or cannot be opened.
+        """
+        self._path = path
+        connection = _open(path)
+        self._reader_connection = _connect(path)
+        self._reader_connection.execute("PRAGMA query_only = ON")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="agp-journal-read")
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_loop, args=(connection,), name="agp-journal", daemon=True)
+        self._writer.start()
+        self._closed = False
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run ``operation`` inside a transaction and return its result once that is durable.
+
+        An error that the operation raises undoes it alone; other operations of the same commit are not touched.
+
+        Raises:
+            JournalUnavailable: it could not be made durable.
+        """
+        pending = _Write(operation)
+        self._writes.put(pending)
+        # Shielded: whoever gives up waiting must not make a write that is under way look undone.
+        return cast("T", await asyncio.shield(asyncio.wrap_future(pending.done)))
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run a query on the newest committed state.
+
+        Raises:
+            JournalUnavailable: the file cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._reader, operation, self._reader_connection)
+        except sqlite3.Error as error:
+            raise JournalUnavailable(f"the journal cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Finish the writes that were asked for and close the file. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writes.put(None)
+        self._writer.join()
+        self._reader.shutdown()
+        self._reader_connection.close()
+
+    def _write_loop(self, connection: sqlite3.Connection) -> None:
+        while (first := self._writes.get()) is not None:
+            batch = [first]
+            last = _drain(self._writes, batch)
+            _commit(connection, batch)
+            for write in batch:
+                write.settle()
+            if last:
+                break
+        connection.close()
+
+
+def _drain(writes: "queue.SimpleQueue[_Write | None]", batch: list[_Write]) -> bool:
+    """Move what waits already into ``batch``; True when the end was among it."""
+    while len(batch) < _BATCH_MAX:
+        try:
+            write = writes.get_nowait()
+        except queue.Empty:
+            return False
+        if write is None:
+            return True
+        batch.append(write)
+    return False
+
+
+def _commit(connection: sqlite3.Connection, batch: list[_Write]) -> None:
+    """Run a batch in one transaction, each write in a savepoint of its own."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for write in batch:
+            _run(connection, write)
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        for write in batch:
+            write.error = JournalUnavailable(f"the journal cannot be written: {error}")
+
+
+def _run(connection: sqlite3.Connection, write: _Write) -> None:
+    connection.execute("SAVEPOINT one")
+    try:
+        write.result = write.operation(connection)
+    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        if not isinstance(error, sqlite3.IntegrityError):
+            raise  # disk full, I/O error, locked: this is the batch's problem
+        write.error = error
+    except Exception as error:  # noqa: BLE001  whatever it is, it goes to the one who asked
+        write.error = error
+    if write.error is not None:
+        connection.execute("ROLLBACK TO one")
+    connection.execute("RELEASE one")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        connection = _connect(path)
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise StateDirectoryError(
+                f"{path}: the journal is damaged ({found}); move it aside to start with a new one."
+            )
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
+        _migrate(connection, path)
+    except sqlite3.Error as error:
+        raise StateDirectoryError(f"{path}: the journal cannot be opened: {error}.") from error
+    return connection
+
+
+def migrations() -> list[str]:
+    """The SQL of all migrations, in order; the schema's version is their number."""
+    folder = files(__package__) / "sql"
+    return [entry.read_text() for entry in sorted(folder.iterdir(), key=lambda e: e.name) if entry.name[0].isdigit()]
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    steps = migrations()
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        raise StateDirectoryError(
+            f"{path}: the journal is of a newer agent (schema {version}, this agent knows {len(steps)}); "
+            "install that agent again, or give this one another state directory."
+        )
+    for number, sql in enumerate(steps[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {sql} PRAGMA user_version = {number}; COMMIT;")

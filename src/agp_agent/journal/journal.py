@@ -1,0 +1,205 @@
+"""The journal's operations. Every write has happened, durably, when its call returns."""
+
+import asyncio
+import json
+import sqlite3
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agp_agent.clock import wall_ms
+from agp_agent.journal import transactions
+from agp_agent.journal.database import Database
+from agp_agent.journal.records import Accepted, Admission, Attempt, Delivery, DueResult, NewAttempt, Release, Waiting
+from agp_agent.journal.transactions import SQL
+from agp_agent.lifecycle import Outcome, Reason, State, Verdict
+from agp_agent.output import Output
+
+_PURGE_BATCH: Final = 500
+
+
+class Journal:
+    """The durable truth about every accepted task.
+
+    The loops never call each other; each sleeps on an event of the journal that is set after the commit it waits for.
+    """
+
+    def __init__(self, path: Path, now_ms: Callable[[], int] = wall_ms) -> None:
+        """Open the journal at ``path``; ``now_ms`` is the wall clock.
+
+        Raises:
+            StateDirectoryError: the file is damaged, of a newer agent, or cannot be opened.
+        """
+        self._db = Database(path)
+        self._now_ms = now_ms
+        self.queue_changed = asyncio.Event()
+        self.outbox_changed = asyncio.Event()
+        self._cancels: dict[str, asyncio.Event] = {}
+
+    def close(self) -> None:
+        """Finish what was asked for and close the file. Idempotent."""
+        self._db.close()
+
+    # --- accepting -------------------------------------------------------------------------------------------------
+
+    async def accept(self, new: NewAttempt, admission: Admission, reject: Verdict | None = None) -> Accepted:
+        """Take on an order durably; with ``reject`` it is finished in the same commit.
+
+        Raises:
+            AlreadyRunning: the task_id is open, or its key or body was seen before (409).
+            Unavailable: the queue is full (503).
+            JournalUnavailable: it could not be made durable.
+        """
+        run_id, now_ms = uuid.uuid4().hex, self._now_ms()
+
+        def operation(db: sqlite3.Connection) -> Accepted:
+            accepted = transactions.accept(db, new, run_id, admission, now_ms)
+            if reject and not accepted.replayed:
+                transactions.finish(db, run_id, reject, Output(), now_ms)
+            return accepted
+
+        accepted = await self._db.write(operation)
+        (self.outbox_changed if reject else self.queue_changed).set()
+        return accepted
+
+    async def request_cancel(self, task_id: str) -> bool:
+        """Note that this task is to be stopped. False: there is none that has not ended."""
+
+        def operation(db: sqlite3.Connection) -> str | None:
+            row = db.execute(SQL["request_cancel"], {"task_id": task_id}).fetchone()
+            return row["run_id"] if row else None
+
+        run_id = await self._db.write(operation)
+        if run_id is None:
+            return False
+        if run_id in self._cancels:
+            self._cancels[run_id].set()
+        self.queue_changed.set()
+        return True
+
+    def cancel_event(self, run_id: str) -> asyncio.Event:
+        """Set once a cancel of this attempt is in the journal. Whoever asks for it calls ``forget_cancel`` later."""
+        return self._cancels.setdefault(run_id, asyncio.Event())
+
+    def forget_cancel(self, run_id: str) -> None:
+        """The attempt has ended; nobody waits for its cancel any more."""
+        self._cancels.pop(run_id, None)
+
+    # --- the walk of one attempt -----------------------------------------------------------------------------------
+
+    async def next_queued(self, *, limit: int, skip: list[str]) -> list[Waiting]:
+        """The first queued attempts in the order of their acceptance, without those of the runners in ``skip``."""
+        return await self._waiting("next_queued", {"limit": limit, "skip": json.dumps(skip)})
+
+    async def not_to_start(self, *, queue_timeout_s: float) -> list[Waiting]:
+        """Queued attempts that were cancelled or have waited too long; 0 is no limit."""
+        expired_before_ms = self._now_ms() - int(queue_timeout_s * 1000) if queue_timeout_s else 0
+        return await self._waiting("not_to_start", {"expired_before_ms": expired_before_ms})
+
+    async def _waiting(self, query: str, values: dict[str, object]) -> list[Waiting]:
+        rows = await self._db.read(lambda db: db.execute(SQL[query], values).fetchall())
+        return [Waiting(row["run_id"], row["runner"], bool(row["cancel_requested"])) for row in rows]
+
+    async def open_slots(self) -> set[str]:
+        """The slots of all attempts that are preparing or running."""
+        return {row["slot"] for row in await self._db.read(lambda db: db.execute(SQL["open_slots"]).fetchall())}
+
+    async def attempt(self, run_id: str) -> Attempt | None:
+        """One attempt, or None."""
+        row = await self._db.read(lambda db: db.execute(SQL["by_run_id"], {"run_id": run_id}).fetchone())
+        return transactions.attempt_of(row) if row else None
+
+    async def unfinished(self) -> list[Attempt]:
+        """All attempts that are preparing or running."""
+        rows = await self._db.read(lambda db: db.execute(SQL["unfinished"]).fetchall())
+        return [transactions.attempt_of(row) for row in rows]
+
+    async def preparing(self, run_id: str, *, slot: str, image: str, timeout_s: float, memory_bytes: int) -> bool:
+        """Note the slot before anything is asked of the engine. False: it is not queued any more, or cancelled."""
+        row = {"run_id": run_id, "slot": slot, "image": image, "timeout_s": timeout_s, "memory_bytes": memory_bytes}
+        return await self._update("preparing", row)
+
+    async def running(self, run_id: str, release: Release) -> bool:
+        """Note that the playbook may start from now on. False: it was cancelled meanwhile; do not release it."""
+        row = {name: getattr(release, name) for name in Release.__slots__}
+        return await self._update("running", row | {"run_id": run_id})
+
+    async def requeue(self, run_id: str, *, failed_try: bool) -> bool:
+        """Put it back at its old place in the queue: only where it is certain that the playbook never started."""
+        done = await self._update("requeue", {"run_id": run_id, "tries": int(failed_try)})
+        self.queue_changed.set()
+        return done
+
+    async def asked(self, run_id: str, reason: Reason) -> None:
+        """Note, before it is done, that the agent itself stops the container."""
+        await self._update("asked", {"run_id": run_id, "asked": reason.value})
+
+    async def verdict(self, run_id: str) -> Verdict | None:
+        """How an attempt ended, or None while it has not."""
+        row = await self._db.read(lambda db: db.execute(SQL["verdict"], {"run_id": run_id}).fetchone())
+        return Verdict(Outcome(row[0]), Reason(row[1]), row[2], row[3]) if row else None
+
+    async def finish(self, run_id: str, verdict: Verdict, output: Output) -> bool:
+        """Note how it ended and post its result, in one transaction. False: it had ended already."""
+        now_ms = self._now_ms()
+        done = await self._db.write(lambda db: transactions.finish(db, run_id, verdict, output, now_ms))
+        self.outbox_changed.set()
+        return done
+
+    # --- delivery --------------------------------------------------------------------------------------------------
+
+    async def due(self, *, limit: int, skip: list[int], horizon_ms: int) -> list[int]:
+        """Numbers of results to deliver now, the longest due first, without those in ``skip``.
+
+        A result due later than ``horizon_ms`` from now is due at once: only a clock that was set back does that.
+        """
+        now_ms = self._now_ms()
+        bounds = {"now_ms": now_ms, "too_far_ms": now_ms + horizon_ms, "limit": limit, "skip": json.dumps(skip)}
+        return [row["seq"] for row in await self._db.read(lambda db: db.execute(SQL["due_seqs"], bounds).fetchall())]
+
+    async def due_result(self, seq: int) -> DueResult | None:
+        """A result with its output."""
+        row = await self._db.read(lambda db: db.execute(SQL["due"], {"seq": seq}).fetchone())
+        return transactions.due_result_of(row) if row else None
+
+    async def next_due_in_s(self, *, skip: list[int]) -> float | None:
+        """Seconds until the next delivery of a result not in ``skip``; None where nothing waits. Never negative."""
+        at_ms = await self._db.read(lambda db: db.execute(SQL["next_due"], {"skip": json.dumps(skip)}).fetchone()[0])
+        return None if at_ms is None else max(0.0, (at_ms - self._now_ms()) / 1000)
+
+    async def acknowledge(self, seq: int) -> None:
+        """The dashboard has it."""
+        now_ms = self._now_ms()
+        await self._db.write(lambda db: transactions.acknowledge(db, seq, now_ms))
+
+    async def postpone(self, seq: int, *, delay_s: float, error: str) -> None:
+        """It was not taken; try again in ``delay_s``."""
+        at_ms = self._now_ms() + int(delay_s * 1000)
+        await self._update("postpone", {"seq": seq, "last_error": error, "next_attempt_at_ms": at_ms})
+
+    async def dead_letter(self, seq: int, *, error: str) -> None:
+        """It will never be taken as it is; an operator has to look."""
+        await self._update("dead_letter", {"seq": seq, "last_error": error})
+
+    # --- housekeeping ----------------------------------------------------------------------------------------------
+
+    async def counts(self) -> dict[State | Delivery, int]:
+        """How many attempts stand in each state that is not finished, and results in each that is not acknowledged."""
+
+        def operation(db: sqlite3.Connection) -> dict[State | Delivery, int]:
+            states = {State(name): number for name, number in db.execute(SQL["count_by_state"])}
+            return states | {Delivery(name): number for name, number in db.execute(SQL["count_outbox"])}
+
+        return await self._db.read(operation)
+
+    async def purge(self, *, older_than_s: float) -> int:
+        """Forget acknowledged results that are older; return how many were forgotten."""
+        now_ms = self._now_ms()
+        keys_before_ms = now_ms - transactions.IDEMPOTENCY_WINDOW_MS
+        bounds = {"before_ms": now_ms - int(older_than_s * 1000), "keys_before_ms": keys_before_ms}
+        bounds["limit"] = _PURGE_BATCH
+        return await self._db.write(lambda db: db.execute(SQL["purge"], bounds).rowcount)
+
+    async def _update(self, query: str, values: dict[str, object]) -> bool:
+        return bool(await self._db.write(lambda db: db.execute(SQL[query], values).rowcount))

@@ -1,0 +1,116 @@
+-- name: by_idempotency_key
+SELECT body_sha256, accepted_status FROM attempts
+ WHERE idempotency_key = :idempotency_key AND accepted_at_ms > :since_ms
+ ORDER BY seq DESC LIMIT 1;
+
+-- name: latest_of_task
+SELECT a.attempt, a.is_open, a.state, a.body_sha256, o.acknowledged_at_ms, o.state AS delivery
+  FROM attempts a LEFT JOIN outbox o USING (seq)
+ WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
+
+-- name: count_live
+SELECT count(*) FROM attempts WHERE state <> 'finished';
+
+-- name: count_by_state
+SELECT state, count(*) FROM attempts WHERE state <> 'finished' GROUP BY state;
+
+-- name: insert
+INSERT INTO attempts (run_id, task_id, attempt, body_sha256, idempotency_key, accepted_status, playbook_name,
+                      playbook_sha256, playbook, runner, state, accepted_at_ms)
+VALUES (:run_id, :task_id, :attempt, :body_sha256, :idempotency_key, :accepted_status, :playbook_name,
+        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms);
+
+-- name: next_queued
+SELECT run_id, runner, cancel_requested FROM attempts
+ WHERE state = 'queued' AND runner NOT IN (SELECT value FROM json_each(:skip))
+ ORDER BY seq LIMIT :limit;
+
+-- name: not_to_start
+SELECT run_id, runner, cancel_requested FROM attempts
+ WHERE state = 'queued' AND (cancel_requested = 1 OR accepted_at_ms < :expired_before_ms) ORDER BY seq;
+
+-- name: unfinished
+SELECT * FROM attempts WHERE state IN ('preparing', 'running') ORDER BY seq;
+
+-- name: by_run_id
+SELECT * FROM attempts WHERE run_id = :run_id;
+
+-- name: verdict
+SELECT outcome, reason, error, exit_code FROM attempts WHERE run_id = :run_id AND state = 'finished';
+
+-- name: open_slots
+SELECT slot FROM attempts WHERE state IN ('preparing', 'running') AND slot IS NOT NULL;
+
+-- name: preparing
+UPDATE attempts SET state = 'preparing', slot = :slot, image = :image, timeout_s = :timeout_s,
+                    memory_bytes = :memory_bytes
+ WHERE run_id = :run_id AND state = 'queued' AND cancel_requested = 0;
+
+-- name: running
+UPDATE attempts SET state = 'running', container_id = :container_id, image_digest = :image_digest, nonce = :nonce,
+                    boot_id = :boot_id, released_boot_s = :released_boot_s, started_at_ms = :started_at_ms
+ WHERE run_id = :run_id AND state = 'preparing' AND cancel_requested = 0;
+
+-- name: requeue
+UPDATE attempts SET state = 'queued', tries = tries + :tries, slot = NULL, container_id = NULL, nonce = NULL,
+                    boot_id = NULL, released_boot_s = NULL, started_at_ms = NULL, asked = NULL
+ WHERE run_id = :run_id AND state IN ('preparing', 'running');
+
+-- name: asked
+UPDATE attempts SET asked = :asked WHERE run_id = :run_id AND state = 'running' AND asked IS NULL;
+
+-- name: finish
+UPDATE attempts SET state = 'finished', outcome = :outcome, reason = :reason, error = :error, exit_code = :exit_code,
+                    output_bytes = :output_bytes, output_omitted_bytes = :output_omitted_bytes,
+                    finished_at_ms = :finished_at_ms, playbook = NULL
+ WHERE run_id = :run_id AND state <> 'finished';
+
+-- name: post
+INSERT INTO outbox (seq, output_head, output_tail, output_at_least, next_attempt_at_ms)
+SELECT seq, :output_head, :output_tail, :output_at_least, :finished_at_ms FROM attempts WHERE run_id = :run_id;
+
+-- name: request_cancel
+UPDATE attempts SET cancel_requested = 1
+ WHERE task_id = :task_id AND is_open = 1 AND state <> 'finished' AND cancel_requested = 0
+RETURNING run_id;
+
+-- name: due
+SELECT a.seq, a.run_id, a.task_id, a.attempt, a.outcome, a.error, a.output_bytes, a.output_omitted_bytes,
+       o.output_head, o.output_tail, o.output_at_least, o.attempts AS deliveries
+  FROM outbox o JOIN attempts a USING (seq)
+ WHERE o.seq = :seq;
+
+-- name: due_seqs
+SELECT seq FROM outbox
+ WHERE state = 'pending' AND (next_attempt_at_ms <= :now_ms OR next_attempt_at_ms > :too_far_ms)
+   AND seq NOT IN (SELECT value FROM json_each(:skip))
+ ORDER BY next_attempt_at_ms LIMIT :limit;
+
+-- name: next_due
+SELECT min(next_attempt_at_ms) FROM outbox
+ WHERE state = 'pending' AND seq NOT IN (SELECT value FROM json_each(:skip));
+
+-- name: acknowledge
+UPDATE outbox SET state = 'acknowledged', attempts = attempts + 1, last_error = NULL, acknowledged_at_ms = :now_ms
+ WHERE seq = :seq AND state = 'pending';
+
+-- name: close
+UPDATE attempts SET is_open = 0 WHERE seq = :seq;
+
+-- name: postpone
+UPDATE outbox SET attempts = attempts + 1, last_error = :last_error, next_attempt_at_ms = :next_attempt_at_ms
+ WHERE seq = :seq AND state = 'pending';
+
+-- name: dead_letter
+UPDATE outbox SET state = 'dead_letter', attempts = attempts + 1, last_error = :last_error
+ WHERE seq = :seq AND state = 'pending';
+
+-- name: count_outbox
+SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
+
+-- name: purge
+DELETE FROM attempts WHERE seq IN (
+    SELECT o.seq FROM outbox o JOIN attempts a USING (seq)
+     WHERE o.state = 'acknowledged' AND o.acknowledged_at_ms < :before_ms
+       AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms)
+     LIMIT :limit);

@@ -1,0 +1,129 @@
+"""The loop that delivers results until the dashboard has acknowledged each."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+
+from agp_agent.audit import Audit, AuditEvent
+from agp_agent.dashboard import RETRY_AFTER_MAX_S, Answer, Dashboard, Meaning
+from agp_agent.journal import DueResult, Journal, JournalUnavailable
+from agp_agent.lifecycle import Outcome
+from agp_agent.models import TaskResult, TaskStatus
+
+log = structlog.get_logger(__name__)
+
+_CONCURRENCY: Final = 4
+_FIRST_BACKOFF_S: Final = 1.0
+_LAST_BACKOFF_S: Final = 300.0
+_HOLD_S: Final = 60.0
+_RETRY_S: Final = 1.0
+_BACKOFF_DOUBLINGS: Final = 20
+
+
+def backoff_s(deliveries: int, draw: Callable[[], float] = random.random) -> float:
+    """Full jitter: anything from 0 to a bound that doubles from 1 s to 5 min. ``deliveries`` failed before this one."""
+    bound = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(deliveries, _BACKOFF_DOUBLINGS))
+    return bound * draw()
+
+
+class Outbox:
+    """Delivers what is due, a few at once, and wakes when something is posted or due."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        dashboard: Dashboard,
+        audit: Audit,
+        agent_id: str,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """``draw`` gives the jitter: numbers from 0 to 1."""
+        self._journal = journal
+        self._dashboard = dashboard
+        self._audit = audit
+        self._agent_id = agent_id
+        self._draw = draw
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._idle = asyncio.Event()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._round()
+                except JournalUnavailable as error:
+                    log.warning("outbox not readable; trying again", why=str(error))
+                    await asyncio.sleep(_RETRY_S)
+        finally:
+            for task in self._under_way.values():
+                task.cancel()
+            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    async def flushed(self) -> None:
+        """Return once nothing is due any more; what the dashboard did not take is left for later."""
+        self._idle.clear()
+        self._journal.outbox_changed.set()
+        await self._idle.wait()
+
+    async def _round(self) -> None:
+        """Start what is due, then sleep until a delivery ends, something is posted, or something is due."""
+        changed = self._journal.outbox_changed
+        changed.clear()
+        free = _CONCURRENCY - len(self._under_way)
+        if free > 0:
+            horizon_ms = int(2 * RETRY_AFTER_MAX_S * 1000)
+            for seq in await self._journal.due(limit=free, skip=list(self._under_way), horizon_ms=horizon_ms):
+                self._under_way[seq] = asyncio.create_task(self._deliver(seq), name=f"deliver {seq}")
+        if not self._under_way:
+            self._idle.set()
+        timeout_s = None
+        if len(self._under_way) < _CONCURRENCY:
+            timeout_s = await self._journal.next_due_in_s(skip=list(self._under_way))
+        woken = asyncio.create_task(changed.wait())
+        await asyncio.wait({woken, *self._under_way.values()}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+        for seq in [seq for seq, task in self._under_way.items() if task.done()]:
+            _log_failure(self._under_way.pop(seq))
+
+    async def _deliver(self, seq: int) -> None:
+        due = await self._journal.due_result(seq)
+        if due is None:
+            return
+        status = TaskStatus.COMPLETED if due.outcome is Outcome.SUCCEEDED else TaskStatus.FAILED
+        result = TaskResult(task_id=due.task_id, status=status, output=due.output.text(), error=due.error)
+        answer = await self._dashboard.report(result, self._key(due), str(self._audit.head))
+        await self._settle(due, answer)
+
+    def _key(self, due: DueResult) -> str:
+        """The same for every delivery of this attempt, and for no other, also over rebuilt journals."""
+        return f"{self._agent_id}/{quote(due.task_id, safe='')}/{due.attempt}/{due.run_id}"
+
+    async def _settle(self, due: DueResult, answer: Answer) -> None:
+        facts = {"task_id": due.task_id, "attempt": due.attempt, "run_id": due.run_id, "deliveries": due.deliveries + 1}
+        if answer.meaning is Meaning.ACKNOWLEDGED:
+            await self._journal.acknowledge(due.seq)
+            self._audit.record(AuditEvent.TASK_DELIVERED, **facts)
+        elif answer.meaning is Meaning.REFUSED:
+            await self._journal.dead_letter(due.seq, error=answer.why)
+            self._audit.record(AuditEvent.TASK_DEAD_LETTERED, **facts, why=answer.why)
+        else:
+            delay_s = self._delay_s(due, answer)
+            log.warning("result not delivered; kept", **facts, why=answer.why, next_try_in_s=round(delay_s, 1))
+            await self._journal.postpone(due.seq, delay_s=delay_s, error=answer.why)
+
+    def _delay_s(self, due: DueResult, answer: Answer) -> float:
+        jittered = backoff_s(due.deliveries, self._draw)
+        if answer.meaning is Meaning.HOLD:
+            return min(jittered, _HOLD_S)
+        # Spread after Retry-After too, or all agents return in the same second.
+        return (answer.retry_after_s or 0.0) + jittered
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("delivery failed; trying again", task=task.get_name(), exc_info=error)

@@ -1,0 +1,41 @@
+"""Whether the agent can start tasks now, and how many at once. Written by the loops, read by dispatcher and API."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Readiness:
+    """The agent's condition. ``changed`` is set at every change; the dispatcher sleeps on it."""
+
+    max_running: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    """What is missing, by part: engine, runner images, journal, …; each with one sentence."""
+    draining: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def slots(self) -> int:
+        """Tasks that can run at once now: none while something is missing or the agent is stopping."""
+        return 0 if self.problems or self.draining else self.max_running
+
+    @property
+    def ready(self) -> bool:
+        """Whether a task that is accepted now would be started."""
+        return self.slots > 0
+
+    def report(self, part: str, problem: str | None) -> bool:
+        """Say how a part is; None is well. True where that is news."""
+        if self.problems.get(part) == problem:
+            return False
+        if problem is None:
+            self.problems.pop(part, None)
+        else:
+            self.problems[part] = problem
+        self.changed.set()
+        return True
+
+    def drain(self) -> None:
+        """Start nothing any more."""
+        self.draining = True
+        self.changed.set()

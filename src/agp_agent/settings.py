@@ -1,0 +1,293 @@
+"""The settings: frozen, read once at start, from the environment (``AGP_…``) or a YAML file.
+
+Order: command line > environment > YAML file > default. Tokens may also stand in files, which are read again when they
+change, so that a rotation needs no restart.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from agp_agent.errors import ConfigurationError
+
+PREFIX: Final = "AGP_"
+DEFAULT_CONFIG_FILE: Final = Path("/etc/agp-agent/agent.yaml")
+TOKEN_MIN_CHARS: Final = 16
+UID_FIRST: Final = 1000
+UID_LAST: Final = 65535  # rootless engines cannot map more
+
+_NOT_OURS: Final = re.compile(
+    r"AGP_(CONFIG$|TEST_|CLUSTER_|TAILNET_"  # AGP_CONFIG is read by the command line
+    r"|(\w+_)?SERVICE_(HOST|PORT)(_|$)|(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_|$))",  # Kubernetes' service links
+)
+_SERVICE_LINK_VALUE: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < TOKEN_MIN_CHARS:
+        raise ValueError(f"a token of at least {TOKEN_MIN_CHARS} characters (agp-agent token new makes one)")
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError("an http:// or https:// URL without query, such as https://dashboard.example")
+    return value.rstrip("/")
+
+
+def _uid_range(value: str) -> str:
+    match = re.fullmatch(r"(\d+)-(\d+)", value)
+    if not match or not UID_FIRST <= int(match[1]) <= int(match[2]) <= UID_LAST:
+        raise ValueError(f"two user ids from {UID_FIRST} to {UID_LAST}, such as 20000-20255")
+    return value
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/agp-agent")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "agp-agent"
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+
+
+class Settings(BaseSettings):
+    """All settings. The descriptions are the source of the README's table; units stand in the names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    token: Token | None = Field(None, description="Bearer token that the dashboard must send; or give AGP_TOKEN_FILE.")
+    token_file: Path | None = Field(None, description="File with the accepted tokens, one a line; read again on change")
+    dashboard_url: HttpUrl | None = Field(None, description="Base URL of the dashboard that receives results.")
+    dashboard_token: Token | None = Field(None, description="Bearer token that the agent sends to the dashboard.")
+    dashboard_token_file: Path | None = Field(None, description="File with that token; read again on change.")
+    dashboard_ca_file: Path | None = Field(None, description="CA certificates that an https dashboard is verified by.")
+    dashboard_proxy: HttpUrl | None = Field(None, description="HTTP proxy on the way to the dashboard.")
+    agent_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="Name of this agent; by default the host name at the first start, kept in the state directory.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; every one only by 0.0.0.0 or ::.")
+    port: int = Field(8470, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    interface: str | None = Field(None, max_length=15, description="Network device to listen on, and on no other.")
+    tls_cert_file: Path | None = Field(None, description="Certificate chain of the agent's own API, PEM.")
+    tls_key_file: Path | None = Field(None, description="Private key that belongs to it, PEM.")
+    state_dir: Path = Field(
+        default_factory=_default_state_dir,
+        description="Directory of journal, audit log, spool and slots. Default: /var/lib/agp-agent as root, else the "
+        "XDG state folder.",
+    )
+    engine_state_dir: Path | None = Field(
+        None,
+        description="Path of the state directory on the engine's host, where it is another one and is not found.",
+    )
+    catalog: Path | None = Field(None, description="YAML file with the runners; without it the built-in ones.")
+    max_running: int | None = Field(
+        None,
+        ge=1,
+        description="Tasks that run at once. Default: 4 a core of the engine's host, fewer where their memory would "
+        "not fit.",
+    )
+    max_queued: int = Field(1000, ge=0, description="Tasks that wait; above it a task is refused with 503.")
+    queue_timeout_s: SecondsOrZero = Field(0, description="Longest wait in the queue; 0 is no limit.")
+    task_timeout_s: Seconds = Field(3600, description="Longest run of a task, where its runner sets none.")
+    stop_grace_s: SecondsOrZero = Field(10, description="Time between TERM and KILL.")
+    rerun_after_s: SecondsOrZero = Field(
+        0, description="An identical task is refused for this long after its result was acknowledged."
+    )
+    output_limit_bytes: int = Field(4 * 2**20, ge=1024, le=64 * 2**20, description="Output kept of one task.")
+    playbook_limit_bytes: int = Field(2**20, ge=1, le=64 * 2**20, description="Largest playbook accepted.")
+    drain_timeout_s: SecondsOrZero = Field(30, description="Time that running tasks are given at SIGTERM.")
+    result_retention_s: Seconds = Field(14 * 86400, description="Acknowledged results are kept this long.")
+    uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
+        "20000-20255", description="User ids of task containers; each prepared container has one of its own."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    yaml_file: ClassVar[Path | None] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  replaced by one that knows Kubernetes' service links
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  nothing is read from the current folder
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  tokens have …_FILE settings of their own
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: what the caller passes, then the environment; YAML is passed in by ``load``."""
+        return init_settings, _Environment(settings_cls)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for one, other in (("token", "token_file"), ("dashboard_token", "dashboard_token_file")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"only one of {PREFIX}{one.upper()} and {PREFIX}{other.upper()}")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together")
+        return self
+
+    @property
+    def uids(self) -> range:
+        """The user ids of task containers."""
+        first, last = self.uid_range.split("-")
+        return range(int(first), int(last) + 1)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without what Kubernetes puts there for services whose name begins with ``agp``."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        links = {name.lower() for name, value in os.environ.items() if _SERVICE_LINK_VALUE.match(value)}
+        return {name: value for name, value in super()._load_env_vars().items() if name.lower() not in links}
+
+
+def load(config_file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        config_file: a YAML file that must exist; None reads ``AGP_CONFIG`` or the default file where it exists.
+        overrides: values from the command line; None means not given.
+
+    Raises:
+        ConfigurationError: every problem at once, each with its key, where the value stands, and what was expected.
+    """
+    path = config_file or _config_file_of_environment()
+    from_file = _read_yaml(path) if path else {}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    in_environment = set(_Environment(Settings)())
+    unknown = list(_unknown_in_environment())
+    try:
+        lower = {key: value for key, value in from_file.items() if key not in in_environment}
+        settings = Settings(**(lower | given))
+    except ValidationError as error:
+        wrong = [_describe(problem, path, from_file, given, in_environment) for problem in error.errors()]
+        raise ConfigurationError(*unknown, *wrong) from None
+    if unknown:
+        raise ConfigurationError(*unknown)
+    return settings
+
+
+def source_of(name: str, settings: Settings, config_file: Path | None = None) -> str:
+    """Where the value of a setting comes from, for people: environment, file or default."""
+    path = config_file or _config_file_of_environment()
+    if name in _Environment(Settings)():
+        return f"environment, {PREFIX}{name.upper()}"
+    return str(path) if name in settings.model_fields_set else "default"
+
+
+def _config_file_of_environment() -> Path | None:
+    named = os.environ.get("AGP_CONFIG")
+    if named:
+        return Path(named)
+    return DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.exists() else None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = YamlConfigSettingsSource(Settings, yaml_file=path)() if path.is_file() else None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        where = f"line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else "the file"
+        raise ConfigurationError(f"{path}: {where} is not valid YAML; expected lines of `key: value`.") from None
+    if document is None:
+        raise ConfigurationError(f"{path}: no such file; give an existing one with --config or AGP_CONFIG.")
+    return {str(key): value for key, value in document.items()}
+
+
+def _unknown_in_environment() -> Iterator[str]:
+    for name, value in sorted(os.environ.items()):
+        if not name.startswith(PREFIX) or _NOT_OURS.match(name) or _SERVICE_LINK_VALUE.match(value):
+            continue
+        if name.removeprefix(PREFIX).lower() not in Settings.model_fields:
+            yield f"{name} (environment): is not a setting of the agent; `agp-agent config show` lists all."
+
+
+def _describe(
+    problem: Any, path: Path | None, from_file: dict[str, Any], given: dict[str, Any], in_environment: set[str]
+) -> str:
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    if key in given:
+        source = f"--{key.replace('_', '-')} (command line)"
+    elif key in in_environment:
+        source = f"{PREFIX}{key.upper()} (environment)"
+    elif key in from_file:
+        source = f"{key} ({path})"
+    else:
+        source = "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: is not a setting of the agent; `agp-agent config show` lists all."
+    return f"{source}: expected {_expectation(problem)}."
+
+
+def _expectation(problem: Any) -> str:
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    text = str(problem["msg"]).removeprefix("Input should be ")
+    return f"a value {text}" if text.startswith(("less", "greater")) else text[0].lower() + text[1:]
+
+
+class TokenSource:
+    """The tokens that are valid now: a fixed one, or those of a file, read again whenever it changes."""
+
+    def __init__(self, name: str, fixed: SecretStr | None, path: Path | None) -> None:
+        """``name`` is the setting, for messages: ``AGP_TOKEN``."""
+        self._name = name
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._tokens: tuple[bytes, ...] = (fixed.get_secret_value().encode(),) if fixed else ()
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a token or a file for one at all."""
+        return self._path is not None or bool(self._tokens)
+
+    def current(self) -> tuple[bytes, ...]:
+        """The tokens valid now, as bytes. When a changed file cannot be used, the ones read before stay valid.
+
+        Raises:
+            ConfigurationError: the file cannot be used and no tokens were read from it before.
+        """
+        if self._path is None:
+            return self._tokens
+        try:
+            stat = self._path.stat()
+            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if version != self._seen:
+                self._tokens = self._read(self._path)
+                self._seen = version
+        except OSError as error:
+            self._keep_or_raise(f"{self._name}_FILE: {self._path} cannot be read: {error.strerror}.")
+        except ValueError as error:
+            self._keep_or_raise(f"{self._name}_FILE: {self._path}: {error}.")
+        return self._tokens
+
+    def _keep_or_raise(self, problem: str) -> None:
+        if not self._tokens:
+            raise ConfigurationError(problem)
+
+    @staticmethod
+    def _read(path: Path) -> tuple[bytes, ...]:
+        lines = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
+        if not lines:
+            raise ValueError("expected one token a line, found none")
+        if any(len(line) < TOKEN_MIN_CHARS for line in lines):
+            raise ValueError(f"expected tokens of at least {TOKEN_MIN_CHARS} characters, one a line")
+        return lines

@@ -1,0 +1,129 @@
+"""The state directory: who owns it, and where everything in it stands."""
+
+import fcntl
+import json
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from agp_agent.errors import StateDirectoryError
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the agent is. ``instance`` is random and the directory's own: agents never touch each other's things."""
+
+    agent_id: str
+    instance: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels on everything this agent makes on the engine."""
+        return {"agp.agent_id": self.agent_id, "agp.instance": self.instance}
+
+
+class StateDir:
+    """The directory, held by this process alone until ``close``."""
+
+    def __init__(self, path: Path, agent_id: str | None = None) -> None:
+        """Make the directory where it is missing, and take it.
+
+        Args:
+            path: the directory.
+            agent_id: the name from the settings; None keeps the one of the first start, then the host name.
+
+        Raises:
+            StateDirectoryError: it cannot be written, another agent holds it, or it belongs to another agent.
+        """
+        self.path = path.absolute()
+        try:
+            for folder in (self.path, self.spool, self.slots):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateDirectoryError(
+                f"{self.path}: the state directory cannot be used: {error.strerror}; "
+                "give AGP_STATE_DIR a directory that this user can write."
+            ) from None
+        try:
+            self._take()
+            self.identity = self._identify(agent_id)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def journal(self) -> Path:
+        """The SQLite file."""
+        return self.path / "journal.db"
+
+    @property
+    def audit(self) -> Path:
+        """The audit trail."""
+        return self.path / "audit.jsonl"
+
+    @property
+    def spool(self) -> Path:
+        """Output of running tasks, a file each."""
+        return self.path / "spool"
+
+    @property
+    def slots(self) -> Path:
+        """Playbooks of running tasks, a folder each."""
+        return self.path / "slots"
+
+    def close(self) -> None:
+        """Let it go. Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateDirectoryError(
+                f"{self.path}: another agent is running on this state directory; "
+                "stop it, or give this one another AGP_STATE_DIR."
+            ) from None
+
+    def _identify(self, wanted: str | None) -> Identity:
+        text = os.pread(self._lock, 4096, 0)
+        if not text:
+            identity = Identity(wanted or _host_name(), uuid.uuid4().hex[:12])
+            self._write(identity)
+            return identity
+        try:
+            known = json.loads(text)
+            identity = Identity(str(known["agent_id"]), str(known["instance"]))
+        except (ValueError, KeyError, TypeError):
+            raise StateDirectoryError(
+                f"{self.path}/agent.lock: not written by an agent; expected its identity."
+            ) from None
+        if wanted is not None and wanted != identity.agent_id:
+            raise StateDirectoryError(
+                f"{self.path}: this state directory belongs to agent {identity.agent_id!r}, not to {wanted!r}; "
+                "give AGP_AGENT_ID that name, or AGP_STATE_DIR another directory."
+            )
+        return identity
+
+    def _write(self, identity: Identity) -> None:
+        text = json.dumps({"agent_id": identity.agent_id, "instance": identity.instance})
+        os.pwrite(self._lock, text.encode(), 0)
+        os.fsync(self._lock)
+
+
+def _host_name() -> str:
+    name = "".join(
+        char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in socket.gethostname()
+    )
+    return name.strip("._-")[:128] or "agent"

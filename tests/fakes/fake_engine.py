@@ -1,0 +1,287 @@
+"""A ``ContainerEngine`` in memory, as strict as the real one: both pass ``tests/contract``.
+
+    host = FakeHost()
+    host.images["agp/runner-shell:0.1.0"] = "sha256:…"
+    engine = FakeEngine(host)
+
+The playbook steers what a container does (see ``fake_process``): it is read from the bind mount on disk, or from the
+host's volumes, at the release. A second ``FakeEngine`` on the same host is an agent that was started again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from agp_agent.engine import (
+    Attachment,
+    ContainerLog,
+    ContainerSpec,
+    ContainerState,
+    EngineInfo,
+    History,
+    Image,
+    Mount,
+    NameTaken,
+    OwnedContainer,
+    PullPolicy,
+    Signal,
+    Stream,
+)
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused
+from fakes.fake_host import Container, FakeHost, Pipe
+
+
+class FakeAttachment:
+    """An ``Attachment``: a pipe out of the container, and its stdin."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._pipe = Pipe()
+        self._open = True
+        if container.ended is not None:
+            self._pipe.close()
+        container.pipes.append(self._pipe)
+
+    async def send(self, data: bytes) -> None:
+        """Write to the container's stdin."""
+        await asyncio.sleep(0)
+        if not self._open:
+            raise EngineUnavailable("the connection to the container's stdin is closed")
+        self._container.stdin.feed(data)
+
+    async def frames(self) -> AsyncIterator[tuple[Stream, bytes]]:
+        """Chunks until the container ends or the connection breaks."""
+        while (frame := await self._pipe.get()) is not None:
+            yield frame
+
+    async def aclose(self) -> None:
+        """Close the connection, and with it the container's stdin."""
+        self.break_off()
+
+    def break_off(self) -> None:
+        """The connection is gone, for whatever reason: stdin was opened to close with its first client."""
+        self._open = False
+        self._pipe.close()
+        self._container.stdin.close()
+        if self._pipe in self._container.pipes:
+            self._container.pipes.remove(self._pipe)
+
+
+class FakeEngine:
+    """One agent's connection to a ``FakeHost``."""
+
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host = host or FakeHost()
+        self._attachments: list[FakeAttachment] = []
+        self._interruptions = 0
+        self._is_open = False
+        self._away = False
+        self._closed = False
+
+    def go_away(self) -> None:
+        """The engine cannot be reached any more: connections break, calls fail. Containers live on."""
+        self._away = True
+        self._interruptions += 1
+        self._break_attachments()
+        self.host.wake()
+
+    async def come_back(self, *, restarted: bool, kill_running: bool = False) -> None:
+        """It can be reached again; ``restarted``: by another process (``kill_running``: without live-restore)."""
+        if restarted:
+            await self.host.forget(kill_running=kill_running)
+        self._away = False
+        self._interruptions += 1
+        self.host.wake()
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every interruption; without contact no two readings are equal."""
+        if self._away or not self._is_open:
+            self._interruptions += 1
+        return self._interruptions
+
+    async def open(self) -> None:
+        """Start listening to events."""
+        self._is_open = True
+        self._interruptions += 1
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        self._break_attachments()
+
+    async def describe(self) -> EngineInfo:
+        """Ask the engine who it is."""
+        await self._call()
+        return EngineInfo(name="fake", version="1.0", cores=2, memory_bytes=2**33)
+
+    async def image(self, name: str, pull: PullPolicy) -> Image:
+        """Find or fetch an image."""
+        await self._call()
+        present = name in self.host.images and pull is not PullPolicy.ALWAYS
+        if not present:
+            self._pull(name, pull)
+        return Image(name=name, digest=self.host.images[name])
+
+    def _pull(self, name: str, policy: PullPolicy) -> None:
+        if policy is PullPolicy.NEVER:
+            raise ImageUnavailable(
+                f"image {name} is not available: it is not on the engine, and its pull policy is never"
+            )
+        if name not in self.host.registry:
+            raise ImageUnavailable(f"image {name} is not available: the registry does not have it")
+        self.host.pulls.append(name)
+        self.host.images[name] = self.host.registry[name]
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container, not started."""
+        await self._call()
+        if not spec.name:
+            raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
+        if self.host.find(spec.name) is not None:
+            raise NameTaken(f"the container's name is taken: {spec.name}")
+        if spec.image not in self.host.images:
+            raise ImageUnavailable(f"the image is not on the engine: {spec.image}")
+        container = self.host.add(spec)
+        if self.host.weaken:
+            await self.host.remove(container)
+            fields = ", ".join(self.host.weaken)
+            raise LockdownRefused(f"the engine made a container that differs from what was asked for in {fields}")
+        return container.container_id
+
+    async def attach(self, container_id: str) -> Attachment:
+        """Open the container's streams: what it prints from now on."""
+        attachment = FakeAttachment(await self._find(container_id))
+        self._attachments.append(attachment)
+        return attachment
+
+    async def start(self, container_id: str) -> None:
+        """Start it, unless it runs or has ended."""
+        container = await self._find(container_id)
+        if container.ended is not None:
+            raise EngineError(f"container {container_id} has ended: it is never started again")
+        if container.running:
+            return
+        if self.host.start_error:
+            container.error = self.host.start_error
+            raise EngineError(f"the engine refused (400): {self.host.start_error}")
+        self.host.start(container)
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """The truth about the container now."""
+        return (await self._find(container_id)).state
+
+    async def wait(self, container_id: str) -> ContainerState:
+        """Return once it has ended; an absent engine is waited for."""
+        while True:
+            changed = self.host.changed
+            try:
+                state = await self.inspect(container_id)
+                if state.ended:
+                    return state
+            except EngineUnavailable:
+                pass  # it is waited for
+            await changed.wait()
+
+    async def signal(self, container_id: str, signal: Signal) -> bool:
+        """Send a signal to its first process."""
+        return self.host.signal(await self._find(container_id), signal)
+
+    async def history(self, container_id: str) -> History:
+        """What the engine's process remembers: its latest 256 events."""
+        await self._call()
+        actions = [action for one, action in self.host.events if one == container_id]
+        return History(created="create" in actions, kills=actions.count("kill"), died="die" in actions)
+
+    async def log(self, container_id: str) -> ContainerLog:
+        """The engine's own record of the output."""
+        container = await self._find(container_id)
+        return ContainerLog(
+            output=bytes(container.log[Stream.OUTPUT]),
+            control=bytes(container.log[Stream.CONTROL]),
+            rotated=container.log_rotated,
+        )
+
+    async def remove(self, container_id: str) -> None:
+        """Kill it if it runs, and remove it."""
+        await self._call()
+        container = self.host.find(container_id)
+        if container is not None:
+            await self.host.remove(container)
+
+    async def owned(self, labels: Mapping[str, str]) -> list[OwnedContainer]:
+        """All containers that carry every one of these labels."""
+        await self._call()
+        return [
+            OwnedContainer(one.container_id, one.name, dict(one.labels), one.created_at_s)
+            for one in self.host.containers.values()
+            if labels.items() <= one.labels.items()
+        ]
+
+    async def mounts(self, container_id: str) -> list[Mount]:
+        """The folders behind a container's mounts."""
+        container = await self._find(container_id)
+        return [
+            mount if mount.kind == "bind" else Mount("bind", f"/var/lib/fake/volumes/{mount.source}", mount.target)
+            for mount in container.mounts
+        ]
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Create a named volume, unless it exists."""
+        await self._call()
+        self.host.volumes.setdefault(name, (dict(labels), {}))
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a named volume, if it exists and no container uses it."""
+        await self._call()
+        used = {mount.source for one in self.host.containers.values() for mount in one.mounts if mount.kind == "volume"}
+        if name in used:
+            raise EngineError(f"the engine refused (409): remove {name}: volume is in use")
+        self.host.volumes.pop(name, None)
+
+    async def owned_volumes(self, labels: Mapping[str, str]) -> list[str]:
+        """Names of all volumes that carry every one of these labels."""
+        await self._call()
+        return [name for name, (own, _) in self.host.volumes.items() if labels.items() <= own.items()]
+
+    async def put_file(self, mount: Mount, image: str, path: str, data: bytes, labels: Mapping[str, str]) -> None:
+        """Write a file into a mount."""
+        await self._helper(mount, image, path, labels)
+        self.host.write(mount, path, data)
+
+    async def get_file(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> bytes:
+        """Read a small file of a mount."""
+        await self._helper(mount, image, path, labels)
+        data = self.host.read(mount, path)
+        if data is None:
+            raise EngineError(f"the file {path} is not in {mount.source}")
+        return data
+
+    async def _helper(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> None:
+        """A container that is never started comes and goes."""
+        del labels
+        await self._call()
+        if path.startswith("/") or ".." in path.split("/") or not path:
+            raise EngineError(f"{path!r} is not a path inside a mount: give one that is relative and does not climb")
+        if image not in self.host.images:
+            raise ImageUnavailable(f"the image is not on the engine: {image}")
+        self.host.check_mounts((mount,))
+
+    async def _find(self, container_id: str) -> Container:
+        await self._call()
+        container = self.host.find(container_id)
+        if container is None:
+            raise ContainerMissing(f"the container is gone: No such container: {container_id}")
+        return container
+
+    async def _call(self) -> None:
+        """Every call goes through here: others get their turn, and an absent engine answers none."""
+        await asyncio.sleep(0)
+        if self._closed:
+            raise EngineUnavailable("this agent has closed its connection to the engine")
+        if self._away:
+            raise EngineUnavailable("the engine does not answer")
+
+    def _break_attachments(self) -> None:
+        for attachment in self._attachments:
+            attachment.break_off()
+        self._attachments.clear()
