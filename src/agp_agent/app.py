@@ -102,6 +102,7 @@ class Agent:
             executor,
             self.audit,
             catalog=self.catalog,
+            readiness=self.readiness,
             limits=limits,
             labels=labels,
             observer=observer,
@@ -143,6 +144,8 @@ class Agent:
             ExceptionGroup: a loop ended by an error nobody foresaw.
         """
         self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
+        runners = {runner.name: runner.image for runner in self.catalog.runners.values()}
+        self.audit.record(AuditEvent.CONFIG_LOADED, runners=runners)
         await self._engine.open()
         try:
             async with asyncio.TaskGroup() as loops:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from agp_agent import __version__, catalog, logs, settings
+from agp_agent import healthcheck as healthcheck_of
 from agp_agent.errors import AgentError, ConfigurationError, EngineError
 from agp_agent.redaction import MASK, Masker
 from agp_agent.settings import Settings
@@ -115,18 +116,9 @@ def dashboard(
 @app.command()
 def healthcheck(config: ConfigOption = None) -> None:
     """Ask the agent of this machine whether it is alive: for containers' HEALTHCHECK. Exit code 0 or 1."""
-    import httpx  # noqa: PLC0415  the other commands start faster without
-
-    given = _load(config)
-    scheme = "https" if given.tls_cert_file else "http"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(given.host, given.host)  # noqa: S104  a wildcard is asked on loopback
-    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{given.port}/healthz"
-    try:
-        # Alive or not is the question here, not who it is: its certificate names the tailnet, not loopback.
-        httpx.get(url, timeout=5, trust_env=False, verify=False).raise_for_status()  # noqa: S501
-    except httpx.HTTPError as error:
-        typer.echo(f"agp-agent: no healthy answer from {url}: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from None
+    if (why := healthcheck_of.problem(_load(config))) is not None:
+        typer.echo(f"agp-agent: {why}", err=True)
+        raise typer.Exit(EXIT_FAILED)
     typer.echo("healthy")
 
 

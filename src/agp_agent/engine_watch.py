@@ -1,6 +1,7 @@
 """Keeps contact with the engine: waits for it, finds out how playbooks are handed over, notices when it goes away."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -65,7 +66,15 @@ class EngineWatch:
             part, problem = await self._check()
             for each in _PARTS:
                 self._report(each, problem if each == part else None)
-            await asyncio.sleep(_RETRY_S if problem else _CHECK_S)
+            await self._pause(_RETRY_S if problem else _CHECK_S)
+
+    async def _pause(self, timeout_s: float) -> None:
+        """Sleep; shorter where somebody doubts the engine, but never so short that it becomes a hot loop."""
+        await asyncio.sleep(min(timeout_s, _RETRY_S))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s - _RETRY_S):
+                await self._readiness.doubted.wait()
+        self._readiness.doubted.clear()
 
     async def _check(self) -> tuple[str, str | None]:
         try:
@@ -82,7 +91,7 @@ class EngineWatch:
     def _report(self, part: str, problem: str | None) -> None:
         if self._readiness.report(part, problem):
             if problem is None:
-                log.info("available again" if self._epoch else "available", part=part)
+                log.info("available", part=part)
             else:
                 log.warning("not available: tasks are accepted and wait", part=part, why=problem)
 

@@ -25,6 +25,7 @@ _SIGNAL_EXIT_BASE: Final = 128
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
+_STREAM_EARLY_S: Final = 1.0
 _RETRY_S: Final = 1.0
 
 
@@ -53,6 +54,8 @@ class LiveRun:
     pump: asyncio.Task[None] | None = None
     control: bytearray = field(default_factory=bytearray)
     interrupted: bool = False
+    """The stream may have missed something: the output is completed from the engine's log."""
+    stream_ended_s: float = 0.0
 
     @property
     def started(self) -> bool:
@@ -240,7 +243,9 @@ class Executor:
             if late:
                 run.pump.cancel()
                 await asyncio.wait(late)
-            if late or run.epoch != self._engine.epoch:
+            # A stream that ends long before its container was cut, or the playbook closed its stdout: the log tells.
+            early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
+            if late or early or run.epoch != self._engine.epoch:
                 run.interrupted = True
         if run.interrupted:
             engine_log = await self._patiently(lambda: self._engine.log(run.container_id))
@@ -306,4 +311,5 @@ async def _pump(attachment: Attachment, run: LiveRun) -> None:
     except EngineUnavailable:
         run.interrupted = True
     finally:
+        run.stream_ended_s = asyncio.get_running_loop().time()
         await attachment.aclose()

@@ -13,6 +13,8 @@ class Readiness:
     """What is missing, by part: engine, runner images, journal, …; each with one sentence."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody saw that a part is not well: whoever watches that part looks again at once."""
 
     @property
     def slots(self) -> int:
@@ -34,6 +36,11 @@ class Readiness:
             self.problems[part] = problem
         self.changed.set()
         return True
+
+    def doubt(self, part: str, problem: str) -> None:
+        """Report a problem that was met in passing; it stands until the part was looked at again."""
+        self.report(part, problem)
+        self.doubted.set()
 
     def drain(self) -> None:
         """Start nothing any more."""

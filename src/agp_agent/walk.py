@@ -25,15 +25,18 @@ from agp_agent.errors import (
     LockdownRefused,
 )
 from agp_agent.executor import Executor, LiveRun, NeverStarted, Prepared, StartUnknown, Stop
-from agp_agent.journal import Attempt, Journal, Release
+from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.readiness import Readiness
 
 log = structlog.get_logger(__name__)
 
 MAX_TRIES: Final = 3
 """Containers of one attempt that may end before the playbook starts; then the runner is at fault."""
+
+_RETRY_S: Final = 1.0
 
 Observer = Callable[[str, LiveRun], None]
 """Called with run_id and run as soon as output may come."""
@@ -54,6 +57,7 @@ class Walk:
         audit: Audit,
         *,
         catalog: Catalog,
+        readiness: Readiness,
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
@@ -63,6 +67,7 @@ class Walk:
         self._executor = executor
         self._audit = audit
         self._catalog = catalog
+        self._readiness = readiness
         self._limits = limits
         self._labels = labels
         self._observer = observer
@@ -95,10 +100,14 @@ class Walk:
             if attempt is None:
                 return
             runner = self._catalog.runners.get(runner_name)
-            if runner is None:
+            if runner is None:  # an earlier agent chose it, of a catalog that had it
                 await self._finish(attempt, lifecycle.no_runner(attempt.playbook_name, self._catalog.names))
                 return
-            await self._run(attempt, runner)
+            try:
+                await self._run(attempt, runner)
+            except JournalUnavailable as error:
+                self._readiness.report("journal", str(error))
+                await asyncio.sleep(_RETRY_S)
 
     async def _run(self, attempt: Attempt, runner: Runner) -> None:
         spec = planner.plan(runner, self._limits, self._labels)
@@ -109,7 +118,7 @@ class Walk:
         try:
             prepared = await self._executor.prepare(spec, slot)
         except EngineUnavailable as error:
-            log.warning("engine went away while a container was prepared", run_id=attempt.run_id, error=str(error))
+            self._readiness.doubt("engine", str(error))
             await self._requeue(attempt, str(error), failed_try=False)
         except EngineError as error:
             await self._finish(attempt, self._verdict_of(error, spec))
@@ -153,6 +162,8 @@ class Walk:
         try:
             run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce)
         except (EngineError, OSError) as error:
+            if isinstance(error, EngineUnavailable):
+                self._readiness.doubt("engine", str(error))
             await self._discard(slot)
             await self._requeue(attempt, str(error), failed_try=not isinstance(error, EngineUnavailable))
             return
@@ -243,7 +254,7 @@ class Walk:
 
     async def _finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
         output = output or Output()
-        if not await self._journal.finish(attempt.run_id, verdict, output):
+        if not await self._write_finish(attempt, verdict, output):
             return
         event = AuditEvent.TASK_LOST if verdict.outcome is lifecycle.Outcome.LOST else AuditEvent.TASK_FINISHED
         self._audit.record(
@@ -259,6 +270,18 @@ class Walk:
         )
         if verdict.reason is Reason.CANCEL_REQUESTED:
             self._audit.record(AuditEvent.TASK_CANCELLED, **_facts(attempt))
+
+    async def _write_finish(self, attempt: Attempt, verdict: Verdict, output: Output) -> bool:
+        """Write the end down, however long the disk refuses: until then the container keeps what happened."""
+        while True:
+            try:
+                done = await self._journal.finish(attempt.run_id, verdict, output)
+            except JournalUnavailable as error:
+                self._readiness.report("journal", str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._readiness.report("journal", None)
+                return done
 
     async def _discard(self, slot: str) -> None:
         """Remove container and slot; where the engine does not answer, the reconciler does it later."""
