@@ -1,0 +1,50 @@
+# Every target does its own set-up: the virtual environment, a Docker engine, the images. Run `make help` to see them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON_BIN := .venv/bin
+export TESTCONTAINERS_RYUK_DISABLED := true
+
+.PHONY: help setup venv engine images runner-images demo test check bench lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: venv engine images ## Python environment, Docker engine, runner images (first time about 5 minutes, then 2 s)
+
+venv:
+	@.ci/venv
+
+engine:
+	@.ci/engine
+
+images: venv engine
+	@.ci/images --agent
+
+runner-images: venv engine
+	@.ci/images
+
+demo: runner-images ## See the main job: real playbooks in locked containers, results at a dashboard (30 s after set-up)
+	@PYTHONPATH=tests $(PYTHON_BIN)/python -m demo
+
+test: setup ## Run every test (about 12 minutes on two cores)
+	$(PYTHON_BIN)/pytest $(PYTEST_ARGS)
+
+check: venv ## Lint, types, floor plan, dependencies
+	$(PYTHON_BIN)/ruff check .
+	$(PYTHON_BIN)/ruff format --check .
+	$(PYTHON_BIN)/mypy
+	$(PYTHON_BIN)/lint-imports
+	$(PYTHON_BIN)/deptry src
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell
+	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile
+
+bench: runner-images ## Measure, side by side with the alternatives (about 4 minutes)
+	PYTHONPATH=tests $(PYTHON_BIN)/python -m bench $(BENCH_ARGS)
+
+lock: ## Pin all dependencies anew, with hashes (needs uv)
+	uv pip compile pyproject.toml --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements.lock
+	uv pip compile pyproject.toml --group dev --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements-dev.lock
+
+clean: ## Remove what the targets made in this folder (images and the engine stay)
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -1,0 +1,1 @@
+"""The demonstration: ``python -m demo`` runs the main job on real playbooks."""
