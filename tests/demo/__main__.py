@@ -115,12 +115,11 @@ def _show(arrivals: list[Arrival]) -> None:
         table.add_row(arrival.name, Text(result["status"], style=colour), f"{arrival.seconds:.1f} s", said)
     console.print(table)
     console.print(
-        "Every playbook ran in a container of its own: without root, network or a writable image, and it is gone again.\n"
+        "Each ran in a container of its own: without root, network or a writable image; and they are gone again.\n"
         "failing.yml fails on purpose.\n\n"
         "Next:  .venv/bin/agp-agent run docs/examples/facts.yml     one playbook here and now, its output live\n"
         "       .venv/bin/agp-agent dashboard                       a dashboard to develop against, with a web page\n"
-        "       .venv/bin/agp-agent serve --help                    the agent itself; README.md tells how to point it at\n"
-        "                                                           a real dashboard",
+        "       README.md                                           how to point the agent at a real dashboard",
         highlight=False,
         markup=False,
     )
