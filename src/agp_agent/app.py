@@ -15,6 +15,7 @@ from agp_agent.api.server import listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
 from agp_agent.dashboard import Dashboard, HttpDashboard
+from agp_agent.disk_watch import DiskWatch
 from agp_agent.dispatcher import Dispatcher
 from agp_agent.docker_engine import DockerEngine
 from agp_agent.engine import ContainerEngine
@@ -114,6 +115,7 @@ class Agent:
             self.journal, engine, executor, walk, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
+        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness)
         self._engine_watch = EngineWatch(
             engine,
             executor,
@@ -159,7 +161,8 @@ class Agent:
             await self._aclose()
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._engine_watch.run(), self._dispatcher.run(), self._reconciler.run(), self._outbox.run()]
+        loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)
+        return [loop.run() for loop in loops]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""

@@ -97,6 +97,13 @@ class Spool:
         oldest = self._oldest()
         return Output.cut(head, self._read(oldest, self._total - oldest), self._total, at_least=self._at_least)
 
+    def newest(self, length: int) -> bytes:
+        """The last bytes that were printed, at most ``length`` and as many as are kept."""
+        start = max(0, self._total - length)
+        if start > self._head_bytes or self._total > self._limit:
+            start = max(start, self._oldest())
+        return self._read(start, self._total - start)
+
     async def follow(self) -> AsyncIterator[bytes | Gap]:
         """All output from the first byte on, live, until the spool is closed; a slow reader meets gaps."""
         fd = os.dup(self._fd)  # the reader may be slower than the removal of the file
@@ -189,11 +196,13 @@ def complete_from_log(spool: Spool, log: ContainerLog) -> None:
         if len(log.output) >= spool.total_bytes:
             spool.append(log.output[spool.total_bytes :])
         return
-    kept = spool.output()
-    newest = (kept.tail or kept.head)[-_OVERLAP_BYTES:]
-    joint = log.output.find(newest) if newest else -1
-    if joint >= 0:
-        spool.append(log.output[joint + len(newest) :])
-    else:
+    newest = spool.newest(_OVERLAP_BYTES)
+    joint = log.output.rfind(newest) if newest else -1
+    if joint < 0:
         spool.note_gap()
         spool.append(log.output)
+        return
+    rest = log.output[joint + len(newest) :]
+    if rest and log.output.find(newest) != joint:
+        spool.note_gap()  # output that repeats itself: where exactly it goes on cannot be told
+    spool.append(rest)

@@ -14,12 +14,12 @@ from agp_agent.capture import Gap
 from agp_agent.dashboard import Answer, Meaning
 from agp_agent.docker_engine import DockerEngine
 from agp_agent.errors import EngineUnavailable
-from agp_agent.executor import LiveRun
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
+from agp_agent.watch import LiveRun
 
 EXIT_ENGINE: Final = 69
 EXIT_TIMED_OUT: Final = 124

@@ -16,25 +16,18 @@ import structlog
 from agp_agent import clock, lifecycle, planner
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog, Runner
+from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
-from agp_agent.errors import (
-    ContainerMissing,
-    EngineError,
-    EngineUnavailable,
-    ImageUnavailable,
-    LockdownRefused,
-)
-from agp_agent.executor import Executor, LiveRun, NeverStarted, Prepared, StartUnknown, Stop
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
+from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.readiness import Readiness
+from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
 log = structlog.get_logger(__name__)
-
-MAX_TRIES: Final = 3
-"""Containers of one attempt that may end before the playbook starts; then the runner is at fault."""
 
 _RETRY_S: Final = 1.0
 
@@ -70,6 +63,7 @@ class Walk:
         self._readiness = readiness
         self._limits = limits
         self._labels = labels
+        self._ending = Ending(journal, executor, audit, readiness)
         self._observer = observer
         self._digests: dict[str, str] = {}
         self.active: dict[str, str] = {}
@@ -101,7 +95,7 @@ class Walk:
                 return
             runner = self._catalog.runners.get(runner_name)
             if runner is None:  # an earlier agent chose it, of a catalog that had it
-                await self._finish(attempt, lifecycle.no_runner(attempt.playbook_name, self._catalog.names))
+                await self._ending.finish(attempt, lifecycle.no_runner(attempt.playbook_name, self._catalog.names))
                 return
             try:
                 await self._run(attempt, runner)
@@ -113,15 +107,15 @@ class Walk:
         spec = planner.plan(runner, self._limits, self._labels)
         slot = new_slot_name()
         if not await self._note_preparing(attempt, spec, slot):
-            await self._finish(attempt, lifecycle.cancelled_before_start())
+            await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
         try:
             prepared = await self._executor.prepare(spec, slot)
         except EngineUnavailable as error:
             self._readiness.doubt("engine", str(error))
-            await self._requeue(attempt, str(error), failed_try=False)
+            await self._ending.requeue(attempt, str(error), failed_try=False)
         except EngineError as error:
-            await self._finish(attempt, self._verdict_of(error, spec))
+            await self._ending.finish(attempt, self._ending.verdict_of(error, spec))
         else:
             await self._release_and_watch(attempt, spec, prepared)
 
@@ -147,13 +141,13 @@ class Walk:
         )
         if not await self._journal.running(attempt.run_id, release):
             await prepared.attachment.aclose()
-            await self._finish(attempt, lifecycle.cancelled_before_start())
-            await self._discard(slot)
+            await self._ending.finish(attempt, lifecycle.cancelled_before_start())
+            await self._ending.discard(slot)
             return
         self._note_image(prepared.image)
         self._audit.record(
             AuditEvent.TASK_STARTED,
-            **_facts(attempt),
+            **facts(attempt),
             runner=spec.runner,
             image=prepared.image.name,
             image_digest=prepared.image.digest,
@@ -164,8 +158,8 @@ class Walk:
         except (EngineError, OSError) as error:
             if isinstance(error, EngineUnavailable):
                 self._readiness.doubt("engine", str(error))
-            await self._discard(slot)
-            await self._requeue(attempt, str(error), failed_try=not isinstance(error, EngineUnavailable))
+            await self._ending.requeue(attempt, str(error), failed_try=not isinstance(error, EngineUnavailable))
+            await self._ending.discard(slot)
             return
         await self._watch(
             attempt, run, timeout_s=spec.timeout_s, left_s=spec.timeout_s, memory_bytes=spec.container.memory_bytes
@@ -181,26 +175,26 @@ class Walk:
     async def resume(self, attempt: Attempt, state: ContainerState, uid: int | None) -> None:
         """Take over a released container, running or ended, and see it to its end."""
         async with self._place(attempt.run_id, attempt.runner or ""):
-            self._audit.record(AuditEvent.TASK_ADOPTED, **_facts(attempt), container_id=state.container_id)
+            self._audit.record(AuditEvent.TASK_ADOPTED, **facts(attempt), container_id=state.container_id)
             timeout_s = attempt.timeout_s or self._limits.task_timeout_s
             same_boot = attempt.boot_id == clock.boot_id()
             elapsed_s = clock.boot_s() - (attempt.released_boot_s or 0.0) if same_boot else 0.0
             slot, limit = attempt.slot or "", self._limits.output_limit_bytes
             run = self._executor.adopt(state.container_id, slot, attempt.nonce or "", uid, limit)
-            left_s = max(0.0, timeout_s - elapsed_s)
+            left_s = timeout_s if state.ended else max(0.0, timeout_s - elapsed_s)
             memory_bytes = attempt.memory_bytes or 0
             await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes)
 
     async def give_up(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
         """End an attempt of an earlier agent whose container is gone."""
-        await self._finish(attempt, verdict, output or Output())
+        await self._ending.finish(attempt, verdict, output or Output())
         self._journal.forget_cancel(attempt.run_id)
 
     async def start_over(self, attempt: Attempt) -> None:
         """Put back an attempt of an earlier agent that certainly never started; remove what was prepared for it."""
+        await self._ending.requeue(attempt, "the agent stopped before its release", failed_try=False)
         if attempt.slot:
-            await self._executor.discard(attempt.slot)
-        await self._requeue(attempt, "the agent stopped before its release", failed_try=False)
+            await self._ending.discard(attempt.slot)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -210,7 +204,10 @@ class Walk:
         self._observer(attempt.run_id, run)
 
         async def note(reason: Reason) -> None:
-            await self._journal.asked(attempt.run_id, reason)
+            try:
+                await self._journal.asked(attempt.run_id, reason)
+            except JournalUnavailable as error:  # a full disk must not keep a container alive
+                self._readiness.report("journal", str(error))
 
         cancelled = self._journal.cancel_event(attempt.run_id)
         if attempt.cancel_requested:
@@ -226,69 +223,17 @@ class Walk:
         except NeverStarted as error:
             await self._never_started(attempt, run, str(error), cancelled=cancelled.is_set())
             return
-        await self._finish(attempt, verdict, run.spool.output())
-        await self._discard(run.slot)
+        await self._ending.finish(attempt, verdict, run.spool.output())
+        await self._ending.discard(run.slot)
         run.spool.discard()
 
     async def _never_started(self, attempt: Attempt, run: LiveRun, why: str, *, cancelled: bool) -> None:
-        run.spool.discard()
-        await self._discard(run.slot)
         if cancelled:
-            await self._finish(attempt, lifecycle.cancelled_before_start())
+            await self._ending.finish(attempt, lifecycle.cancelled_before_start())
         else:
-            await self._requeue(attempt, why, failed_try=True)
-
-    async def _requeue(self, attempt: Attempt, why: str, *, failed_try: bool) -> None:
-        if failed_try and attempt.tries + 1 >= MAX_TRIES:
-            reason = f"its entry did not start the playbook in {MAX_TRIES} containers ({why})"
-            await self._finish(attempt, lifecycle.image_unavailable(attempt.image or attempt.runner or "", reason))
-        elif await self._journal.requeue(attempt.run_id, failed_try=failed_try):
-            self._audit.record(AuditEvent.TASK_REQUEUED, **_facts(attempt), why=why)
-
-    def _verdict_of(self, error: EngineError, spec: RunSpec) -> Verdict:
-        if isinstance(error, LockdownRefused):
-            self._audit.record(AuditEvent.CONTAINER_REFUSED, runner=spec.runner, why=str(error))
-        if isinstance(error, ImageUnavailable):
-            return lifecycle.image_unavailable(spec.container.image, str(error))
-        return lifecycle.engine_refused(str(error))
-
-    async def _finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
-        output = output or Output()
-        if not await self._write_finish(attempt, verdict, output):
-            return
-        event = AuditEvent.TASK_LOST if verdict.outcome is lifecycle.Outcome.LOST else AuditEvent.TASK_FINISHED
-        self._audit.record(
-            event,
-            **_facts(attempt),
-            runner=attempt.runner,
-            outcome=verdict.outcome.value,
-            reason=verdict.reason.value,
-            exit_code=verdict.exit_code,
-            error=verdict.error,
-            output_bytes=output.total_bytes,
-            output_omitted_bytes=output.omitted_bytes,
-        )
-        if verdict.reason is Reason.CANCEL_REQUESTED:
-            self._audit.record(AuditEvent.TASK_CANCELLED, **_facts(attempt))
-
-    async def _write_finish(self, attempt: Attempt, verdict: Verdict, output: Output) -> bool:
-        """Write the end down, however long the disk refuses: until then the container keeps what happened."""
-        while True:
-            try:
-                done = await self._journal.finish(attempt.run_id, verdict, output)
-            except JournalUnavailable as error:
-                self._readiness.report("journal", str(error))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                self._readiness.report("journal", None)
-                return done
-
-    async def _discard(self, slot: str) -> None:
-        """Remove container and slot; where the engine does not answer, the reconciler does it later."""
-        try:
-            await self._executor.discard(slot)
-        except EngineError as error:
-            log.warning("container not removed yet", slot=slot, error=str(error))
+            await self._ending.requeue(attempt, why, failed_try=True)
+        await self._ending.discard(run.slot)
+        run.spool.discard()
 
 
 def log_failure(task: asyncio.Task[None]) -> None:
@@ -297,17 +242,6 @@ def log_failure(task: asyncio.Task[None]) -> None:
         log.error("walk failed", task=task.get_name(), exc_info=error)
 
 
-def _facts(attempt: Attempt) -> dict[str, object]:
-    """What every audit line about an attempt says; never its content."""
-    return {
-        "task_id": attempt.task_id,
-        "attempt": attempt.attempt,
-        "run_id": attempt.run_id,
-        "playbook_name": attempt.playbook_name,
-        "playbook_sha256": attempt.playbook_sha256,
-    }
-
-
 def _note(attempt: Attempt) -> dict[str, object]:
     """What stands beside the slot: enough to report the task if the journal is lost."""
-    return _facts(attempt) | {"runner": attempt.runner, "accepted_at_ms": attempt.accepted_at_ms}
+    return facts(attempt) | {"runner": attempt.runner, "accepted_at_ms": attempt.accepted_at_ms}

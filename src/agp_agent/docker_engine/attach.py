@@ -1,7 +1,6 @@
 """A container's streams over our own HTTP upgrade.
 
-The SDK's attach socket is not used: asyncio cannot read its TLS socket, and it would need a thread per container
-(facts.md, "Engine calls").
+The SDK's attach socket is not used: asyncio cannot read its TLS socket, and it would need a thread per container.
 """
 
 import asyncio

@@ -53,26 +53,24 @@ def _refusal(error: APIError) -> EngineError:
 
 def _reason(error: Exception) -> str:
     """The innermost thing that went wrong, and what to do about it."""
-    if isinstance(error, Timeout):
+    causes = _causes(error)
+    if any(isinstance(cause, Timeout) for cause in causes):
         return "no answer in time; it may be overloaded or stopped"
-    cause = _system_error(error)
-    match cause:
-        case FileNotFoundError() | ConnectionRefusedError():
-            return f"{cause.strerror}; start it, or set DOCKER_HOST to where it listens"
-        case PermissionError():
-            return f"{cause.strerror}; run the agent as a user who may open its socket (group docker)"
-        case OSError() if cause.strerror:
-            return cause.strerror
+    for cause in causes:
+        match cause:
+            case FileNotFoundError() | ConnectionRefusedError():
+                return f"{cause.strerror}; start it, or set DOCKER_HOST to where it listens"
+            case PermissionError():
+                return f"{cause.strerror}; run the agent as a user who may open its socket (group docker)"
+            case OSError(strerror=str() as sentence):  # requests fills it with other things too
+                return sentence
     return " ".join(str(error).split())
 
 
-def _system_error(error: BaseException | None) -> OSError | None:
-    """Search an error, its arguments and its causes for the operating system's own."""
-    seen: list[object] = [error]
-    for candidate in seen:
-        if isinstance(candidate, OSError) and candidate.strerror:
-            return candidate
-        if isinstance(candidate, BaseException):
-            inner = (*candidate.args, getattr(candidate, "reason", None), candidate.__cause__, candidate.__context__)
-            seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
-    return None
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error, those in its arguments, and those that led to it: the SDK wraps them many times over."""
+    found = [error]
+    for one in found:
+        inner = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
+        found += [cause for cause in inner if isinstance(cause, BaseException) and cause not in found]
+    return found

@@ -1,21 +1,28 @@
 """The engine's event stream, read by one thread; it wakes whoever waits for a container's end."""
 
 import asyncio
+import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from docker import APIClient
 from docker.errors import DockerException
 from docker.types.daemon import CancellableStream
 from requests.exceptions import RequestException
 
-_Stream: TypeAlias = "CancellableStream[dict[str, Any]]"  # a string: only the stubs make it generic
+from agp_agent.docker_engine.http import json_lines, url
+from agp_agent.docker_engine.translate import Json
+
+_Stream: TypeAlias = "CancellableStream[Json]"  # a string: only the stubs make it generic
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_FILTERS = {"type": "container", "event": ["die", "destroy"]}
+_FILTERS = json.dumps({"type": ["container"], "event": ["die", "destroy"]})
+_TIMEOUTS_S = (10.0, None)
+"""To connect, and between events: there is none, for nothing may happen for days."""
+
 _BROKEN = (DockerException, RequestException, OSError, ValueError, AttributeError)
 """What reading a stream raises that breaks, or that another thread closes (the last two)."""
 
@@ -96,7 +103,8 @@ class EventWatch:
         try:
             client = self._connect()
             # All that the engine remembers is read again, so that nothing falls between two streams.
-            stream = client.events(since=1, filters=_FILTERS, decode=True)
+            params = {"since": "1", "filters": _FILTERS}
+            stream = json_lines(client.get(url(client, "events"), params=params, stream=True, timeout=_TIMEOUTS_S))
         except _BROKEN:
             _close(client)
             return False

@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 from docker import APIClient
 from docker.errors import create_api_error_from_http_exception
+from docker.types.daemon import CancellableStream
+from docker.utils.json_stream import json_stream
 from requests import HTTPError, Response
 
 from agp_agent.docker_engine.translate import Json
@@ -35,6 +37,13 @@ def create_container(client: APIClient, body: Json, name: str | None = None) -> 
 def inspect_image(client: APIClient, name: str) -> Json:
     """Inspect an image."""
     return cast("Json", client.inspect_image(name))  # type: ignore[no-untyped-call]  # untyped in the stubs
+
+
+def json_lines(response: Response) -> "CancellableStream[Json]":
+    """Follow a stream of JSON documents; another thread may close it. Raises the SDK's error for a refusal."""
+    check(response)
+    documents = cast("Iterator[Json]", json_stream(response.iter_content(None)))
+    return CancellableStream(documents, response)
 
 
 def check(response: Response) -> None:

@@ -4,24 +4,24 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from docker import APIClient
 from docker.auth import get_config_header, resolve_repository_name
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types.daemon import CancellableStream
 from docker.utils import parse_repository_tag
-from docker.utils.json_stream import json_stream
 from requests.exceptions import RequestException
 
 from agp_agent.docker_engine import reading
 from agp_agent.docker_engine.calls import EngineCalls
 from agp_agent.docker_engine.errors import explanation
-from agp_agent.docker_engine.http import check, inspect_image, url
+from agp_agent.docker_engine.http import inspect_image, json_lines, url
+from agp_agent.docker_engine.translate import Json
 from agp_agent.engine import Image, PullPolicy
 from agp_agent.errors import ImageUnavailable
 
-_Progress: TypeAlias = "CancellableStream[Any]"  # a string: only the stubs make it generic
+_Progress: TypeAlias = "CancellableStream[Json]"  # a string: only the stubs make it generic
 _PULLS_AT_ONCE = 2
 """Pulls take minutes: they may not take all threads of the engine."""
 
@@ -119,8 +119,7 @@ class _Pull:
             timeout=(client.timeout, self._timeout_s),
         )
         with response:
-            check(response)
-            self._stream = CancellableStream(json_stream(response.iter_content(None)), response)
+            self._stream = json_lines(response)
             self._follow(self._stream)
 
     def _follow(self, progress: _Progress) -> None:

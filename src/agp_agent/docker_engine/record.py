@@ -21,7 +21,12 @@ _PART_WEIGHT_BYTES = 160
 
 
 class _StreamRecord:
-    """One stream of the record: joins its frames, and restores newlines that an old engine dropped."""
+    """One stream of the record: joins its frames, and restores newlines that an old engine dropped.
+
+    Every frame is one record: a time, a blank, a line or a part of one. The times are asked for because without them
+    the engine does not send empty records, and a line of exactly 16 KiB could not be told from the first part of a
+    longer one.
+    """
 
     def __init__(self, *, restore: bool) -> None:
         self.data = bytearray()
@@ -38,13 +43,14 @@ class _StreamRecord:
             self._end_frame()
 
     def _end_frame(self) -> None:
+        blank = self.data.find(b" ", self._frame_start)
+        del self.data[self._frame_start : blank + 1]
         size = len(self.data) - self._frame_start
-        complete = self.data.endswith(b"\n") and size > 0
+        complete = size > 0 and self.data.endswith(b"\n")
         self.weight_bytes += size + (_RECORD_WEIGHT_BYTES if complete else _PART_WEIGHT_BYTES)
         is_full_part = size == _PART_BYTES and not complete
-        if self._restore and self._line_is_open and not is_full_part:
-            # A frame with a newline begins a new line, so the open one ended with nothing; any other one closes it.
-            self.data.insert(self._frame_start if complete else len(self.data), ord("\n"))
+        if self._restore and self._line_is_open and not is_full_part and not complete:
+            self.data += b"\n"
         self._line_is_open = is_full_part
         self._frame_start = len(self.data)
 
@@ -52,8 +58,8 @@ class _StreamRecord:
 def joined(chunks: Iterable[bytes], max_size_bytes: int, *, restore_newlines: bool) -> ContainerLog:
     """Join the frames of a record.
 
-    After a full part, an old engine's next record without a newline closes the line, and one with a newline begins a
-    new line. Only the very last byte stays ambiguous: whether output that ended with a long line ended with a newline.
+    After a full part, an old engine's next record that is none closes the line and lacks its newline. Only the very
+    last byte stays ambiguous there: output that ended inside a long line gets a newline.
 
     ``rotated`` is said in doubt. The engine never tells, so it is True when the record may fill a whole file, for then
     an older one may have been thrown away; when it cannot, nothing is missing.
@@ -75,7 +81,9 @@ def read_record(client: APIClient, container_id: str) -> ContainerLog:
     """Read a container's record as far as it goes now. Blocks. Holds up to twice the log's ``max-size`` in memory."""
     log_config = client.inspect_container(container_id)["HostConfig"]["LogConfig"]["Config"]
     max_size = log_config.get("max-size", "")
-    chunks = get_chunks(client, {"stdout": "1", "stderr": "1", "follow": "0"}, "containers", container_id, "logs")
+    chunks = get_chunks(
+        client, {"stdout": "1", "stderr": "1", "follow": "0", "timestamps": "1"}, "containers", container_id, "logs"
+    )
     return joined(
         chunks,
         int(max_size) if max_size.isdecimal() else 0,

@@ -8,7 +8,7 @@ from agp_agent.engine import ContainerSpec, Mount, Tmpfs
 Json = dict[str, Any]
 
 LOG_FILES = 2
-"""With one file a rotation destroys nearly everything (facts.md, Output 2)."""
+"""With one file a rotation destroys nearly everything."""
 
 _LOG_SLACK_BYTES = 2**16
 """Room for the start marker and for what each record weighs beside its bytes."""

@@ -193,6 +193,10 @@ class Journal:
 
         return await self._db.read(operation)
 
+    async def probe(self) -> None:
+        """Find out whether the journal can be written. Raises ``JournalUnavailable`` where it cannot."""
+        await self._db.write(lambda db: db.execute(SQL["probe"]))
+
     async def purge(self, *, older_than_s: float) -> int:
         """Forget acknowledged results that are older; return how many were forgotten."""
         now_ms = self._now_ms()

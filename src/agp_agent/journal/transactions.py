@@ -25,7 +25,7 @@ SQL: Final = _named_queries((files(__package__) / "sql" / "queries.sql").read_te
 
 
 def accept(db: sqlite3.Connection, new: NewAttempt, run_id: str, admission: Admission, now_ms: int) -> Accepted:
-    """Take on an order, or raise why not; the rules are DESIGN's: replay, 409, queue limit, in this order."""
+    """Take on an order, or raise why not; first replay, then 409, then the queue's limit."""
     if new.idempotency_key is not None and (replay := _replay(db, new, now_ms)):
         return replay
     latest = db.execute(SQL["latest_of_task"], {"task_id": new.task_id}).fetchone()

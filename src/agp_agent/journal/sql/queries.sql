@@ -108,6 +108,9 @@ UPDATE outbox SET state = 'dead_letter', attempts = attempts + 1, last_error = :
 -- name: count_outbox
 SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
 
+-- name: probe
+UPDATE sqlite_sequence SET seq = seq WHERE name = 'attempts';
+
 -- name: purge
 DELETE FROM attempts WHERE seq IN (
     SELECT o.seq FROM outbox o JOIN attempts a USING (seq)

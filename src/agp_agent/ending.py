@@ -1,0 +1,100 @@
+"""The end of an attempt, whichever way it came: the result is written before anything is removed."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from agp_agent import lifecycle
+from agp_agent.audit import Audit, AuditEvent
+from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused
+from agp_agent.executor import Executor
+from agp_agent.journal import Attempt, Journal, JournalUnavailable
+from agp_agent.lifecycle import Reason, Verdict
+from agp_agent.output import Output
+from agp_agent.planner import RunSpec
+from agp_agent.readiness import Readiness
+
+log = structlog.get_logger(__name__)
+
+MAX_TRIES: Final = 3
+"""Containers of one attempt that may end before the playbook starts; then the runner is at fault."""
+
+_RETRY_S: Final = 1.0
+
+
+class Ending:
+    """Ends attempts, or puts them back where they certainly never started."""
+
+    def __init__(self, journal: Journal, executor: Executor, audit: Audit, readiness: Readiness) -> None:
+        """Take the parts it writes to."""
+        self._journal = journal
+        self._executor = executor
+        self._audit = audit
+        self._readiness = readiness
+
+    async def requeue(self, attempt: Attempt, why: str, *, failed_try: bool) -> None:
+        """Put an attempt back into the queue that certainly never started; with its last try, end it instead."""
+        if failed_try and attempt.tries + 1 >= MAX_TRIES:
+            reason = f"its entry did not start the playbook in {MAX_TRIES} containers ({why})"
+            await self.finish(attempt, lifecycle.image_unavailable(attempt.image or attempt.runner or "", reason))
+        elif await self._journal.requeue(attempt.run_id, failed_try=failed_try):
+            self._audit.record(AuditEvent.TASK_REQUEUED, **facts(attempt), why=why)
+
+    def verdict_of(self, error: EngineError, spec: RunSpec) -> Verdict:
+        """What it means for a task that its container could not be made."""
+        if isinstance(error, LockdownRefused):
+            self._audit.record(AuditEvent.CONTAINER_REFUSED, runner=spec.runner, why=str(error))
+        if isinstance(error, ImageUnavailable):
+            return lifecycle.image_unavailable(spec.container.image, str(error))
+        return lifecycle.engine_refused(str(error))
+
+    async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
+        """Write down how an attempt ended, with its result for the dashboard, and audit it. Idempotent."""
+        output = output or Output()
+        if not await self._write_finish(attempt, verdict, output):
+            return
+        event = AuditEvent.TASK_LOST if verdict.outcome is lifecycle.Outcome.LOST else AuditEvent.TASK_FINISHED
+        self._audit.record(
+            event,
+            **facts(attempt),
+            runner=attempt.runner,
+            outcome=verdict.outcome.value,
+            reason=verdict.reason.value,
+            exit_code=verdict.exit_code,
+            error=verdict.error,
+            output_bytes=output.total_bytes,
+            output_omitted_bytes=output.omitted_bytes,
+        )
+        if verdict.reason is Reason.CANCEL_REQUESTED:
+            self._audit.record(AuditEvent.TASK_CANCELLED, **facts(attempt))
+
+    async def _write_finish(self, attempt: Attempt, verdict: Verdict, output: Output) -> bool:
+        """Write the end down, however long the disk refuses: until then the container keeps what happened."""
+        while True:
+            try:
+                done = await self._journal.finish(attempt.run_id, verdict, output)
+            except JournalUnavailable as error:
+                self._readiness.report("journal", str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._readiness.report("journal", None)
+                return done
+
+    async def discard(self, slot: str) -> None:
+        """Remove container and slot; where the engine does not answer, the reconciler does it later."""
+        try:
+            await self._executor.discard(slot)
+        except EngineError as error:
+            log.warning("container not removed yet", slot=slot, error=str(error))
+
+
+def facts(attempt: Attempt) -> dict[str, object]:
+    """What every audit line about an attempt says; never its content."""
+    return {
+        "task_id": attempt.task_id,
+        "attempt": attempt.attempt,
+        "run_id": attempt.run_id,
+        "playbook_name": attempt.playbook_name,
+        "playbook_sha256": attempt.playbook_sha256,
+    }

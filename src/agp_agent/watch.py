@@ -1,0 +1,193 @@
+"""Watches a released container to its end: takes in its output, stops it when asked, and finds out how it ended.
+
+The end of the stream is not the exit, and a bare exit code 137 may be anything: what happened is told by inspect, by
+the agent's own record of what it asked for, and by what the engine's process remembers.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from agp_agent.capture import Spool, complete_from_log
+from agp_agent.engine import Attachment, ContainerEngine, ContainerState, Signal, Stream
+from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.lifecycle import ContainerExit, Reason
+
+T = TypeVar("T")
+
+_SIGNAL_EXIT_BASE: Final = 128
+_MARKER_MAX_BYTES: Final = 256
+_STREAM_END_S: Final = 10.0
+"""How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
+_STREAM_EARLY_S: Final = 1.0
+"""A stream that ended so long before its container was cut, or the playbook closed its stdout: the log tells."""
+_RETRY_S: Final = 1.0
+
+
+class NeverStarted(EngineError):
+    """The container ended, and it is certain that its playbook never started."""
+
+
+class StartUnknown(EngineError):
+    """The container ended, and nobody can tell whether its playbook started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When and why a run is ended by the agent. ``note`` is awaited before anything is done."""
+
+    after_s: float
+    cancelled: asyncio.Event
+    grace_s: float
+    note: Callable[[Reason], Awaitable[None]]
+    asked_before: Reason | None = None
+    """An earlier agent stopped the container for this reason, or was about to."""
+
+
+@dataclass(slots=True)
+class LiveRun:
+    """A released container. One that was adopted has no ``epoch`` and no ``pump``: nobody saw it start."""
+
+    container_id: str
+    slot: str
+    marker: bytes
+    spool: Spool
+    epoch: int | None
+    pump: asyncio.Task[None] | None = None
+    control: bytearray = field(default_factory=bytearray)
+    interrupted: bool = False
+    """The stream may have missed something: the output is completed from the engine's log."""
+    stream_ended_s: float = 0.0
+
+    @property
+    def started(self) -> bool:
+        """Whether the entry said that it starts the playbook."""
+        return self.control.startswith(self.marker)
+
+    def take_in(self, attachment: Attachment) -> None:
+        """Begin to take in what the container prints."""
+        self.pump = asyncio.create_task(self._pump(attachment), name=f"pump {self.slot}")
+
+    async def _pump(self, attachment: Attachment) -> None:
+        """Read until the stream ends. Never waits for anything but the stream itself."""
+        try:
+            async for stream, data in attachment.frames():
+                if stream is Stream.OUTPUT:
+                    self.spool.append(data)
+                elif len(self.control) < _MARKER_MAX_BYTES:
+                    self.control += data[: _MARKER_MAX_BYTES - len(self.control)]
+        except EngineUnavailable:
+            self.interrupted = True
+        finally:
+            self.stream_ended_s = asyncio.get_running_loop().time()
+            await attachment.aclose()
+
+
+async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> ContainerExit:
+    """See a released container to its end; stop it by TERM, grace, KILL when its time is over or it is cancelled.
+
+    Cancelling this call leaves the container alone: the next agent adopts it.
+
+    Raises:
+        ContainerMissing: somebody removed it.
+        NeverStarted: it ended by itself, and its playbook certainly never started.
+        StartUnknown: it ended by itself, and nobody can tell whether the playbook started.
+    """
+    ended = asyncio.create_task(engine.wait(run.container_id), name=f"wait {run.slot}")
+    try:
+        asked = await _until_ended(engine, run.container_id, ended, stop)
+        state = await ended
+        await _complete_output(engine, run)
+        if asked is not None:
+            return ContainerExit(state.exit_code, oom_killed=state.oom_killed, asked=asked)
+        await _check_started(engine, run, state)
+        return await _exit(engine, run, state, stop.asked_before)
+    finally:
+        ended.cancel()
+        if run.pump is not None:
+            run.pump.cancel()
+        run.spool.close()
+
+
+async def _until_ended(
+    engine: ContainerEngine, container_id: str, ended: asyncio.Task[ContainerState], stop: Stop
+) -> Reason | None:
+    """Wait for the end, or bring it about; return why the agent did."""
+    cancelled = asyncio.create_task(stop.cancelled.wait())
+    try:
+        done, _ = await asyncio.wait({ended, cancelled}, timeout=stop.after_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        cancelled.cancel()
+    if ended in done:
+        return None
+    reason = Reason.CANCEL_REQUESTED if cancelled in done else Reason.DEADLINE
+    await stop.note(reason)
+    stopped = await _signal(engine, container_id, Signal.TERM, ended)
+    await asyncio.wait({ended}, timeout=stop.grace_s)
+    if not ended.done():
+        stopped = await _signal(engine, container_id, Signal.KILL, ended) or stopped
+    return reason if stopped else None
+
+
+async def _signal(
+    engine: ContainerEngine, container_id: str, signal: Signal, ended: asyncio.Task[ContainerState]
+) -> bool:
+    """Send a signal, again and again while the engine is away; False where the container had ended by itself."""
+    while not ended.done():
+        try:
+            return await engine.signal(container_id, signal)
+        except EngineUnavailable:
+            await asyncio.wait({ended}, timeout=_RETRY_S)
+    return False
+
+
+async def _complete_output(engine: ContainerEngine, run: LiveRun) -> None:
+    """Wait for the rest of the output; where the stream was interrupted, complete it from the engine's log."""
+    if run.pump is not None:
+        _, late = await asyncio.wait({run.pump}, timeout=_STREAM_END_S)
+        if late:
+            run.pump.cancel()
+            await asyncio.wait(late)
+        early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
+        if late or early or run.epoch != engine.epoch:
+            run.interrupted = True
+    if run.interrupted:
+        engine_log = await _patiently(lambda: engine.log(run.container_id))
+        complete_from_log(run.spool, engine_log)
+        if not run.started:
+            run.control[:] = engine_log.control[:_MARKER_MAX_BYTES]
+
+
+async def _check_started(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
+    if run.started:
+        return
+    # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
+    same_engine = run.epoch is not None and run.epoch == engine.epoch
+    if same_engine or (await _patiently(lambda: engine.history(run.container_id))).created:
+        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
+    raise StartUnknown("the container engine was restarted, and whether the playbook started is not known")
+
+
+async def _exit(
+    engine: ContainerEngine, run: LiveRun, state: ContainerState, asked_before: Reason | None
+) -> ContainerExit:
+    """Find out who ended it, where it did not end by itself."""
+    code, by_signal = state.exit_code, state.exit_code >= _SIGNAL_EXIT_BASE
+    if state.oom_killed or (not by_signal and asked_before is None):
+        return ContainerExit(code, oom_killed=state.oom_killed)
+    history = await _patiently(lambda: engine.history(run.container_id))
+    if asked_before is not None:  # noted, and perhaps not done any more
+        return ContainerExit(code, asked=asked_before if by_signal or history.kills else None)
+    same_engine = run.epoch == engine.epoch or history.created or history.died
+    killed = history.kills > 0
+    return ContainerExit(code, killed_externally=killed, engine_restarted=not same_engine and not killed)
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Ask until the engine answers."""
+    while True:
+        try:
+            return await call()
+        except EngineUnavailable:
+            await asyncio.sleep(_RETRY_S)
