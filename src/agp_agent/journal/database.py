@@ -18,6 +18,8 @@ Operation = Callable[[sqlite3.Connection], T]
 
 _BATCH_MAX: Final = 256
 _BUSY_TIMEOUT_S: Final = 5
+_OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+"""What one write does wrong by itself."""
 
 
 class JournalUnavailable(AgentError):
@@ -65,6 +67,8 @@ class Database:
         Raises:
             JournalUnavailable: it could not be made durable.
         """
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
         pending = _Write(operation)
         self._writes.put(pending)
         # Shielded: whoever gives up waiting must not make a write that is under way look undone.
@@ -76,6 +80,8 @@ class Database:
         Raises:
             JournalUnavailable: the file cannot be read.
         """
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._reader, operation, self._reader_connection)
@@ -135,8 +141,8 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
     connection.execute("SAVEPOINT one")
     try:
         write.result = write.operation(connection)
-    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-        if not isinstance(error, sqlite3.IntegrityError):
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, _OWN_PROBLEMS):
             raise  # disk full, I/O error, locked: this is the batch's problem
         write.error = error
     except Exception as error:  # noqa: BLE001  whatever it is, it goes to the one who asked
@@ -157,6 +163,19 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         connection = _connect(path)
+    except sqlite3.Error as error:
+        raise StateDirectoryError(f"{path}: the journal cannot be opened: {error}.") from error
+    try:
+        _bring_up(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Check the file, set it up for durable writes, and bring its schema up to date."""
+    try:
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise StateDirectoryError(
                 f"{path}: the journal is damaged ({found}); move it aside to start with a new one."
@@ -166,7 +185,6 @@ def _open(path: Path) -> sqlite3.Connection:
         _migrate(connection, path)
     except sqlite3.Error as error:
         raise StateDirectoryError(f"{path}: the journal cannot be opened: {error}.") from error
-    return connection
 
 
 def migrations() -> list[str]:
