@@ -112,7 +112,7 @@ def judge(ended: ContainerExit, *, timeout_s: float, memory_bytes: int) -> Verdi
         return Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, f"timed out after {timeout_s:.12g} s", code)
     if ended.asked is Reason.CANCEL_REQUESTED:
         return Verdict(Outcome.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled", code)
-    if stopped and ended.engine_restarted:
+    if ended.engine_restarted:
         return lost(Reason.ENGINE_LOST, "the container engine stopped and took the container with it")
     if stopped and ended.killed_externally:
         return Verdict(Outcome.FAILED, Reason.KILLED_EXTERNALLY, "killed from outside", code)

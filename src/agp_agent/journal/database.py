@@ -155,8 +155,12 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -178,7 +182,7 @@ def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
     try:
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise StateDirectoryError(
-                f"{path}: the journal is damaged ({found}); move it aside to start with a new one."
+                f"{path}: the journal is damaged ({found.splitlines()[-1]}); move it aside to start with a new one."
             )
         if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
