@@ -208,7 +208,7 @@ async def _exit(
     # A dockerd that comes back without live-restore sends TERM to what it finds: a kill nobody saw it created for. And
     # one that was stopped in order leaves 137 and remembers nothing.
     took_it_along = history.kills > 0 or (by_signal and not history.died)
-    return ContainerExit(code, engine_restarted=took_it_along)
+    return ContainerExit(code, lost_with_engine=took_it_along)
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

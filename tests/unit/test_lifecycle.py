@@ -19,7 +19,7 @@ EXITS = st.builds(
     oom_killed=st.booleans(),
     asked=st.sampled_from([None, Reason.DEADLINE, Reason.CANCEL_REQUESTED]),
     killed_externally=st.booleans(),
-    engine_restarted=st.booleans(),
+    lost_with_engine=st.booleans(),
 )
 
 
@@ -63,7 +63,10 @@ def test_success_is_exit_code_zero() -> None:
             Verdict(Outcome.FAILED, Reason.KILLED_EXTERNALLY, "killed from outside", 137),
         ),
         (ContainerExit(3, killed_externally=True), Verdict(Outcome.FAILED, Reason.EXIT_CODE, "exit code 3", 3)),
-        (ContainerExit(0, engine_restarted=True), Verdict(Outcome.SUCCEEDED, Reason.EXIT_CODE, None, 0)),
+        (
+            ContainerExit(0, lost_with_engine=True),
+            lifecycle.lost(Reason.ENGINE_LOST, "the container engine stopped and took the container with it"),
+        ),
     ],
 )
 def test_what_was_seen_becomes_a_verdict(ended: ContainerExit, verdict: Verdict) -> None:
@@ -73,7 +76,7 @@ def test_what_was_seen_becomes_a_verdict(ended: ContainerExit, verdict: Verdict)
 
 def test_a_container_that_died_with_its_engine_is_lost() -> None:
     """Nobody asked, nobody killed it, and the engine is another process than before."""
-    verdict = judged(137, engine_restarted=True)
+    verdict = judged(137, lost_with_engine=True)
     assert (verdict.outcome, verdict.reason) == (Outcome.LOST, Reason.ENGINE_LOST)
     assert verdict.error is not None
     assert verdict.error.startswith("lost: ")
