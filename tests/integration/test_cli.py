@@ -1,24 +1,21 @@
 """The commands as people type them: what they print, and what they tell the shell."""
 
-import json
-import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agp_agent import __version__
-from support.agent_process import COMMAND, AgentProcess, clean_environment
+from support.agent_process import COMMAND, AgentProcess
+from support.cli import Cli, written
 from support.dashboard_stub import DashboardStub
 from support.engine_side import EngineSide
 from support.playbooks import PLAYS
 from support.waiting import PATIENCE_S, eventually
 
-Ended = subprocess.CompletedProcess[str]
-Cli = Callable[..., Ended]
 COMMANDS = {
     (): ("serve", "run", "dashboard", "healthcheck", "version", "token", "config", "agp-agent run hello.sh"),
     ("serve",): ("AGP_TOKEN", "AGP_DASHBOARD_URL", "SIGTERM drains", "--state-dir"),
@@ -35,28 +32,6 @@ COMMANDS = {
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment that names the engine and nothing of an agent; temporary files go below the test's folder."""
-    (tmp_path / "tmp").mkdir()
-    return clean_environment(tmp_path) | {"TMPDIR": str(tmp_path / "tmp"), "COLUMNS": "160"}
-
-
-@pytest.fixture
-def cli(environment: dict[str, str]) -> Cli:
-    """Run a command to its end."""
-
-    def run(*arguments: object, stdin: str | None = "", **settings: object) -> Ended:
-        more = {name: str(value) for name, value in settings.items()}
-        command = [COMMAND, *map(str, arguments)]
-        environ = environment | more
-        return subprocess.run(
-            command, env=environ, input=stdin, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-        )
-
-    return run
-
-
-@pytest.fixture
 def nothing_left(tmp_path: Path, engine: EngineSide) -> Iterator[None]:
     """No container of ``agp-agent run`` and no temporary folder is there afterwards."""
     yield
@@ -64,13 +39,7 @@ def nothing_left(tmp_path: Path, engine: EngineSide) -> Iterator[None]:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def _file(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-# --- run ---------------------------------------------------------------------------------------------------------------
+# --- run ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -89,14 +58,14 @@ def test_run_prints_the_output_and_gives_the_exit_code(
     cli: Cli, tmp_path: Path, name: str, content: str, code: int, output: str, error: str
 ) -> None:
     """Nothing but the playbook's own output stands on stdout."""
-    ended = cli("run", _file(tmp_path, name, content))
+    ended = cli("run", written(tmp_path, name, content))
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, output, error)
 
 
 @pytest.mark.usefixtures("nothing_left")
 def test_run_runs_plays(cli: Cli, tmp_path: Path) -> None:
     """An Ansible playbook of a file, and one of stdin that is recognised by its shape."""
-    of_file, of_stdin = cli("run", _file(tmp_path, "site.yml", PLAYS)), cli("run", "-", stdin=PLAYS)
+    of_file, of_stdin = cli("run", written(tmp_path, "site.yml", PLAYS)), cli("run", "-", stdin=PLAYS)
     assert (of_file.returncode, of_stdin.returncode) == (0, 0)
     assert "msg: hello from localhost" in of_file.stdout
     assert of_file.stdout == of_stdin.stdout
@@ -105,7 +74,7 @@ def test_run_runs_plays(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nothing_left")
 def test_run_stops_a_playbook_that_takes_too_long(cli: Cli, tmp_path: Path) -> None:
     """Exit code 124, as timeout(1) has it, and the reason on stderr."""
-    path = _file(tmp_path, "p.sh", "echo begin; sleep 600")
+    path = written(tmp_path, "p.sh", "echo begin; sleep 600")
     ended = cli("run", path, "--timeout-s", "0.5")
     assert (ended.returncode, ended.stdout, ended.stderr) == (124, "begin\n", "agp-agent: timed out after 0.5 s\n")
 
@@ -116,7 +85,7 @@ def test_ctrl_c_stops_the_playbook(
     environment: dict[str, str], tmp_path: Path, engine: EngineSide, number: signal.Signals
 ) -> None:
     """Its output comes live; the container gets TERM, exit code 130, and nothing is left."""
-    path = _file(tmp_path, "p.sh", "trap 'echo bye; exit 0' TERM; echo begin; sleep 600 & wait")
+    path = written(tmp_path, "p.sh", "trap 'echo bye; exit 0' TERM; echo begin; sleep 600 & wait")
     with subprocess.Popen([COMMAND, "run", str(path)], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begin\n"
@@ -132,7 +101,7 @@ def test_ctrl_c_before_the_playbook_runs_leaves_nothing(
     environment: dict[str, str], tmp_path: Path, after_starts_with: str
 ) -> None:
     """However early the signal comes."""
-    path = _file(tmp_path, "p.sh", "sleep 600")
+    path = written(tmp_path, "p.sh", "sleep 600")
     process = subprocess.Popen([COMMAND, "run", str(path)], env=environment, stderr=subprocess.DEVNULL)
     pattern = after_starts_with if "*" in after_starts_with else f"{after_starts_with}*"
     eventually(lambda: [*(tmp_path / "tmp").glob(pattern)], pattern)
@@ -146,7 +115,7 @@ def test_run_works_beside_a_running_agent(cli: Cli, tmp_path: Path, dashboard: D
     with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token) as agent:
         agent.accept_task("beside", "until [ -e /work/go ]; do sleep 0.05; done")
         container = agent.container_of("beside")
-        ended = cli("run", _file(tmp_path, "p.sh", "echo local"))
+        ended = cli("run", written(tmp_path, "p.sh", "echo local"))
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "local\n", "")
         agent.engine.let_go(container)
         assert dashboard.result("beside")["status"] == "completed"
@@ -156,7 +125,7 @@ def test_run_works_beside_a_running_agent(cli: Cli, tmp_path: Path, dashboard: D
 def test_run_without_an_engine_is_69(cli: Cli, tmp_path: Path) -> None:
     """One sentence that says where it was looked for."""
     host = f"unix://{tmp_path}/no.sock"
-    ended = cli("run", _file(tmp_path, "p.sh", "echo"), DOCKER_HOST=host)
+    ended = cli("run", written(tmp_path, "p.sh", "echo"), DOCKER_HOST=host)
     assert (ended.returncode, ended.stdout) == (69, "")
     assert re.fullmatch(rf"agp-agent: .*{re.escape(host)}.*\n", ended.stderr)
 
@@ -164,8 +133,8 @@ def test_run_without_an_engine_is_69(cli: Cli, tmp_path: Path) -> None:
 def test_run_without_an_image_is_69(cli: Cli, tmp_path: Path) -> None:
     """The runner's image is part of what must be there."""
     catalog = "runners: {odd: {image: 'agp/none:1', pull: never, match: {suffixes: [.odd]}, command: ['{playbook}']}}"
-    settings = {"AGP_CATALOG": _file(tmp_path, "catalog.yaml", catalog)}
-    ended = cli("run", _file(tmp_path, "p.odd", "x"), **settings)
+    settings = {"AGP_CATALOG": written(tmp_path, "catalog.yaml", catalog)}
+    ended = cli("run", written(tmp_path, "p.odd", "x"), **settings)
     assert (ended.returncode, ended.stdout) == (69, "")
     assert ended.stderr.startswith("agp-agent: image agp/none:1 is not available: ")
 
@@ -182,7 +151,7 @@ def test_run_of_what_is_no_playbook_is_2(
     cli: Cli, tmp_path: Path, name: str, content: bytes | None, sentence: str
 ) -> None:
     """A file that is not there, none at all, or not text."""
-    path = tmp_path / name if content is None else _file(tmp_path, name, content)
+    path = tmp_path / name if content is None else written(tmp_path, name, content)
     ended = cli("run", path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("agp-agent: ")
@@ -191,12 +160,12 @@ def test_run_of_what_is_no_playbook_is_2(
 
 def test_run_of_an_empty_file_is_said(cli: Cli, tmp_path: Path) -> None:
     """What the wire would refuse is refused here too."""
-    ended = cli("run", _file(tmp_path, "p.sh", ""))
+    ended = cli("run", written(tmp_path, "p.sh", ""))
     assert ended.returncode in {1, 2}
     assert "content must not be empty" in ended.stderr
 
 
-# --- the small commands ------------------------------------------------------------------------------------------------
+# --- the small commands --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -241,109 +210,3 @@ def test_healthcheck_asks_the_running_agent(cli: Cli, tmp_path: Path, dashboard:
     gone = cli("healthcheck", AGP_PORT=port)
     assert (gone.returncode, gone.stdout) == (1, "")
     assert f"127.0.0.1 port {port}" in gone.stderr
-
-
-# --- configuration -----------------------------------------------------------------------------------------------------
-
-SECRETS = {"AGP_TOKEN": "secret-of-the-inbound-side", "AGP_DASHBOARD_TOKEN": "secret-of-the-outbound-side"}
-
-
-def test_config_show_tells_values_and_sources(cli: Cli, tmp_path: Path) -> None:
-    """Environment, file or default; tokens are masked in both forms."""
-    config = _file(tmp_path, "my.yaml", "max_queued: 7\ndashboard_url: https://one.example/\n")
-    arguments = ("config", "show", "--config", config)
-    ended = cli(*arguments, **SECRETS, AGP_MAX_RUNNING=3, AGP_DASHBOARD_URL="https://two.example")
-    assert ended.returncode == 0
-    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in ended.stdout.splitlines()}
-    assert lines["max_queued"] == f"7 ({config})"
-    assert lines["dashboard_url"] == "https://two.example (environment, AGP_DASHBOARD_URL)"
-    assert lines["max_running"] == "3 (environment, AGP_MAX_RUNNING)"
-    assert lines["port"] == "8470 (default)"
-    assert lines["token"] == "[redacted] (environment, AGP_TOKEN)"
-    as_json = cli(*arguments, "--json", **SECRETS)
-    document = json.loads(as_json.stdout)
-    assert document["max_queued"] == {"value": 7, "source": str(config)}
-    assert document["token"] == {"value": "[redacted]", "source": "environment, AGP_TOKEN"}
-    assert not any(secret in ended.stdout + as_json.stdout for secret in SECRETS.values())
-
-
-def test_config_check_finds_nothing_wrong(cli: Cli, tmp_path: Path) -> None:
-    """It says what would be used, starts nothing and makes nothing."""
-    state = tmp_path / "state"
-    ended = cli("config", "check", **SECRETS, AGP_DASHBOARD_URL="http://dashboard.example", AGP_STATE_DIR=state)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == (f"The settings are fine. Runners: shell, python, ansible. State directory: {state}.\n")
-    assert not state.exists()
-
-
-@pytest.mark.parametrize("command", [("config", "check"), ("serve",)], ids=" ".join)
-def test_wrong_settings_are_78_with_all_problems_at_once(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """Each line has the key, where its value stands and what was expected, and no value of a secret."""
-    config = _file(tmp_path, "my.yaml", "max_queued: many\nnonsense: 1\nport: 80\n")
-    ended = cli(
-        *command,
-        AGP_CONFIG=config,
-        AGP_TOKEN="short-secret",
-        AGP_PORT="70000",
-        AGP_DASHBOARD_URL="ftp://dashboard.example",
-        AGP_TASK_TIMEOUT_S="0",
-        AGP_NONSENSE="1",
-        AGP_UID_RANGE="0-5",
-    )
-    assert (ended.returncode, ended.stdout) == (78, "")
-    lines = ended.stderr.splitlines()
-    assert all(line.startswith("agp-agent: ") and line.endswith(".") for line in lines)
-    for expected in (
-        "AGP_NONSENSE (environment): is not a setting of the agent",
-        f"nonsense ({config}): is not a setting of the agent",
-        f"max_queued ({config}): expected",
-        "AGP_TOKEN (environment): expected a token of at least 16 characters",
-        "AGP_PORT (environment): expected a value less than or equal to 65535",
-        "AGP_DASHBOARD_URL (environment): expected an http:// or https:// URL",
-        "AGP_TASK_TIMEOUT_S (environment): expected a value greater than 0",
-        "AGP_UID_RANGE (environment): expected two user ids",
-    ):
-        assert len([line for line in lines if expected in line]) == 1, expected
-    assert len(lines) == 8
-    assert "short-secret" not in ended.stderr
-
-
-@pytest.mark.parametrize("command", [("config", "check"), ("serve",)], ids=" ".join)
-def test_what_only_use_finds_out_is_told_at_once_too(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """Missing tokens, a missing dashboard and a broken catalog."""
-    catalog = _file(tmp_path, "catalog.yaml", "runners:\n  odd: {image: x, command: [y], size: 3}\n")
-    ended = cli(*command, AGP_CATALOG=catalog, AGP_STATE_DIR=tmp_path / "state")
-    assert (ended.returncode, ended.stdout) == (78, "")
-    for expected in (
-        "AGP_TOKEN (not set): expected a token",
-        "AGP_DASHBOARD_TOKEN (not set): expected a token",
-        "AGP_DASHBOARD_URL (not set): expected the URL",
-        f'AGP_CATALOG: {catalog}: runner odd, command: expected a list of words, one of them "{{playbook}}".',
-        f"AGP_CATALOG: {catalog}: runner odd, size: is not a known key.",
-    ):
-        assert len([line for line in ended.stderr.splitlines() if expected in line]) == 1, expected
-    assert not (tmp_path / "state").exists()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "expected"),
-    [
-        ({"AGP_DASHBOARD_TOKEN": SECRETS["AGP_TOKEN"]}, "expected two different tokens, one for each direction"),
-        ({"AGP_CONFIG": "/nowhere/agent.yaml"}, "/nowhere/agent.yaml: no such file"),
-        ({"AGP_TOKEN_FILE": "/nowhere/token"}, "only one of AGP_TOKEN and AGP_TOKEN_FILE"),
-        ({"AGP_TLS_KEY_FILE": "/nowhere/key"}, "AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together"),
-        ({"AGP_HOST": "no-such-host.invalid"}, "AGP_HOST: no-such-host.invalid is not an address of this machine"),
-        ({"AGP_HOST": "192.0.2.1"}, "AGP_HOST, AGP_PORT: cannot listen on 192.0.2.1 port 0"),
-        ({"AGP_STATE_DIR": "/proc/agp"}, "/proc/agp: the state directory cannot be used"),
-        ({"DOCKER_HOST": "ssh://elsewhere"}, "DOCKER_HOST is 'ssh://elsewhere', expected"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_serve_with_one_thing_wrong_is_78(cli: Cli, tmp_path: Path, wrong: dict[str, str], expected: str) -> None:
-    """One sentence each."""
-    settings = {"AGP_DASHBOARD_URL": "http://127.0.0.1:1", "AGP_STATE_DIR": str(tmp_path / "state"), "AGP_PORT": "0"}
-    ended = cli("serve", **(SECRETS | settings | wrong))
-    assert ended.returncode == 78, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert expected in ended.stderr
-    assert os.environ.keys().isdisjoint(wrong)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -231,6 +232,15 @@ class Parts:
         await self.audit.flush()
         lines = [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
         return [line for line in lines if event is None or line["event"] == event]
+
+    async def limit_journal(self, *, pages: int) -> None:
+        """Let the journal's file grow by so many pages and no more: beyond, SQLite says that the disk is full."""
+
+        def limit(db: sqlite3.Connection) -> None:
+            used = db.execute("PRAGMA page_count").fetchone()[0]
+            db.execute(f"PRAGMA max_page_count = {used + pages}")
+
+        await self.journal._db.write(limit)
 
     def container(self) -> Container:
         """Return the only container there is."""

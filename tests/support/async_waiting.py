@@ -29,7 +29,7 @@ async def until_async(look: Callable[[], Awaitable[T]], what: str) -> T:
     seen: T | None = None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not (seen := await look()):
+            while not (seen := await look()):  # noqa: ASYNC110  conditions of any kind, which have no event
                 await asyncio.sleep(_PAUSE_S)
     except TimeoutError:
         raise AssertionError(f"not seen within {PATIENCE_S:g} s: {what} (last look: {seen!r})") from None

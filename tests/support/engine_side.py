@@ -34,18 +34,18 @@ class EngineSide:
         found = self.client.containers.list(all=not running, filters=filters, ignore_removed=True)
         return sorted(found, key=lambda container: str(container.attrs["Created"]))
 
-    def volumes(self, instance: str) -> list[str]:
-        """Names of all volumes of an agent's instance."""
-        filters = {"label": f"agp.instance={instance}"}
+    def volumes(self, instance: str, *, label: str = "agp.instance") -> list[str]:
+        """Names of all volumes of an agent's instance, or by another label of its."""
+        filters = {"label": f"{label}={instance}"}
         return [str(volume.name) for volume in self.client.volumes.list(filters=filters)]
 
     def wait_no_volumes(self, instance: str) -> None:
         """Return once an agent's instance has no volume any more."""
         eventually(lambda: not self.volumes(instance), "volumes removed")
 
-    def purge(self, instance: str) -> list[str]:
+    def purge(self, instance: str, *, label: str = "agp.instance") -> list[str]:
         """Remove all that an instance left; return the names of it, which should be none."""
-        containers, volumes = self.containers(instance), self.volumes(instance)
+        containers, volumes = self.containers(instance, label=label), self.volumes(instance, label=label)
         for container in containers:
             with contextlib.suppress(NotFound):
                 container.remove(force=True, v=True)

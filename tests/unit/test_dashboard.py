@@ -1,13 +1,13 @@
 """What the dashboard's answers mean, and how the real client behaves on the wire."""
 
 import asyncio
-import datetime
 import email.utils
 import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -123,7 +123,7 @@ def test_retry_after_is_read_in_all_its_forms_and_capped(retry_after: str | None
 
 def test_a_date_in_retry_after_is_held_against_the_clock() -> None:
     """Ten minutes from now are ten minutes, give or take the second that dates are cut to."""
-    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=10)
+    then = datetime.now(UTC) + timedelta(minutes=10)
     seconds = interpret(503, b"", email.utils.format_datetime(then, usegmt=True)).retry_after_s
     assert seconds is not None
     assert 590 < seconds <= 600
@@ -133,7 +133,9 @@ def test_a_date_in_retry_after_is_held_against_the_clock() -> None:
 
 
 @asynccontextmanager
-async def client(url: str, token: TokenSource | None = None, **options: Path | str | None) -> AsyncIterator[HttpDashboard]:
+async def client(
+    url: str, token: TokenSource | None = None, **options: Path | str | None
+) -> AsyncIterator[HttpDashboard]:
     """Make the real client."""
     source = token or TokenSource("AGP_DASHBOARD_TOKEN", SecretStr(TOKEN), None)
     dashboard = HttpDashboard(url, source, **options)  # type: ignore[arg-type]
@@ -322,8 +324,10 @@ async def test_a_dashboard_that_is_not_there_is_tried_again() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [httpx.ConnectTimeout("x"), httpx.ReadTimeout("x"), httpx.ReadError("x"), httpx.RemoteProtocolError("x")]
-    + [httpx.PoolTimeout("x"), httpx.ProxyError("x"), httpx.UnsupportedProtocol("x"), TimeoutError()],
+    [
+        *(httpx.ConnectTimeout("x"), httpx.ReadTimeout("x"), httpx.ReadError("x"), httpx.RemoteProtocolError("x")),
+        *(httpx.PoolTimeout("x"), httpx.ProxyError("x"), httpx.UnsupportedProtocol("x"), TimeoutError()),
+    ],
 )
 async def test_every_error_of_the_transport_is_tried_again(error: Exception) -> None:
     """The protocol promises never to raise."""

@@ -81,7 +81,9 @@ async def test_a_prepared_container_waits_for_its_release(executor: Executor, sp
     assert prepared.container.uid == 20000
 
 
-async def test_a_released_playbook_runs_with_what_it_was_given(executor: Executor, spec: RunSpec, tmp_path: Path) -> None:
+async def test_a_released_playbook_runs_with_what_it_was_given(
+    executor: Executor, spec: RunSpec, tmp_path: Path
+) -> None:
     """The file stands in the slot, its output in the spool, its exit code is told."""
     run = await released(executor, spec, "print hi\nerr there\nexit 3\n")
     assert (tmp_path / "slots" / SLOT / "playbook" / "playbook.sh").read_text() == "print hi\nerr there\nexit 3\n"
@@ -181,7 +183,9 @@ async def test_an_absent_engine_is_told_as_such(parts: Parts, spec: RunSpec) -> 
         await parts.executor.prepare(spec, SLOT)
 
 
-async def test_before_the_first_contact_nothing_can_be_handed_over(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
+async def test_before_the_first_contact_nothing_can_be_handed_over(
+    tmp_path: Path, host: FakeHost, spec: RunSpec
+) -> None:
     """How, is found out by the engine watch."""
     engine = FakeEngine(host)
     await engine.open()

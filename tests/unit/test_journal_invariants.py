@@ -40,7 +40,14 @@ class JournalMachine(RuleBasedStateMachine):
     def _do(self, operation: Any) -> Any:
         return self._runner.run(operation)
 
-    @rule(target=runs, task_id=TASK_IDS, body=st.sampled_from("xy"), key=KEYS, rejected=st.booleans(), slots=st.integers(0, 2))
+    @rule(
+        target=runs,
+        task_id=TASK_IDS,
+        body=st.sampled_from("xy"),
+        key=KEYS,
+        rejected=st.booleans(),
+        slots=st.integers(0, 2),
+    )
     def accept(self, task_id: str, body: str, key: str | None, slots: int, *, rejected: bool) -> str:
         """An order comes in; whether it is taken on is told by what it raises."""
         new = order(task_id, body, **({"key": key} if key else {}))
@@ -115,7 +122,9 @@ class JournalMachine(RuleBasedStateMachine):
         before = {row[0] for row in self._rows("SELECT run_id FROM attempts")}
         acknowledged = {
             row[0]
-            for row in self._rows("SELECT run_id FROM attempts JOIN outbox o USING (seq) WHERE o.state = 'acknowledged'")
+            for row in self._rows(
+                "SELECT run_id FROM attempts JOIN outbox o USING (seq) WHERE o.state = 'acknowledged'"
+            )
         }
         purged = self._do(self._journal.purge(older_than_s=50))
         gone = before - {row[0] for row in self._rows("SELECT run_id FROM attempts")}

@@ -10,14 +10,13 @@ import pytest
 from agp_agent import clock
 from agp_agent.engine import Signal
 from agp_agent.errors import EngineError, EngineUnavailable
-from agp_agent.journal import Journal
+from agp_agent.journal import Journal, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.planner import Limits
 from fakes.fake_host import FakeHost
 from support.agent_parts import IMAGE, LIMITS, Parts, agent, catalog_of, machine
 from support.async_waiting import until
 from support.clock import SetClock
-from support.orders import release
 
 
 @pytest.fixture
@@ -118,9 +117,9 @@ async def test_a_runner_that_the_catalog_has_no_more_ends_the_task(parts: Parts)
 
 async def test_a_runners_own_timeout_goes_before_the_settings(tmp_path: Path, host: FakeHost) -> None:
     """And its number is in the sentence."""
-    async with agent(tmp_path, host, catalog=catalog_of(shell={"timeout_s": 0.05})) as parts:
+    async with agent(tmp_path, host, catalog=catalog_of(short={"timeout_s": 0.05})) as parts:
         parts.go(parts.dispatcher.run())
-        verdict = await parts.verdict(await parts.post("forever\n"))
+        verdict = await parts.verdict(await parts.post("forever\n", runner="short"))
     assert verdict == Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, "timed out after 0.05 s", 143)
 
 
@@ -173,15 +172,13 @@ class GatedJournal(Journal):
 
     async def preparing(self, run_id: str, *, slot: str, image: str, timeout_s: float, memory_bytes: int) -> bool:
         """Write, then wait at the gate."""
-        done = await super().preparing(
-            run_id, slot=slot, image=image, timeout_s=timeout_s, memory_bytes=memory_bytes
-        )
+        done = await super().preparing(run_id, slot=slot, image=image, timeout_s=timeout_s, memory_bytes=memory_bytes)
         await self._gate("preparing")
         return done
 
-    async def running(self, run_id: str, release: object) -> bool:  # type: ignore[override]
+    async def running(self, run_id: str, release: Release) -> bool:
         """Write, then wait at the gate."""
-        done = await super().running(run_id, release)  # type: ignore[arg-type]
+        done = await super().running(run_id, release)
         await self._gate("running")
         return done
 
@@ -434,12 +431,23 @@ async def test_an_attempt_nobody_knows_is_no_error(parts: Parts) -> None:
     assert parts.walk.active == {}
 
 
-async def test_the_deadline_counts_from_the_release_by_the_boot_clock(parts: Parts) -> None:
-    """However long no agent was there; another boot begins anew."""
-    run_id = await parts.post("print begun\nforever\n")
-    await parts.printed(run_id, b"begun")
-    attempt = await parts.attempt(run_id)
-    assert attempt.released_boot_s is not None
-    left_s = attempt.released_boot_s + 60 - clock.boot_s()
-    assert 0 < left_s <= 60
-    assert release().boot_id != clock.boot_id()
+# --- a disk that is full -----------------------------------------------------------------------------------------
+
+
+async def test_an_end_that_cannot_be_written_is_written_when_there_is_room(tmp_path: Path, host: FakeHost) -> None:
+    """Until then container and output are kept, and the journal is reported."""
+    limits = Limits(task_timeout_s=60, stop_grace_s=1, output_limit_bytes=2**18)
+    async with agent(tmp_path, host, limits=limits) as parts:
+        parts.go(parts.dispatcher.run())
+        run_id = await parts.post("print begun\nsleep 0.05\nfill 200000\n")
+        await parts.printed(run_id, b"begun")
+        await parts.limit_journal(pages=1)
+        await until(lambda: "journal" in parts.readiness.problems, "the report")
+        assert await parts.journal.verdict(run_id) is None
+        assert len(parts.host.containers) == 1
+        assert (parts.folder / "spool" / parts.container().name).exists()
+        await parts.limit_journal(pages=10**6)
+        _, due = await parts.result(run_id)
+        assert due.output.total_bytes == 200_006
+        await until(lambda: not parts.readiness.problems, "all well")
+        await parts.clean()
