@@ -154,13 +154,17 @@ class Parts:
         self._tasks.append(task)
         return task
 
-    async def aclose(self) -> None:
-        """Stop as an agent stops: containers stay as they are."""
+    async def freeze(self) -> None:
+        """Stop all loops and walks; containers stay as they are."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.dispatcher.aclose()
         await self.reconciler.aclose()
+
+    async def aclose(self) -> None:
+        """Stop as an agent stops."""
+        await self.freeze()
         await self.engine.aclose()
         await self.audit.aclose()
         self.journal.close()
