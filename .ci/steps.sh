@@ -41,12 +41,12 @@ attempt() {
 # step NAME SENTENCE REMEDY COMMAND...: the same, and a failure ends the script with the log's last lines and one
 # sentence: what failed, where the log is, what to do.
 step() {
-    local name=$1 sentence=$2 remedy=$3 code=0
+    local name=$1 sentence=$2 remedy=$3 what=${2%% (*} code=0
     shift 3
     attempt "$name" "$sentence" "$@" || code=$?
     ((code == 0)) && return 0
     tail -n 20 "$LOGS/$name.log" | sed 's/^/    /' >&2
-    fail "failed (exit code $code) while ${sentence,}; the whole log is $LOGS/$name.log. $remedy"
+    fail "failed (exit code $code) while ${what,}; the whole log is $LOGS/$name.log. $remedy"
 }
 
 is_root() { ((EUID == 0)); }

@@ -50,9 +50,12 @@ def _cell(bench: Workbench, connections: int, name: str) -> dict[str, Any]:
             [sys.executable, "-m", "bench.load", *arguments],
             env=os.environ | {"AGP_TEST_TOKEN": agent.token},
             stdout=subprocess.PIPE,
-            check=True,
+            check=False,
             timeout=_TIMEOUT_S,
+            start_new_session=True,  # Ctrl-C is for the bench, which then ends it
         )
+    if done.returncode:
+        raise BenchError(f"The load generator ended with exit code {done.returncode}; what it wrote stands above.")
     report: dict[str, Any] = json.loads(done.stdout)
     if report["refused"]:
         raise BenchError(f"The agent refused {report['refused']} of {_TASKS} tasks; its figures would mean nothing.")

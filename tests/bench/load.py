@@ -80,8 +80,11 @@ def main() -> None:
         parser.add_argument(name, type=int, required=True)
     given = parser.parse_args()
     load = Load(given.port, os.environ["AGP_TEST_TOKEN"], given.tasks)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        report = runner.run(load.run(given.connections, given.agent_pid))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            report = runner.run(load.run(given.connections, given.agent_pid))
+    except (OSError, EOFError) as error:
+        sys.exit(f"bench.load: the agent is gone or closed a connection in the middle of it: {error}")
     json.dump(report, sys.stdout)
 
 

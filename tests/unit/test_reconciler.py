@@ -46,6 +46,7 @@ async def left_behind(folder: Path, host: FakeHost, playbook: str, printed: byte
         parts.go(parts.dispatcher.run())
         run_id = await parts.post(playbook)
         await parts.printed(run_id, printed)
+    assert parts.container().running
     return run_id
 
 
@@ -54,7 +55,7 @@ async def left_behind(folder: Path, host: FakeHost, playbook: str, printed: byte
 
 async def test_a_running_container_is_adopted_and_seen_to_its_end(tmp_path: Path, host: FakeHost) -> None:
     """Its output is whole, its exit code exact, and nothing is left of it."""
-    run_id = await left_behind(tmp_path, host, "print begun\nsleep 0.1\nprint end\nexit 3\n")
+    run_id = await left_behind(tmp_path, host, "print begun\nsleep 0.5\nprint end\nexit 3\n")
     async with restarted(tmp_path, host) as parts:
         verdict, due = await parts.result(run_id)
         assert (verdict.error, due.output.text()) == ("exit code 3", "begun\nend\n")
@@ -66,7 +67,7 @@ async def test_a_running_container_is_adopted_and_seen_to_its_end(tmp_path: Path
 
 async def test_a_container_that_exited_meanwhile_is_finished(tmp_path: Path, host: FakeHost) -> None:
     """From what the engine kept."""
-    run_id = await left_behind(tmp_path, host, "print begun\nsleep 0.02\nprint end\n")
+    run_id = await left_behind(tmp_path, host, "print begun\nsleep 0.5\nprint end\n")
     (container,) = host.containers.values()
     await until(lambda: container.ended is not None, "its end")
     async with restarted(tmp_path, host) as parts:
@@ -82,7 +83,7 @@ async def test_what_was_queued_is_started(tmp_path: Path, host: FakeHost) -> Non
     async with restarted(tmp_path, host) as parts:
         for run_id in run_ids:
             assert (await parts.verdict(run_id)).outcome is Outcome.SUCCEEDED
-        assert [line["task_id"] for line in await parts.audited("task started")] == ["a", "b"]
+        assert len(await parts.audited("task started")) == 2
 
 
 async def test_a_container_that_is_gone_makes_its_task_lost(tmp_path: Path, host: FakeHost) -> None:
@@ -205,18 +206,19 @@ async def test_the_deadline_counts_over_the_time_without_an_agent(tmp_path: Path
 async def test_the_clock_of_another_boot_says_nothing(tmp_path: Path, host: FakeHost) -> None:
     """The deadline begins anew rather than kill a healthy task."""
     async with agent(tmp_path, host) as parts:
-        run_id = await released_s_ago(parts, "print begun\nsleep 0.1\nexit 0\n", 10**6, "another boot")
+        run_id = await released_s_ago(parts, "print begun\nsleep 0.5\nexit 0\n", 10**6, "another boot")
     async with restarted(tmp_path, host) as parts:
         assert (await parts.verdict(run_id)).outcome is Outcome.SUCCEEDED
 
 
-async def test_an_exit_before_the_deadline_counts_however_late_it_is_seen(tmp_path: Path, host: FakeHost) -> None:
-    """The container had ended while no agent was there."""
+async def test_an_end_before_the_deadline_counts_however_late_it_is_seen(tmp_path: Path, host: FakeHost) -> None:
+    """The container had ended while no agent was there: the deadline did not do it."""
     async with agent(tmp_path, host) as parts:
-        run_id = await released_s_ago(parts, "print begun\nexit 4\n", 10**6, clock.boot_id())
+        run_id = await released_s_ago(parts, "print begun\nforever\n", 10**6, clock.boot_id())
+        host.signal(parts.container(), Signal.KILL)
         await until(lambda: parts.container().ended is not None, "its end")
     async with restarted(tmp_path, host) as parts:
-        assert (await parts.verdict(run_id)).error == "exit code 4"
+        assert (await parts.verdict(run_id)).reason is Reason.KILLED_EXTERNALLY
 
 
 async def test_adopted_tasks_hold_places(tmp_path: Path, host: FakeHost) -> None:
@@ -256,7 +258,7 @@ async def test_reconciling_again_changes_nothing(tmp_path: Path, host: FakeHost)
 
 async def test_many_restarts_in_a_row_converge(tmp_path: Path, host: FakeHost) -> None:
     """One run, one result, nothing left."""
-    run_id = await left_behind(tmp_path, host, "print begun\nsleep 0.2\nprint end\nexit 0\n")
+    run_id = await left_behind(tmp_path, host, "print begun\nsleep 1\nprint end\nexit 0\n")
     for _ in range(5):
         async with restarted(tmp_path, host):
             await settle()
