@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -45,6 +45,7 @@ class AuditEvent(StrEnum):
     TASK_DEAD_LETTERED = "task dead-lettered"
     IMAGE_RESOLVED = "image resolved"
     CONTAINER_REFUSED = "container refused"
+    JOURNAL_REBUILT = "journal rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,20 @@ class Audit:
         self._writer.shutdown()
         os.close(self._fd)
         self._fd = -1
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """All events of a trail in their order; lines that are no event are passed over, for verification to name."""
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
 
 
 def _now() -> str:

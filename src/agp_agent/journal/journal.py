@@ -11,7 +11,17 @@ from typing import Final
 from agp_agent.clock import wall_ms
 from agp_agent.journal import transactions
 from agp_agent.journal.database import Database
-from agp_agent.journal.records import Accepted, Admission, Attempt, Delivery, DueResult, NewAttempt, Release, Waiting
+from agp_agent.journal.records import (
+    Accepted,
+    Admission,
+    Attempt,
+    Delivery,
+    DueResult,
+    LostAttempt,
+    NewAttempt,
+    Release,
+    Waiting,
+)
 from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
@@ -146,6 +156,18 @@ class Journal:
         done = await self._db.write(lambda db: transactions.finish(db, run_id, verdict, output, now_ms))
         self.outbox_changed.set()
         return done
+
+    async def restore_lost(self, lost: LostAttempt, verdict: Verdict, output: Output) -> bool:
+        """Write down an attempt whose row was lost, as ended. False: it, or a later one, is there already."""
+        now_ms = self._now_ms()
+        row: dict[str, object] = {name: getattr(lost, name) for name in LostAttempt.__slots__}
+
+        def operation(db: sqlite3.Connection) -> bool:
+            if not db.execute(SQL["restore"], row | {"accepted_at_ms": now_ms}).rowcount:
+                return False
+            return transactions.finish(db, lost.run_id, verdict, output, now_ms)
+
+        return await self._db.write(operation)
 
     # --- delivery --------------------------------------------------------------------------------------------------
 

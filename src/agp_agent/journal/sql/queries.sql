@@ -32,6 +32,12 @@ SELECT run_id, runner, cancel_requested FROM attempts
 -- name: unfinished
 SELECT * FROM attempts WHERE state IN ('preparing', 'running') ORDER BY seq;
 
+-- name: restore
+INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, runner,
+                      state, accepted_at_ms)
+VALUES (:run_id, :task_id, :attempt, '', 'pending', :playbook_name, :playbook_sha256, :runner, 'queued', :accepted_at_ms)
+ON CONFLICT DO NOTHING;
+
 -- name: by_run_id
 SELECT * FROM attempts WHERE run_id = :run_id;
 
