@@ -115,7 +115,7 @@ class Agent:
             self.journal, engine, executor, walk, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
-        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness)
+        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)
         self._engine_watch = EngineWatch(
             engine,
             executor,
