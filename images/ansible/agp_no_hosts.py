@@ -5,10 +5,17 @@ leaves nobody over (`all:!localhost`, an empty group) is still "skipping: no hos
 governed by the same setting.
 """
 
+# ruff: noqa: INP001 -- Ansible loads it by its path; it belongs to no package
+
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ansible import constants
 from ansible.plugins.callback import CallbackBase
+
+if TYPE_CHECKING:
+    from ansible.playbook.play import Play
 
 DOCUMENTATION = """
 name: agp_no_hosts
@@ -27,16 +34,16 @@ class CallbackModule(CallbackBase):
     CALLBACK_TYPE = "aggregate"
     CALLBACK_NAME = "agp_no_hosts"
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._pattern = ""
 
-    def v2_playbook_on_play_start(self, play):
+    def v2_playbook_on_play_start(self, play: Play) -> None:
         """Remember the pattern of the play that begins."""
         hosts = play.hosts
         self._pattern = hosts if isinstance(hosts, str) else ",".join(str(part) for part in hosts)
 
-    def v2_playbook_on_no_hosts_matched(self):
+    def v2_playbook_on_no_hosts_matched(self) -> None:
         """End the run: an exception of a callback is only a warning to Ansible, an exit is not."""
         if constants.HOST_PATTERN_MISMATCH != "error":
             return

@@ -80,6 +80,7 @@ class Audit:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="agp-audit")
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._head, torn = _resume(self._fd)
+        self._head_on_disk = self._head
         if torn:
             self.record(AuditEvent.AUDIT_REPAIRED, bytes_cut=len(torn), sha256_cut=hashlib.sha256(torn).hexdigest())
 
@@ -88,13 +89,19 @@ class Audit:
         """The head of the chain, recorded though perhaps not yet on disk."""
         return self._head
 
+    @property
+    def head_on_disk(self) -> AuditHead:
+        """The head that no crash takes back: what others may be told."""
+        return self._head_on_disk
+
     def record(self, event: AuditEvent, **fields: object) -> None:
         """Add an event to the trail. Never fails and never waits; ``flush`` tells whether it reached the disk."""
         known = {key: value for key, value in fields.items() if value is not None}
         with self._lock:
             seq = self._head.seq + 1
             line = {"time": _now(), "seq": seq, "event": event.value} | known | {"prev": self._head.sha256}
-            encoded = json.dumps(self._mask(line), ensure_ascii=False, separators=(",", ":"), default=str).encode()
+            text = json.dumps(self._mask(line), ensure_ascii=False, separators=(",", ":"), default=str)
+            encoded = text.encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
             self._head = AuditHead(seq, hashlib.sha256(encoded).hexdigest())
             self._pending.append(encoded + b"\n")
         self._log.info(event.value, audit_seq=seq, **known)
@@ -114,23 +121,25 @@ class Audit:
             await self._sync()
 
     async def _sync(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._synced = loop.create_future()
-        try:
-            await loop.run_in_executor(self._writer, self._write_pending)
-        finally:
-            done, self._synced = self._synced, None
-            done.set_result(None)
+        self._synced = asyncio.get_running_loop().run_in_executor(self._writer, self._write_pending)
+        self._synced.add_done_callback(self._note_synced)
+        # Shielded: whoever gives up waiting must not make a sync that is under way look done to the others.
+        await asyncio.shield(self._synced)
+
+    def _note_synced(self, _synced: "asyncio.Future[None]") -> None:
+        self._synced = None
 
     def _write_pending(self) -> None:
         with self._lock:
             batch, self._pending = self._pending, []
+            head = self._head
         try:
             _append(self._fd, b"".join(batch))
         except OSError:
             with self._lock:
                 self._pending = batch + self._pending
             raise
+        self._head_on_disk = head
 
     async def aclose(self) -> None:
         """Write what is left and close the file. Idempotent."""
@@ -176,12 +185,21 @@ def _append(fd: int, data: bytes) -> None:
         raise
 
 
+def _tail(fd: int, size: int) -> bytes:
+    """The end of the file, with all of its last whole line."""
+    length = _TAIL_BYTES
+    while True:
+        start = max(0, size - length)
+        tail = os.pread(fd, size - start, start)
+        if start == 0 or tail.count(b"\n") > 1:
+            return tail
+        length *= 2
+
+
 def _resume(fd: int) -> tuple[AuditHead, bytes]:
     """Find the head of an existing trail; cut off a torn last line and return it."""
     size = os.fstat(fd).st_size
-    start = max(0, size - _TAIL_BYTES)
-    tail = os.pread(fd, size - start, start)
-    whole, newline, torn = tail.rpartition(b"\n")
+    whole, newline, torn = _tail(fd, size).rpartition(b"\n")
     if torn:
         os.ftruncate(fd, size - len(torn))
     if not newline:

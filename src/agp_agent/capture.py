@@ -38,7 +38,7 @@ class Spool:
         self._head_bytes = limit_bytes // 2
         self._ring_bytes = limit_bytes - self._head_bytes
         self._limit = limit_bytes
-        self._begun = begun  # positions below _begun - _ring_bytes are overwritten; equal to total but for a crash
+        self._begun = begun  # positions below _begun - _ring_bytes are overwritten; above the total after a crash
         self._total = total
         self._at_least = False
         self._closed = False
@@ -81,17 +81,17 @@ class Spool:
 
     def append(self, data: bytes) -> None:
         """Add what was printed. A disk that takes no more costs kept bytes, never the run: they count as omitted."""
-        self._begun = self._total + len(data)
+        self._begun = max(self._begun, self._total + len(data))
         if self._begun > self._limit:
             self._write_header()  # old bytes are overwritten from here on: a crash must not take new for old
         position, left = self._total, memoryview(data)
+        self._total += len(data)
         skip = max(0, len(left) - self._limit)  # what the ring would overwrite at once is not written
         if skip and position + skip > self._head_bytes:
             head_part = max(0, self._head_bytes - position)
             self._place(position, left[:head_part])
             position, left = position + len(left) - self._ring_bytes, left[-self._ring_bytes :]
         self._place(position, left)
-        self._total = self._begun
         self._write_header()
         self._wake()
 
@@ -101,16 +101,16 @@ class Spool:
 
     def output(self) -> Output:
         """What is kept now."""
-        if self._total <= self._limit:
+        if self._begun <= self._limit:
             return Output(self._read(0, self._total), b"", self._total, 0, self._at_least)
-        head = self._read(0, self._head_bytes)
+        head = self._read(0, min(self._head_bytes, self._total))
         oldest = self._oldest()
         return Output.cut(head, self._read(oldest, self._total - oldest), self._total, at_least=self._at_least)
 
     def newest(self, length: int) -> bytes:
         """The last bytes that were printed, at most ``length`` and as many as are kept."""
         start = max(0, self._total - length)
-        if start > self._head_bytes or self._total > self._limit:
+        if self._begun > self._limit and self._total > self._head_bytes:
             start = max(start, self._oldest())
         return self._read(start, self._total - start)
 
@@ -153,7 +153,7 @@ class Spool:
 
     def _oldest(self) -> int:
         """The first position that the ring still holds."""
-        return max(self._head_bytes, self._begun - self._ring_bytes)
+        return max(self._head_bytes, min(self._begun - self._ring_bytes, self._total))
 
     def _readable(self, position: int) -> int:
         """Bytes at ``position`` up to the end of the head or of the output."""
@@ -192,9 +192,10 @@ class Spool:
 
     def _pwrite(self, data: memoryview, offset: int) -> None:
         try:
-            os.pwrite(self._fd, data, offset)
+            complete = os.pwrite(self._fd, data, offset) == len(data)
         except OSError:
-            self._at_least = True
+            complete = False
+        self._at_least |= not complete
 
 
 def complete_from_log(spool: Spool, log: ContainerLog) -> None:

@@ -131,7 +131,7 @@ class Catalog(BaseModel):
 
     def choose(self, name: str, content: str) -> Runner | None:
         """The runner for a playbook: by the suffix of its name, else its shebang, else YAML that is a list of plays."""
-        start = content[:_LOOK_BYTES]
+        start = content[:_LOOK_BYTES].removeprefix("\ufeff")
         suffix, interpreter = Path(name).suffix.lower(), _interpreter(start)
         tests: tuple[Callable[[Match], bool], ...] = (
             lambda match: suffix in match.suffixes,
@@ -147,7 +147,7 @@ class Catalog(BaseModel):
 
 def _interpreter(start: str) -> str:
     """The program that a shebang names, without folder and version: ``python`` for ``#!/usr/bin/env python3``."""
-    first = start.removeprefix("\ufeff").split("\n", 1)[0]
+    first = start.split("\n", 1)[0]
     if not first.startswith("#!"):
         return ""
     words = [word for word in first[2:].split() if not word.startswith("-")]
@@ -159,9 +159,9 @@ def _interpreter(start: str) -> str:
 
 def _looks_like_plays(start: str) -> bool:
     """Whether the text is YAML whose top level is a list of plays. Nothing is loaded: only lines are looked at."""
-    for line in start.removeprefix("\ufeff").splitlines():
+    for line in start.splitlines():
         if line.strip() and not line.startswith(("#", "%", "---")):
-            return line.startswith(("- ", "-\n")) and _PLAY_KEY.search(start) is not None
+            return (line.startswith("- ") or line.rstrip() == "-") and _PLAY_KEY.search(start) is not None
     return False
 
 

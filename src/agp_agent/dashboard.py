@@ -91,7 +91,7 @@ class HttpDashboard:
     async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
         """Deliver one result."""
         try:
-            token = self._token.current()[0].decode()
+            token = self._token.current()[0]
             async with asyncio.timeout(_DEADLINE_S):
                 return await self._post(result, token, idempotency_key, audit_head)
         except TimeoutError:
@@ -101,12 +101,12 @@ class HttpDashboard:
         except ConfigurationError as error:
             return Answer(Meaning.HOLD, str(error), away=True)
 
-    async def _post(self, result: TaskResult, token: str, idempotency_key: str, audit_head: str) -> Answer:
+    async def _post(self, result: TaskResult, token: bytes, idempotency_key: str, audit_head: str) -> Answer:
         headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "Idempotency-Key": idempotency_key,
-            AUDIT_HEAD_HEADER: audit_head,
+            b"Authorization": b"Bearer " + token,
+            b"Content-Type": b"application/json",
+            b"Idempotency-Key": idempotency_key.encode(),
+            AUDIT_HEAD_HEADER.encode(): audit_head.encode(),
         }
         content = result.model_dump_json().encode()
         async with self._client.stream("POST", self._url, content=content, headers=headers) as response:

@@ -71,7 +71,9 @@ class Dispatcher:
 
     async def _start_what_fits(self) -> None:
         while (free := self._readiness.slots - len(self._walk.active)) > 0:
-            batch = await self._journal.next_queued(limit=free, skip=self._full_runners())
+            # Those on their way are still queued until their first step is written: they must not hide the others.
+            limit = free + len(self._walk.active)
+            batch = await self._journal.next_queued(limit=limit, skip=self._full_runners())
             started = [waiting for waiting in batch if self._start(waiting)]
             if not started:
                 return
@@ -83,6 +85,8 @@ class Dispatcher:
 
     def _start(self, waiting: Waiting) -> bool:
         runner = waiting.runner or ""
+        if len(self._walk.active) >= self._readiness.slots:
+            return False
         if waiting.run_id in self._walk.active or runner in self._full_runners():
             return False
         self._walk.active[waiting.run_id] = runner  # its place, before the walk's first step

@@ -11,7 +11,7 @@ import structlog
 
 from agp_agent.catalog import Catalog
 from agp_agent.engine import ContainerEngine, EngineInfo
-from agp_agent.errors import EngineError, ImageUnavailable
+from agp_agent.errors import AgentError, ImageUnavailable
 from agp_agent.executor import Executor
 from agp_agent.readiness import Readiness
 from agp_agent.slots import choose_slots
@@ -84,7 +84,7 @@ class EngineWatch:
                 self._epoch = epoch
         except ImageUnavailable as error:
             return "runner images", str(error)
-        except (EngineError, OSError) as error:
+        except (AgentError, OSError) as error:  # the journal's too: it is read at each contact
             return "engine", str(error)
         return "engine", None
 
@@ -120,7 +120,7 @@ class EngineWatch:
             try:
                 await self._engine.image(runner.image, runner.pull)
             except ImageUnavailable as error:
-                missing.append(f"{runner.image}: {error}")
+                missing.append(str(error))
             else:
                 return runner.image
         raise ImageUnavailable(f"no runner's image is available ({'; '.join(missing)})")

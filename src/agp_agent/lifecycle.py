@@ -110,7 +110,7 @@ def judge(ended: ContainerExit, *, timeout_s: float, memory_bytes: int) -> Verdi
         error = f"killed: out of memory (limit {memory_bytes // 2**20} MiB)"
         return Verdict(Outcome.FAILED, Reason.OOM_KILLED, error, code)
     if ended.asked is Reason.DEADLINE:
-        return Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, f"timed out after {timeout_s:g} s", code)
+        return Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, f"timed out after {timeout_s:.12g} s", code)
     if ended.asked is Reason.CANCEL_REQUESTED:
         return Verdict(Outcome.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled", code)
     if stopped and ended.engine_restarted:
@@ -153,7 +153,8 @@ def engine_refused(why: str) -> Verdict:
 
 def queue_timeout(waited_s: float) -> Verdict:
     """It waited too long for a free place and never started."""
-    return Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, f"timed out after {waited_s:g} s in the queue; it never started")
+    error = f"timed out after {waited_s:.12g} s in the queue; it never started"
+    return Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, error)
 
 
 def cancelled_before_start() -> Verdict:

@@ -1,6 +1,7 @@
 """The loop that delivers results until the dashboard has acknowledged each."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -116,15 +117,26 @@ class Outbox:
         if free > 0:
             horizon_ms = int(2 * RETRY_AFTER_MAX_S * 1000)
             for seq in await self._journal.due(limit=free, skip=list(self._under_way), horizon_ms=horizon_ms):
-                self._under_way[seq] = asyncio.create_task(self._deliver(seq), name=f"deliver {seq}")
-        if not self._under_way:
+                self._under_way[seq] = asyncio.create_task(self._attempt(seq), name=f"deliver {seq}")
+        if not self._under_way and not changed.is_set():
             self._idle.set()
         timeout_s = await self._pause_s()
         woken = asyncio.create_task(changed.wait())
-        await asyncio.wait({woken, *self._under_way.values()}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        woken.cancel()
+        try:
+            ends = {woken, *self._under_way.values()}
+            await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
         for seq in [seq for seq, task in self._under_way.items() if task.done()]:
-            _log_failure(self._under_way.pop(seq))
+            del self._under_way[seq]
+
+    async def _attempt(self, seq: int) -> None:
+        """Deliver; after an error nobody foresaw, or a journal that cannot be written, wait before it is due again."""
+        try:
+            await self._deliver(seq)
+        except Exception:
+            log.exception("delivery failed; trying again", seq=seq)
+            await asyncio.sleep(_RETRY_S)
 
     async def _pause_s(self) -> float | None:
         """How long to sleep unless something happens; None is for ever."""
@@ -140,8 +152,14 @@ class Outbox:
             return
         status = TaskStatus.COMPLETED if due.outcome is Outcome.SUCCEEDED else TaskStatus.FAILED
         result = TaskResult(task_id=due.task_id, status=status, output=due.output.text(), error=due.error)
-        answer = await self._dashboard.report(result, self._key(due), str(self._audit.head))
+        answer = await self._dashboard.report(result, self._key(due), await self._audit_head())
         await self._settle(due, answer)
+
+    async def _audit_head(self) -> str:
+        """The head that the dashboard anchors: of what is on disk, for a head that a crash took back looks forged."""
+        with contextlib.suppress(OSError):  # the disk's trouble is reported elsewhere; no result waits for it
+            await self._audit.flush()
+        return str(self._audit.head_on_disk)
 
     def _key(self, due: DueResult) -> str:
         """The same for every delivery of this attempt, and for no other, also over rebuilt journals."""
@@ -174,8 +192,3 @@ class Outbox:
             return min(jittered, _HOLD_S)
         # Spread after Retry-After too, or all agents return in the same second.
         return (answer.retry_after_s or 0.0) + jittered
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("delivery failed; trying again", task=task.get_name(), exc_info=error)

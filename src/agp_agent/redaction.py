@@ -38,4 +38,6 @@ class Masker:
             return {key: self.tree(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.tree(item) for item in value]
-        return value
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self.text(str(value))  # an error or a path is printed as text: a secret may stand in it

@@ -78,6 +78,7 @@ class Walk:
     @contextlib.asynccontextmanager
     async def _place(self, run_id: str, runner: str) -> AsyncIterator[None]:
         self.active[run_id] = runner
+        self._journal.cancel_event(run_id)  # before the attempt is read: no cancel falls between
         try:
             yield
         finally:
@@ -179,6 +180,7 @@ class Walk:
     async def resume(self, attempt: Attempt, state: ContainerState, uid: int | None) -> None:
         """Take over a released container, running or ended, and see it to its end."""
         async with self._place(attempt.run_id, attempt.runner or ""):
+            attempt = await self._journal.attempt(attempt.run_id) or attempt
             self._audit.record(AuditEvent.TASK_ADOPTED, **facts(attempt), container_id=state.container_id)
             timeout_s = attempt.timeout_s or self._limits.task_timeout_s
             same_boot = attempt.boot_id == clock.boot_id()

@@ -71,6 +71,8 @@ class FakeEngine:
 
     def __init__(self, host: FakeHost | None = None) -> None:
         self.host = host or FakeHost()
+        self.calls = 0
+        """How often the engine was asked something."""
         self._attachments: list[FakeAttachment] = []
         self._interruptions = 0
         self._is_open = False
@@ -275,6 +277,7 @@ class FakeEngine:
 
     async def _call(self) -> None:
         """Every call goes through here: others get their turn, and an absent engine answers none."""
+        self.calls += 1
         await asyncio.sleep(0)
         if self._closed:
             raise EngineUnavailable("this agent has closed its connection to the engine")

@@ -66,7 +66,9 @@ def create_api(
     body_deadline_s: float = BODY_DEADLINE_S,
 ) -> FastAPI:
     """Build the ASGI application. ``tokens`` returns the tokens that are right now."""
-    api = FastAPI(title="AGP Enterprise Agent", version=__version__, docs_url=None, redoc_url=None)
+    api = FastAPI(
+        title="AGP Enterprise Agent", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     api.add_middleware(Guard, tokens=tokens, failures=AuthFailures(audit))
     api.add_exception_handler(Refused, _refused)
     api.add_exception_handler(JournalUnavailable, _unwritable)
@@ -123,26 +125,37 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _read_body(request: Request, limit_bytes: int, deadline_s: float) -> bytes:
-    """The whole body, counted as it comes in."""
+    """The whole body, of the right kind and within its limit."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("The Content-Type must be application/json.")
     too_large = TooLarge(f"The request body is larger than {limit_bytes} bytes.")
     length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length) > limit_bytes:
+    if request.headers.get("expect") and length.isascii() and length.isdigit() and int(length) > limit_bytes:
+        raise too_large  # the client asked before it sends
+    body = await _receive(request, limit_bytes, deadline_s)
+    if len(body) > limit_bytes:
         raise too_large
+    return bytes(body)
+
+
+async def _receive(request: Request, limit_bytes: int, deadline_s: float) -> bytearray:
+    """The body as it comes in, cut off behind its limit.
+
+    What is too much is read and thrown away: a connection that is closed over unread bytes is reset, and the client
+    might never see the answer.
+    """
     body = bytearray()
     try:
         async with asyncio.timeout(deadline_s):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit_bytes:
-                    raise too_large
+                body += chunk[: max(0, limit_bytes + 1 - len(body))]
     except TimeoutError:
-        raise BodyTimeout(f"The request body did not arrive within {deadline_s:g} s.") from None
+        if len(body) <= limit_bytes:
+            raise BodyTimeout(f"The request body did not arrive within {deadline_s:g} s.") from None
     except ClientDisconnect:
         raise InvalidBody("The request body ended early.") from None
-    return bytes(body)
+    return body
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -18,7 +18,20 @@ KEEP_ALIVE = (
 
 
 class Client(APIClient):
-    """Puts our adapters in the place of the SDK's, wherever it mounts one."""
+    """Puts our adapters in the place of the SDK's, wherever it mounts one, and asks only Docker's own variables.
+
+    requests would let REQUESTS_CA_BUNDLE win over the certificates that DOCKER_CERT_PATH names, and send the agent's
+    calls through HTTP_PROXY.
+    """
+
+    @property
+    def trust_env(self) -> bool:
+        """Never; requests' constructor cannot change it."""
+        return False
+
+    @trust_env.setter
+    def trust_env(self, _: bool) -> None:
+        pass
 
     def mount(self, prefix: str | bytes, adapter: BaseAdapter) -> None:
         """Mount the adapter that behaves."""

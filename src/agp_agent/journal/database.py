@@ -4,8 +4,9 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -19,6 +20,8 @@ Operation = Callable[[sqlite3.Connection], T]
 
 _BATCH_MAX: Final = 256
 _BUSY_TIMEOUT_S: Final = 5
+_OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+"""What one write does wrong by itself."""
 
 
 class JournalUnavailable(AgentError):
@@ -66,6 +69,8 @@ class Database:
         Raises:
             JournalUnavailable: it could not be made durable.
         """
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
         pending = _Write(operation)
         self._writes.put(pending)
         # Shielded: whoever gives up waiting must not make a write that is under way look undone.
@@ -77,6 +82,8 @@ class Database:
         Raises:
             JournalUnavailable: the file cannot be read.
         """
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._reader, operation, self._reader_connection)
@@ -136,8 +143,8 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
     connection.execute("SAVEPOINT one")
     try:
         write.result = write.operation(connection)
-    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-        if not isinstance(error, sqlite3.IntegrityError):
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, _OWN_PROBLEMS):
             raise  # disk full, I/O error, locked: this is the batch's problem
         write.error = error
     except Exception as error:  # noqa: BLE001  whatever it is, it goes to the one who asked
@@ -166,19 +173,34 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _errors_of_opening(path: Path) -> Iterator[None]:
     try:
-        connection = _connect(path)
-        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise JournalDamaged(f"{path}: the journal is damaged ({found}).")
-        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
-        _migrate(connection, path)
+        yield
     except sqlite3.OperationalError as error:
         raise StateDirectoryError(f"{path}: the journal cannot be opened: {error}.") from error
     except sqlite3.DatabaseError as error:
         raise JournalDamaged(f"{path}: the journal is damaged ({error}).") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    with _errors_of_opening(path):
+        connection = _connect(path)
+        try:
+            _bring_up(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     return connection
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Check the file, set it up for durable writes, and bring its schema up to date."""
+    if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise JournalDamaged(f"{path}: the journal is damaged ({found}).")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
+    _migrate(connection, path)
 
 
 def migrations() -> list[str]:

@@ -73,7 +73,7 @@ def _refuse_identical(latest: sqlite3.Row, new: NewAttempt, admission: Admission
         return
     if now_ms - latest["acknowledged_at_ms"] < admission.rerun_after_s * _MS:
         raise AlreadyRunning(
-            f"An identical task was acknowledged less than {admission.rerun_after_s:g} s ago; it is not run again yet."
+            f"An identical task was acknowledged less than {admission.rerun_after_s:.12g} s ago; it is not run again."
         )
 
 

@@ -77,7 +77,7 @@ SELECT seq, :output_head, :output_tail, :output_at_least, :finished_at_ms FROM a
 
 -- name: request_cancel
 UPDATE attempts SET cancel_requested = 1
- WHERE task_id = :task_id AND is_open = 1 AND state <> 'finished' AND cancel_requested = 0
+ WHERE task_id = :task_id AND is_open = 1 AND state <> 'finished'
 RETURNING run_id;
 
 -- name: due
