@@ -93,7 +93,7 @@ class Audit:
         self._file_max_bytes = file_max_bytes
         self._fd = _open(path)
         self._head, torn = _resume(self._fd)
-        if self._head.seq == 0 and (full := full_files(path)):
+        if os.fstat(self._fd).st_size == 0 and (full := full_files(path)):
             self._head = _head_of(full[-1])
         self._head_on_disk = self._head
         if torn:
