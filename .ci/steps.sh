@@ -55,11 +55,15 @@ is_debian_family() {
     command -v apt-get >/dev/null && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release 2>/dev/null
 }
 
-# install_packages PACKAGE...: by apt, which only root may do and only Debian and Ubuntu have.
-install_packages() {
+# By apt, which only Debian and Ubuntu have, and which only root may use.
+update_package_lists() {
     step apt-update "Reading the package lists of apt" \
         "Check the network and /etc/apt, then run this again." \
         env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update
+}
+
+# install_packages PACKAGE...: after update_package_lists.
+install_packages() {
     step apt-install "Installing $* with apt (under a minute on most lines)" \
         "Run 'apt-get install $*' by hand to see more." \
         env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"

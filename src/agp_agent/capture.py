@@ -8,7 +8,7 @@ finds everything that was written.
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -114,7 +114,7 @@ class Spool:
             start = max(start, self._oldest())
         return self._read(start, self._total - start)
 
-    async def follow(self) -> AsyncIterator[bytes | Gap]:
+    async def follow(self) -> AsyncGenerator[bytes | Gap, None]:
         """All output from the first byte on, live, until the spool is closed; a slow reader meets gaps."""
         fd = os.dup(self._fd)  # the reader may be slower than the removal of the file
         try:
@@ -122,9 +122,10 @@ class Spool:
             while True:
                 changed = self._changed
                 while position < self._total:
-                    if self._head_bytes <= position < self._oldest():
-                        yield Gap(self._oldest() - position)
-                        position = self._oldest()
+                    if self._head_bytes <= position < (oldest := self._oldest()):
+                        gap, position = Gap(oldest - position), oldest
+                        yield gap
+                        continue  # more may have been overwritten meanwhile
                     chunk = self._read(position, min(self._readable(position), _READ_BYTES), fd)
                     position += len(chunk)
                     yield chunk
@@ -214,6 +215,6 @@ def complete_from_log(spool: Spool, log: ContainerLog) -> None:
         spool.append(log.output)
         return
     rest = log.output[joint + len(newest) :]
-    if rest and log.output.find(newest) != joint:
+    if log.output.find(newest) != joint:
         spool.note_gap()  # output that repeats itself: where exactly it goes on cannot be told
     spool.append(rest)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from pydantic import SecretStr
 
 from agp_agent import __version__, catalog, logs, settings
 from agp_agent import healthcheck as healthcheck_of
@@ -30,7 +31,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Runs automation playbooks in ephemeral, locked-down containers and never loses a result.",
-    epilog="Start with: agp-agent run hello.sh",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 69 container engine unavailable, 78 configuration.  "
+    "Try first: agp-agent run FILE.  Then: agp-agent dashboard, and agp-agent serve --help.",
 )
 token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
 config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
@@ -43,7 +45,10 @@ ConfigOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog="Try it: agp-agent dashboard in one terminal; in another AGP_TOKEN=$(agp-agent token new) "
+    "AGP_DASHBOARD_URL=… AGP_DASHBOARD_TOKEN=… agp-agent serve.  All settings: agp-agent config show."
+)
 def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
@@ -63,7 +68,7 @@ def serve(
     _run(lambda: roof.serve(given, tokens, masker))
 
 
-@app.command()
+@app.command(epilog="Examples: agp-agent run site.yml  ·  echo 'id; df -h' | agp-agent run -")
 def run(
     file: Annotated[Path, typer.Argument(help="The playbook: Ansible YAML, a shell or a Python script; - is stdin.")],
     config: ConfigOption = None,
@@ -91,24 +96,20 @@ def run(
 def dashboard(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8471,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="AGP_DASHBOARD_TOKEN", help="Token agents must send; a new one is made and shown if absent."
-        ),
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="AGP_DASHBOARD_TOKEN_FILE", help="File with the token that agents must send."),
     ] = None,
     db: Annotated[Path | None, typer.Option(help="SQLite file to keep results in; default is memory.")] = None,
 ) -> None:
-    """Start a development dashboard: it takes results as the real one does, and shows them here and on a web page."""
+    """Start a development dashboard: it takes results as the real one does, and shows them here and on a web page.
+
+    Agents must send the token of the file, or that of AGP_DASHBOARD_TOKEN; else a new one is made and shown.
+    """
     from agp_agent.dev_dashboard import run_dashboard  # noqa: PLC0415  the other commands start faster without
 
-    if token is None:
-        token = secrets.token_urlsafe(32)
-        typer.echo(f"Token:  AGP_DASHBOARD_TOKEN={token}")
-    if len(token) < settings.TOKEN_MIN_CHARS:
-        _fail(ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {settings.TOKEN_MIN_CHARS} characters."))
     try:
-        run_dashboard(host, port, token, db)
+        run_dashboard(host, port, _dashboard_token(token_file), db)
     except AgentError as error:
         _fail(error)
 
@@ -209,6 +210,19 @@ def _fail(error: AgentError) -> NoReturn:
     if isinstance(error, ConfigurationError):
         raise SystemExit(EXIT_CONFIGURATION)
     raise SystemExit(EXIT_ENGINE if isinstance(error, EngineError) else EXIT_FAILED)
+
+
+def _dashboard_token(file: Path | None) -> str:
+    given = SecretStr(os.environ["AGP_DASHBOARD_TOKEN"]) if "AGP_DASHBOARD_TOKEN" in os.environ and not file else None
+    source = settings.TokenSource("AGP_DASHBOARD_TOKEN", given, file)
+    if not source.configured:
+        token = secrets.token_urlsafe(32)
+        typer.echo(f"Token:  AGP_DASHBOARD_TOKEN={token}")
+        return token
+    token = source.current()[0].decode(errors="replace")
+    if len(token) < settings.TOKEN_MIN_CHARS:
+        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {settings.TOKEN_MIN_CHARS} characters.")
+    return token
 
 
 def _read_playbook(file: Path) -> str:

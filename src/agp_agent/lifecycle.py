@@ -65,7 +65,6 @@ WIRE_STATUS: Final[dict[State, TaskStatus]] = {
 """What the dashboard is told of a task that has not ended."""
 
 _SIGNAL_EXIT_BASE: Final = 128
-_KILLED_EXIT_CODE: Final = 137
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +73,14 @@ class ContainerExit:
 
     ``asked`` is the agent's own record that it stopped the container (deadline or cancel); without it a bare 137 could
     be anything. ``killed_externally``: the engine reported a kill that the agent did not ask for.
+    ``lost_with_engine``: an engine that was restarted ended it, whatever exit code that gave.
     """
 
     exit_code: int
     oom_killed: bool = False
     asked: Reason | None = None
     killed_externally: bool = False
-    engine_restarted: bool = False
+    lost_with_engine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def judge(ended: ContainerExit, *, timeout_s: float, memory_bytes: int) -> Verdi
         return Verdict(Outcome.TIMED_OUT, Reason.DEADLINE, f"timed out after {timeout_s:.12g} s", code)
     if ended.asked is Reason.CANCEL_REQUESTED:
         return Verdict(Outcome.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled", code)
-    if stopped and ended.engine_restarted:
+    if ended.lost_with_engine:
         return lost(Reason.ENGINE_LOST, "the container engine stopped and took the container with it")
     if stopped and ended.killed_externally:
         return Verdict(Outcome.FAILED, Reason.KILLED_EXTERNALLY, "killed from outside", code)

@@ -5,6 +5,7 @@ the agent's own record of what it asked for, and by what the engine's process re
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -22,6 +23,8 @@ _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
 _STREAM_EARLY_S: Final = 1.0
 """A stream that ended so long before its container was cut, or the playbook closed its stdout: the log tells."""
+_STUCK_LOOKS: Final = 3
+_STUCK_S: Final = 2.0
 _RETRY_S: Final = 1.0
 
 
@@ -95,6 +98,7 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
         StartUnknown: it ended by itself, and nobody can tell whether the playbook started.
     """
     ended = asyncio.create_task(engine.wait(run.container_id), name=f"wait {run.slot}")
+    rescue = asyncio.create_task(_end_if_stuck(engine, run), name=f"rescue {run.slot}")
     try:
         asked = await _until_ended(engine, run.container_id, ended, stop)
         state = await ended
@@ -105,9 +109,28 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
         return await _exit(engine, run, state, stop.asked_before)
     finally:
         ended.cancel()
+        rescue.cancel()
         if run.pump is not None:
             run.pump.cancel()
         run.spool.close()
+
+
+async def _end_if_stuck(engine: ContainerEngine, run: LiveRun) -> None:
+    """Kill a container whose stream broke before its playbook started: it may wait for its release for ever.
+
+    An engine that dies and keeps its containers alive (live-restore) takes the release line with it.
+    """
+    if run.pump is not None:
+        await asyncio.wait({run.pump})
+    with contextlib.suppress(EngineError):  # it is gone: whoever waits for its end is told
+        for _ in range(_STUCK_LOOKS):
+            if run.started:
+                return
+            control = (await _patiently(lambda: engine.log(run.container_id))).control
+            if control.startswith(run.marker):
+                return
+            await asyncio.sleep(_STUCK_S)
+        await _patiently(lambda: engine.signal(run.container_id, Signal.KILL))
 
 
 async def _until_ended(
@@ -172,16 +195,20 @@ async def _check_started(engine: ContainerEngine, run: LiveRun, state: Container
 async def _exit(
     engine: ContainerEngine, run: LiveRun, state: ContainerState, asked_before: Reason | None
 ) -> ContainerExit:
-    """Find out who ended it, where it did not end by itself."""
+    """Find out who ended it, where it may not have ended by itself."""
     code, by_signal = state.exit_code, state.exit_code >= _SIGNAL_EXIT_BASE
-    if state.oom_killed or (not by_signal and asked_before is None):
+    same_engine = run.epoch is not None and run.epoch == engine.epoch
+    if state.oom_killed or (same_engine and not by_signal and asked_before is None):
         return ContainerExit(code, oom_killed=state.oom_killed)
     history = await _patiently(lambda: engine.history(run.container_id))
     if asked_before is not None:  # noted, and perhaps not done any more
         return ContainerExit(code, asked=asked_before if by_signal or history.kills else None)
-    same_engine = run.epoch == engine.epoch or history.created or history.died
-    killed = history.kills > 0
-    return ContainerExit(code, killed_externally=killed, engine_restarted=not same_engine and not killed)
+    if same_engine or history.created:
+        return ContainerExit(code, killed_externally=history.kills > 0)
+    # A dockerd that comes back without live-restore sends TERM to what it finds: a kill nobody saw it created for. And
+    # one that was stopped in order leaves 137 and remembers nothing.
+    took_it_along = history.kills > 0 or (by_signal and not history.died)
+    return ContainerExit(code, lost_with_engine=took_it_along)
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 _VERSIONED = re.compile(r"^/v[0-9.]+")
 
@@ -33,6 +34,7 @@ class DockerApi:
         self.path = path
         self.url = f"unix://{path}"
         self.requests: list[str] = []
+        self.queries: list[str] = []
         self._asked = asyncio.Event()
         self.routes: dict[str, Route] = {"GET /version": answer({"ApiVersion": "1.41"})}
         self._server: asyncio.Server | None = None
@@ -83,6 +85,7 @@ class DockerApi:
         await reader.readexactly(int(length[1]) if length else 0)
         request = f"{method} {_VERSIONED.sub('', target.partition('?')[0])}"
         self.requests.append(request)
+        self.queries.append(unquote(target.partition("?")[2]))
         self._asked.set()
         status, body = self.routes.get(request, answer({"message": f"no route {request}"}, 404))()
         if isinstance(body, bytes):

@@ -168,8 +168,12 @@ def set_aside(path: Path) -> Path | None:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -197,7 +201,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
     """Check the file, set it up for durable writes, and bring its schema up to date."""
     if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        raise JournalDamaged(f"{path}: the journal is damaged ({found}).")
+        raise JournalDamaged(f"{path}: the journal is damaged ({found.splitlines()[-1]}).")
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
     _migrate(connection, path)

@@ -1,0 +1,5 @@
+"""What may go wrong while measuring."""
+
+
+class BenchError(Exception):
+    """Nothing can be measured: one sentence that says what happened, why, and what to do."""

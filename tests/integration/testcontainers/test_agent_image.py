@@ -1,0 +1,238 @@
+"""The agent's own image, started as an operator would: not root, read-only, with the docker socket mounted."""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+import pytest
+from docker.models.containers import Container
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from agp_agent import __version__
+from support.dashboard_stub import DashboardStub
+from support.engine_side import EngineSide
+from support.playbooks import PLAYS, WAITED, WAITING
+from support.waiting import PATIENCE_S, eventually
+
+SOCKET: Final = Path("/var/run/docker.sock")
+INSIDE: Final = "/var/lib/agp-agent"
+AGENT_UID: Final = 10001
+SECOND_NS: Final = 10**9
+SIOCGIFADDR: Final = 0x8915
+
+
+class AgentContainer:
+    """One container of the agent's image. Its tasks are told from those of others by the agent's own name."""
+
+    def __init__(self, dashboard: DashboardStub, volumes: dict[str, str], environment: dict[str, str]) -> None:
+        """``volumes``: where things of the host, or named volumes, are mounted to."""
+        self.name = f"image-test-{secrets.token_hex(4)}"
+        self.token = secrets.token_urlsafe(32)
+        self._docker = DockerContainer(f"agp/agent:{__version__}").with_exposed_ports(8470)
+        self._docker.with_envs(
+            AGP_TOKEN=self.token,
+            AGP_DASHBOARD_URL=dashboard.url,
+            AGP_DASHBOARD_TOKEN=dashboard.token,
+            AGP_AGENT_ID=self.name,
+            AGP_HOST="0.0.0.0",  # noqa: S104  inside a container, whose ports the engine publishes
+            **environment,
+        )
+        for source, target in {str(SOCKET): str(SOCKET), **volumes}.items():
+            self._docker.with_volume_mapping(source, target, "rw")
+        self._docker.with_kwargs(
+            user=None if os.geteuid() == 0 else f"{os.getuid()}:{os.getgid()}",
+            group_add=[SOCKET.stat().st_gid],
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            healthcheck={"interval": SECOND_NS, "start_period": 60 * SECOND_NS},
+        )
+        self.http = httpx.Client(trust_env=False, timeout=PATIENCE_S, headers={"Authorization": f"Bearer {self.token}"})
+
+    def __enter__(self) -> Self:
+        self._docker.start()
+        self.connect()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.http.close()
+        self._docker.stop()
+
+    @property
+    def container(self) -> Container:
+        """The container as the engine knows it now."""
+        container: Container = self._docker.get_wrapped_container()
+        container.reload()
+        return container
+
+    def connect(self) -> None:
+        """Find the port on the host, and return once the agent is ready."""
+        self.http.base_url = f"http://127.0.0.1:{self._host_port()}"
+        eventually(self._is_ready, "agent ready")
+
+    def _host_port(self) -> str:
+        bound = eventually(lambda: self.container.ports.get("8470/tcp") or [], "port published")
+        return str(bound[0]["HostPort"])
+
+    def _is_ready(self) -> bool:
+        assert self.container.status == "running", self.container.logs().decode()
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:  # the proxy of the engine listens before the agent does
+            return False
+
+    def accept_task(self, task_id: str, content: str, name: str = "playbook.sh") -> None:
+        """Send a task that must be accepted."""
+        task = {"task_id": task_id, "playbook": {"name": name, "content": content}}
+        answer = self.http.post("/execute_task", json=task)
+        assert answer.status_code == 202, answer.text
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log with this event."""
+        lines = [json.loads(line) for line in self.container.logs().decode().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def task_container(self, task_id: str) -> str:
+        """The container in which a task was started, as soon as it is."""
+
+        def look() -> list[dict[str, Any]]:
+            return [line for line in self.logged("task started") if line["task_id"] == task_id]
+
+        return str(eventually(look, f"start of {task_id!r}")[-1]["container_id"])
+
+
+@pytest.fixture(scope="module")
+def gateway_dashboard(engine: EngineSide) -> Iterator[DashboardStub]:
+    """A dashboard that containers on the engine's own bridge reach."""
+    testcontainers_config.ryuk_disabled = True  # everything is removed here, and asserted to be
+    bridge = engine.client.networks.get("bridge").attrs["Options"]["com.docker.network.bridge.name"]
+    with DashboardStub(host=_address(bridge)) as stub:
+        yield stub
+
+
+def _address(interface: str) -> str:
+    """The address that this machine has on one of its networks."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        answer = fcntl.ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", interface.encode()))
+    return socket.inet_ntoa(answer[20:24])
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory on the host that the image's user owns."""
+    path = tmp_path / "state"
+    path.mkdir()
+    if os.geteuid() == 0:
+        os.chown(path, AGENT_UID, AGENT_UID)
+    return path
+
+
+@pytest.fixture
+def volume(engine: EngineSide) -> Iterator[str]:
+    """The name of a volume that is made when it is first mounted, and removed in the end."""
+    name = f"agp-image-test-{secrets.token_hex(4)}"
+    yield name
+    engine.client.volumes.get(name).remove()
+
+
+Start = Callable[..., AgentContainer]
+
+
+@pytest.fixture
+def start(gateway_dashboard: DashboardStub, engine: EngineSide) -> Iterator[Start]:
+    """Start the image; afterwards no container and no volume of it or of its tasks may be left."""
+    started: list[AgentContainer] = []
+
+    def start(volumes: dict[str, str], **environment: str) -> AgentContainer:
+        agent = AgentContainer(gateway_dashboard, volumes, environment)
+        started.append(agent)
+        return agent.__enter__()
+
+    yield start
+    for agent in started:
+        container = agent.container
+        container.stop(timeout=60)
+        code = container.wait()["StatusCode"]
+        log = container.logs().decode()
+        agent.__exit__()
+        left = engine.purge(agent.name, label="agp.agent_id")
+        assert (code, left) == (0, []), log
+
+
+def _check_runs(agent: AgentContainer, dashboard: DashboardStub, kind: str) -> None:
+    """It hands playbooks over in this way, and what they become reaches the dashboard."""
+    assert [line["playbooks_by"] for line in agent.logged("engine found")] == [kind]
+    agent.accept_task(f"{kind} {agent.name}", 'echo "$((6 * 7))"; exit 3')
+    agent.accept_task(f"plays {agent.name}", PLAYS, "site.yml")
+    assert dashboard.result(f"{kind} {agent.name}") == {
+        "task_id": f"{kind} {agent.name}",
+        "status": "failed",
+        "output": "42\n",
+        "error": "exit code 3",
+    }
+    assert dashboard.result(f"plays {agent.name}")["status"] == "completed"
+
+
+def test_the_image_runs_tasks_with_its_state_at_another_path(
+    start: Start, state: Path, gateway_dashboard: DashboardStub, engine: EngineSide
+) -> None:
+    """It finds the host's path by inspecting its own container; killed and started again it adopts what runs."""
+    agent = start({str(state): INSIDE})
+    _check_runs(agent, gateway_dashboard, "translated path")
+    task_id = f"adopted {agent.name}"
+    agent.accept_task(task_id, WAITING)
+    container = agent.task_container(task_id)
+    (mount,) = engine.inspect(container)["Mounts"]
+    assert mount["Source"].startswith(f"{state}/slots/")
+    engine.wait_printed(container, b"before")
+    agent.container.kill()
+    agent.container.wait()
+    agent.container.start()
+    agent.connect()
+    engine.let_go(container)
+    assert gateway_dashboard.result(task_id) == {"task_id": task_id, **WAITED}
+
+
+def test_the_image_runs_tasks_with_its_state_at_the_same_path(
+    start: Start, state: Path, gateway_dashboard: DashboardStub
+) -> None:
+    """The recommended layout needs no look at the agent's own container."""
+    agent = start({str(state): str(state)}, AGP_STATE_DIR=str(state))
+    _check_runs(agent, gateway_dashboard, "same path")
+
+
+def test_the_image_runs_tasks_with_its_state_in_a_named_volume(
+    volume: str, start: Start, gateway_dashboard: DashboardStub
+) -> None:
+    """An engine mounts no part of its own folders into a container: the playbooks come in volumes too."""
+    agent = start({volume: INSIDE})
+    _check_runs(agent, gateway_dashboard, "volume")
+
+
+def test_the_image_is_locked_down_and_becomes_healthy(start: Start, state: Path) -> None:
+    """Its user is not root, it writes nowhere but to its state, and its health check asks the agent."""
+    agent = start({str(state): INSIDE})
+    eventually(lambda: agent.container.attrs["State"]["Health"]["Status"] == "healthy", "healthy")
+    config = agent.container.attrs["Config"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "agp-agent", "healthcheck"]
+    assert agent.container.image is not None
+    assert agent.container.image.attrs["Config"]["User"] == f"{AGENT_UID}:{AGENT_UID}"
+    look = "id -u; touch /x /usr/x /tmp/x 2>&1 | grep -c 'Read-only file system'; grep CapEff /proc/1/status"
+    seen = agent.container.exec_run(["sh", "-c", look]).output
+    assert isinstance(seen, bytes)
+    uid, read_only, capabilities = seen.decode().splitlines()
+    assert int(uid) != 0
+    assert (int(read_only), capabilities.split()[1]) == (3, "0" * 16)
+    assert agent.http.post("/heartbeat").json() == {"status": "ok"}
+    assert agent.http.post("/heartbeat", headers={"Authorization": "Bearer nonsense"}).status_code == 401
+    log = agent.container.logs().decode()
+    assert agent.token not in log
+    assert all(isinstance(json.loads(line), dict) for line in log.splitlines())

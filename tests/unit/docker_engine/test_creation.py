@@ -1,0 +1,96 @@
+"""Creating a container whose caller may go away."""
+
+import asyncio
+import copy
+from collections.abc import Iterator
+
+import pytest
+
+from agp_agent.docker_engine.calls import EngineCalls
+from agp_agent.docker_engine.creation import Creation
+from agp_agent.docker_engine.endpoint import Endpoint
+from agp_agent.docker_engine.translate import creation
+from agp_agent.engine import ContainerSpec
+from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused
+from fakes.docker_api import DockerApi, answer
+
+CREATE = "POST /containers/create"
+REMOVE = "DELETE /containers/abc"
+SPEC = ContainerSpec(
+    name="agp-slot-1",
+    image="x:1",
+    command=("run",),
+    uid=20007,
+    labels={},
+    env={},
+    mounts=(),
+    tmpfs={},
+    memory_bytes=2**26,
+    cpus=1,
+    pids=64,
+    log_limit_bytes=2**20,
+)
+
+
+@pytest.fixture
+def calls(api: DockerApi) -> Iterator[EngineCalls]:
+    """Calls to an engine that makes what it is asked for."""
+    config = copy.deepcopy(creation(SPEC))
+    host = config.pop("HostConfig")
+    host["MaskedPaths"] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
+    host["ReadonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+    host["NetworkMode"] = "default"
+    api.routes[CREATE] = answer({"Id": "abc"}, 201)
+    api.routes["GET /containers/abc/json"] = answer({"Image": "sha256:1", "Config": config, "HostConfig": host})
+    api.routes["GET /images/sha256:1/json"] = answer({"Config": {"Env": None}})
+    api.routes[REMOVE] = answer({}, 200)
+    calls = EngineCalls(Endpoint.parse(api.url), timeout_s=5)
+    yield calls
+    calls.close()
+
+
+async def test_hands_the_container_to_its_caller(api: DockerApi, calls: EngineCalls) -> None:
+    """And to nobody else: it is not removed."""
+    assert await calls.run(Creation(SPEC).run) == "abc"
+    assert REMOVE not in api.requests
+
+
+async def test_removes_what_nobody_waits_for(api: DockerApi, calls: EngineCalls) -> None:
+    """The caller went away before it was made: there is nothing for the caller to see to."""
+    making = Creation(SPEC)
+    assert making.abandon() is None
+    with pytest.raises(EngineError, match="nobody waits"):
+        await calls.run(making.run)
+    assert api.requests.count(REMOVE) == 1
+
+
+async def test_tells_what_was_made_to_a_caller_that_goes_away_late(api: DockerApi, calls: EngineCalls) -> None:
+    """Then exactly one of the two removes it: the caller."""
+    making = Creation(SPEC)
+    await calls.run(making.run)
+    assert making.abandon() == "abc"
+    assert REMOVE not in api.requests
+
+
+async def test_removes_what_is_weaker(api: DockerApi, calls: EngineCalls) -> None:
+    """Even where the removal fails, the difference is what is told."""
+    api.routes["GET /images/sha256:1/json"] = answer({"Config": {"Env": ["SURPRISE=1"]}})
+    api.routes[REMOVE] = answer({"message": "busy"}, 500)
+    with pytest.raises(LockdownRefused, match=r"Config\.Env"):
+        await calls.run(Creation(SPEC).run)
+    assert api.requests.count(REMOVE) == 1
+
+
+async def test_removes_what_cannot_be_read_back(api: DockerApi, calls: EngineCalls) -> None:
+    """A container that nobody has checked is not used."""
+    api.routes["GET /containers/abc/json"] = answer({"message": "boom"}, 503)
+    with pytest.raises(EngineUnavailable):
+        await calls.run(Creation(SPEC).run)
+    assert api.requests.count(REMOVE) == 1
+
+
+async def test_calls_after_closing_are_refused(calls: EngineCalls) -> None:
+    """With a sentence of the port's, not of the thread pool's."""
+    await asyncio.to_thread(calls.close)
+    with pytest.raises(EngineUnavailable, match="closed"):
+        await calls.run(lambda client: client.info())

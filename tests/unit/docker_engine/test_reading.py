@@ -1,0 +1,97 @@
+"""The engine's answers in the port's words."""
+
+from typing import Any
+
+import pytest
+
+from agp_agent.docker_engine import reading
+from agp_agent.engine import History, Mount
+
+NEVER = "0001-01-01T00:00:00Z"
+ONCE = "2026-01-02T03:04:05.678Z"
+
+
+def inspected(**state: Any) -> dict[str, Any]:
+    """An inspect answer with this state."""
+    base = {"Running": False, "StartedAt": NEVER, "ExitCode": 0, "OOMKilled": False, "Error": ""}
+    return {"Id": "abc", "State": base | state}
+
+
+@pytest.mark.parametrize(
+    ("state", "running", "ended"),
+    [
+        ({}, False, False),
+        ({"ExitCode": 127, "Error": "no such file"}, False, False),
+        ({"Running": True, "StartedAt": ONCE}, True, False),
+        ({"Running": True, "Paused": True, "StartedAt": ONCE}, True, False),
+        ({"StartedAt": ONCE, "ExitCode": 3}, False, True),
+        ({"StartedAt": ONCE, "Dead": True}, False, True),
+    ],
+    ids=["created", "could not be started", "running", "paused", "exited", "dead"],
+)
+def test_what_never_ran_has_not_ended(state: dict[str, Any], *, running: bool, ended: bool) -> None:
+    """Docker gives a container that could not be started an exit code: it means nothing."""
+    read = reading.container_state(inspected(**state))
+    assert (read.running, read.ended) == (running, ended)
+    assert read.error == state.get("Error", "")
+
+
+def test_a_container_without_a_name_is_listed() -> None:
+    """While it is being removed the engine may have taken its name away."""
+    listed = {"Id": "abc", "Names": None, "Labels": None, "Created": 1_700_000_000}
+    read = reading.owned_container(listed)
+    assert (read.name, dict(read.labels), read.created_at_s) == ("", {}, 1_700_000_000.0)
+
+
+def test_memory_folders_are_no_mounts() -> None:
+    """Only what has a folder on the host is told."""
+    mounts = [
+        {"Type": "tmpfs", "Source": "", "Destination": "/tmp"},
+        {"Type": "volume", "Name": "v", "Source": "/var/lib/docker/volumes/v/_data", "Destination": "/v"},
+    ]
+    assert reading.host_mounts({"Mounts": mounts}) == [Mount("bind", "/var/lib/docker/volumes/v/_data", "/v")]
+
+
+def test_history_counts_only_its_own_container() -> None:
+    """The engine matches by prefix and name: what belongs to another is left out."""
+    events = [
+        {"Action": action, "Actor": {"ID": who}}
+        for action, who in [("create", "abc"), ("kill", "abc"), ("kill", "abc"), ("kill", "abcd"), ("die", "abcd")]
+    ]
+    assert reading.history("abc", events) == History(created=True, kills=2, died=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "digests", "digest"),
+    [
+        ("agp/x:1", [], "sha256:id"),
+        ("agp/x:1", ["other/x@sha256:1", "agp/x@sha256:2"], "sha256:2"),
+        ("agp/x:1", ["other/x@sha256:1"], "sha256:1"),
+        ("reg:5000/x", ["reg:5000/x@sha256:3"], "sha256:3"),
+        ("agp/x@sha256:4", ["agp/x@sha256:4"], "sha256:4"),
+    ],
+)
+def test_the_registrys_digest_comes_first(name: str, digests: list[str], digest: str) -> None:
+    """An image that was built here has only its own id."""
+    read = reading.image(name, {"Id": "sha256:id", "RepoDigests": digests})
+    assert (read.name, read.digest) == (name, digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-01T00:00:00.123456789Z", "1767225600.123456789"),
+        ("2026-01-01T00:00:00.5Z", "1767225600.500000000"),
+        ("2026-01-01T00:00:00Z", "1767225600.000000000"),
+        ("2026-01-01T02:00:00.000000001+02:00", "1767225600.000000001"),
+        ("2025-12-31T19:00:00-05:00", "1767225600.000000000"),
+    ],
+)
+def test_the_engines_clock_keeps_its_nanoseconds(text: str, seconds: str) -> None:
+    """Otherwise the latest events would fall behind the end of the question."""
+    assert reading.unix_time(text) == seconds
+
+
+def test_api_versions_compare_as_numbers() -> None:
+    """1.9 is older than 1.41."""
+    assert reading.api_version("1.9") < reading.api_version("1.41") < (1, 42)

@@ -1,0 +1,222 @@
+"""What is asked of Docker for a container, and what counts as a difference."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agp_agent.docker_engine.translate import Json, creation, differences
+from agp_agent.engine import ContainerSpec, Mount, Tmpfs
+
+SPEC = ContainerSpec(
+    name="agp-slot-1",
+    image="agp/runner-shell:0.1.0",
+    command=("agp-shell", "/playbook/playbook.sh"),
+    uid=20007,
+    labels={"agp.slot": "1"},
+    env={"A": "1", "PATH": "/bin"},
+    mounts=(Mount("bind", "/srv/slot", "/playbook"), Mount("volume", "inventory", "/inventory")),
+    tmpfs={"/tmp": Tmpfs(2**26), "/work": Tmpfs(2**28, executable=True)},
+    memory_bytes=2**29,
+    cpus=1.5,
+    pids=256,
+    log_limit_bytes=2**22,
+)
+IMAGE_ENV = ["PATH=/usr/bin", "LANG=C.UTF-8"]
+
+
+def made_as_asked() -> Json:
+    """What inspect says of a container that is exactly what was asked for, in the words of a real engine."""
+    config = copy.deepcopy(creation(SPEC))
+    host = config.pop("HostConfig")
+    config["Env"] = ["A=1", "PATH=/bin", "LANG=C.UTF-8"]
+    config["Labels"]["org.opencontainers.image.title"] = "from the image"
+    host |= {
+        "NetworkMode": "default",
+        "CapAdd": None,
+        "Devices": [],
+        "PortBindings": {},
+        "OomScoreAdj": 0,
+        "MaskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+        "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    }
+    bind = {"Type": "bind", "Source": "/srv/slot", "Destination": "/playbook", "RW": False, "Propagation": "rprivate"}
+    volume = {
+        "Type": "volume",
+        "Name": "inventory",
+        "Source": "/var/lib/docker/volumes/inventory/_data",
+        "Destination": "/inventory",
+        "RW": False,
+        "Propagation": "",
+    }
+    return {
+        "Config": config,
+        "HostConfig": host,
+        "Mounts": [volume, bind],
+        "AppArmorProfile": "docker-default",
+        "NetworkSettings": {"Networks": {}},
+    }
+
+
+class TestCreation:
+    """The body of the request."""
+
+    def test_asks_for_the_whole_lockdown(self) -> None:
+        """What is not negotiable is in every body."""
+        host = creation(SPEC)["HostConfig"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert (host["Privileged"], host["ReadonlyRootfs"], host["Init"], host["AutoRemove"]) == (
+            False,
+            True,
+            True,
+            False,
+        )
+        assert (host["IpcMode"], host["CgroupnsMode"]) == ("private", "private")
+        assert host["RestartPolicy"]["Name"] == "no"
+
+    def test_translates_limits(self) -> None:
+        """Memory holds swap in, processors become nanoprocessors, and core files are off."""
+        host = creation(SPEC)["HostConfig"]
+        assert (host["Memory"], host["MemorySwap"]) == (2**29, 2**29)
+        assert (host["NanoCpus"], host["PidsLimit"], host["ShmSize"]) == (1_500_000_000, 256, 2**20)
+        assert {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in host["Ulimits"]} == {
+            "nofile": (1024, 1024),
+            "core": (0, 0),
+            "fsize": (2**30, 2**30),
+        }
+
+    def test_stdin_closes_with_its_first_client(self) -> None:
+        """So a prepared container ends when its agent dies."""
+        body = creation(SPEC)
+        assert all(body[key] is True for key in ("OpenStdin", "StdinOnce", "AttachStdin"))
+        assert body["Tty"] is False
+
+    def test_mounts_are_read_only_and_private(self) -> None:
+        """Binds do not propagate, volumes are not filled from the image."""
+        bind, volume = creation(SPEC)["HostConfig"]["Mounts"]
+        assert bind == {
+            "Type": "bind",
+            "Source": "/srv/slot",
+            "Target": "/playbook",
+            "ReadOnly": True,
+            "BindOptions": {"Propagation": "rprivate"},
+        }
+        assert (volume["ReadOnly"], volume["VolumeOptions"]) == (True, {"NoCopy": True})
+
+    def test_memory_folders_belong_to_the_user(self) -> None:
+        """Owner, mode and size are given, and exec only where it was asked for."""
+        assert creation(SPEC)["HostConfig"]["Tmpfs"] == {
+            "/tmp": "nosuid,nodev,noexec,size=67108864,uid=20007,gid=20007,mode=0700",
+            "/work": "nosuid,nodev,exec,size=268435456,uid=20007,gid=20007,mode=0700",
+        }
+
+    def test_the_log_holds_at_least_its_limit(self) -> None:
+        """Two files, because with one a rotation destroys nearly everything."""
+        log = creation(SPEC)["HostConfig"]["LogConfig"]
+        assert log["Type"] == "local"
+        assert int(log["Config"]["max-size"]) >= SPEC.log_limit_bytes
+        assert (log["Config"]["max-file"], log["Config"]["compress"]) == ("2", "false")
+
+    def test_has_no_network_and_no_health_check(self) -> None:
+        """Only its own loopback; nothing is run beside the playbook."""
+        body = creation(SPEC)
+        assert body["NetworkDisabled"] is True
+        assert body["Healthcheck"] == {"Test": ["NONE"]}
+
+
+def _host(**changes: Any) -> Callable[[Json], None]:
+    return lambda made: made["HostConfig"].update(changes)
+
+
+def _config(**changes: Any) -> Callable[[Json], None]:
+    return lambda made: made["Config"].update(changes)
+
+
+def _mount(**changes: Any) -> Callable[[Json], None]:
+    return lambda made: made["Mounts"][1].update(changes)
+
+
+def _anonymous_volume(made: Json) -> None:
+    made["Mounts"].append(
+        {"Type": "volume", "Name": "f00", "Source": "/x", "Destination": "/data", "RW": True, "Propagation": ""}
+    )
+
+
+WEAKER: dict[str, Callable[[Json], None]] = {
+    "HostConfig.CapAdd": _host(CapAdd=["SYS_ADMIN"]),
+    "HostConfig.CapDrop": _host(CapDrop=[]),
+    "HostConfig.SecurityOpt": _host(SecurityOpt=["no-new-privileges:true", "seccomp=unconfined"]),
+    "HostConfig.Privileged": _host(Privileged=True),
+    "HostConfig.ReadonlyRootfs": _host(ReadonlyRootfs=False),
+    "HostConfig.Memory": _host(Memory=0),
+    "HostConfig.MemorySwap": _host(MemorySwap=-1),
+    "HostConfig.NanoCpus": _host(NanoCpus=0),
+    "HostConfig.PidsLimit": _host(PidsLimit=None),
+    "HostConfig.Ulimits": _host(Ulimits=[]),
+    "HostConfig.Tmpfs": _host(Tmpfs={"/tmp": "rw"}),
+    "HostConfig.IpcMode": _host(IpcMode="shareable"),
+    "HostConfig.PidMode": _host(PidMode="host"),
+    "HostConfig.UTSMode": _host(UTSMode="host"),
+    "HostConfig.UsernsMode": _host(UsernsMode="host"),
+    "HostConfig.CgroupnsMode": _host(CgroupnsMode="host"),
+    "HostConfig.NetworkMode": _host(NetworkMode="host"),
+    "HostConfig.Init": _host(Init=None),
+    "HostConfig.RestartPolicy": _host(RestartPolicy={"Name": "always", "MaximumRetryCount": 0}),
+    "HostConfig.AutoRemove": _host(AutoRemove=True),
+    "HostConfig.LogConfig": _host(LogConfig={"Type": "json-file", "Config": {}}),
+    "HostConfig.Devices": _host(Devices=[{"PathOnHost": "/dev/sda"}]),
+    "HostConfig.DeviceRequests": _host(DeviceRequests=[{"Count": -1}]),
+    "HostConfig.PortBindings": _host(PortBindings={"80/tcp": [{"HostPort": "80"}]}),
+    "HostConfig.PublishAllPorts": _host(PublishAllPorts=True),
+    "HostConfig.Binds": _host(Binds=["/:/host"]),
+    "HostConfig.GroupAdd": _host(GroupAdd=["docker"]),
+    "HostConfig.OomKillDisable": _host(OomKillDisable=True),
+    "HostConfig.OomScoreAdj": _host(OomScoreAdj=-1000),
+    "HostConfig.Sysctls": _host(Sysctls={"kernel.msgmax": "1"}),
+    "HostConfig.MaskedPaths": _host(MaskedPaths=[]),
+    "HostConfig.ReadonlyPaths": _host(ReadonlyPaths=None),
+    "Config.User": _config(User=""),
+    "Config.StdinOnce": _config(StdinOnce=False),
+    "Config.OpenStdin": _config(OpenStdin=False),
+    "Config.NetworkDisabled": _config(NetworkDisabled=False),
+    "Config.Env": _config(Env=["A=1", "PATH=/bin", "LANG=C.UTF-8", "TOKEN=secret"]),
+    "Config.Labels": _config(Labels={}),
+    "Config.Cmd": _config(Cmd=["sh"]),
+    "Config.Healthcheck": _config(Healthcheck={"Test": ["CMD", "true"]}),
+    "AppArmorProfile": lambda made: made.update(AppArmorProfile="unconfined"),
+    "NetworkSettings.Networks": lambda made: made.update(NetworkSettings={"Networks": {"b": {"EndpointID": "1"}}}),
+}
+
+
+class TestDifferences:
+    """What was made against what was asked for."""
+
+    def test_nothing_differs_in_what_was_made_as_asked(self) -> None:
+        """The engine's many spellings of nothing, its merged environment and labels are no differences."""
+        assert differences(creation(SPEC), made_as_asked(), IMAGE_ENV) == ()
+
+    @pytest.mark.parametrize("field", WEAKER)
+    def test_every_weaker_field_is_named(self, field: str) -> None:
+        """One changed field is one difference, called by its name in inspect."""
+        made = made_as_asked()
+        WEAKER[field](made)
+        assert differences(creation(SPEC), made, IMAGE_ENV) == (field,)
+
+    @pytest.mark.parametrize(
+        "change",
+        [_mount(RW=True), _mount(Propagation="rshared"), _mount(Source="/"), _anonymous_volume],
+        ids=["writable", "shared", "another source", "one more"],
+    )
+    def test_mounts_are_exactly_those_asked_for(self, change: Callable[[Json], None]) -> None:
+        """No mount more, none elsewhere, none writable, none that propagates."""
+        made = made_as_asked()
+        change(made)
+        assert differences(creation(SPEC), made, IMAGE_ENV) == ("Mounts",)
+
+    def test_all_differences_are_told_at_once(self) -> None:
+        """So that an operator sees everything that an engine cannot do."""
+        made = made_as_asked()
+        made["HostConfig"] |= {"MemorySwap": 0, "PidsLimit": 0}
+        assert differences(creation(SPEC), made, IMAGE_ENV) == ("HostConfig.MemorySwap", "HostConfig.PidsLimit")

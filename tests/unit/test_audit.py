@@ -1,0 +1,285 @@
+"""The audit trail: its chain, its flushes, and what a broken disk does to it."""
+
+import asyncio
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agp_agent.audit import GENESIS, Audit, AuditEvent, AuditHead
+from agp_agent.redaction import Masker
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the trail is."""
+    return tmp_path / "audit.jsonl"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the trail after having checked its chain from the first line to the last."""
+    before, found = GENESIS, []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        entry = json.loads(line)
+        assert (entry["seq"], entry["prev"]) == (number, before)
+        before = hashlib.sha256(line).hexdigest()
+        found.append(entry)
+    return found
+
+
+async def write(path: Path, *events: AuditEvent, **fields: object) -> AuditHead:
+    """Record these in one go and close the trail."""
+    audit = Audit(path)
+    for event in events:
+        audit.record(event, **fields)
+    await audit.aclose()
+    return audit.head
+
+
+async def test_every_line_carries_the_hash_of_the_one_before_it(path: Path) -> None:
+    """From the beginning, which carries zeros; the head is number and hash of the last line."""
+    head = await write(path, AuditEvent.AGENT_STARTED, AuditEvent.TASK_ACCEPTED, AuditEvent.AGENT_STOPPED)
+    assert [line["event"] for line in lines(path)] == ["agent started", "task accepted", "agent stopped"]
+    last = path.read_bytes().splitlines()[-1]
+    assert head == AuditHead(3, hashlib.sha256(last).hexdigest())
+    assert str(head) == f"3:{head.sha256}"
+
+
+async def test_a_line_has_time_number_event_and_the_fields_that_are_known(path: Path) -> None:
+    """What is None is left out."""
+    await write(path, AuditEvent.TASK_ACCEPTED, task_id="ü\n", runner=None, exit_code=0)
+    (line,) = lines(path)
+    assert list(line) == ["time", "seq", "event", "task_id", "exit_code", "prev"]
+    assert line["task_id"] == "ü\n"
+    assert line["time"].endswith("Z")
+    assert "ü" in path.read_text()
+
+
+async def test_a_new_agent_continues_the_chain(path: Path) -> None:
+    """Numbers and hashes go on over restarts."""
+    first = await write(path, AuditEvent.AGENT_STARTED)
+    second = Audit(path)
+    assert second.head == second.head_on_disk == first
+    second.record(AuditEvent.AGENT_STARTED)
+    await second.aclose()
+    assert [line["seq"] for line in lines(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"time":"2026', b"\x00" * 512, b"x" * 200_000])
+async def test_a_torn_last_line_is_cut_off_and_that_is_recorded(path: Path, torn: bytes) -> None:
+    """The crash of an earlier agent may leave half a line; how long it was and its hash are kept."""
+    await write(path, AuditEvent.AGENT_STARTED, AuditEvent.TASK_ACCEPTED)
+    with path.open("ab") as file:
+        file.write(torn)
+    await write(path)
+    *_, repaired = lines(path)
+    assert repaired["event"] == "audit repaired"
+    assert repaired["seq"] == 3
+    assert (repaired["bytes_cut"], repaired["sha256_cut"]) == (len(torn), hashlib.sha256(torn).hexdigest())
+
+
+async def test_a_trail_of_one_torn_line_begins_anew(path: Path) -> None:
+    """With the record of the repair."""
+    path.write_bytes(b'{"time":')
+    await write(path)
+    (line,) = lines(path)
+    assert (line["seq"], line["event"], line["prev"]) == (1, "audit repaired", GENESIS)
+
+
+async def test_a_very_long_last_line_is_continued_too(path: Path) -> None:
+    """Its hash is of all of it, however long an engine's message was."""
+    await write(path, AuditEvent.AGENT_STARTED)
+    await write(path, AuditEvent.CONTAINER_REFUSED, why="x" * 300_000)
+    await write(path, AuditEvent.AGENT_STOPPED)
+    assert len(lines(path)) == 3
+
+
+async def test_a_line_that_somebody_damaged_is_chained_to_as_it_stands(path: Path) -> None:
+    """Verification names the damage; the agent does not refuse to run, and does not hide it."""
+    await write(path, AuditEvent.AGENT_STARTED)
+    path.write_bytes(b"not json\n")
+    await write(path, AuditEvent.AGENT_STOPPED)
+    damaged, after = path.read_bytes().splitlines()
+    assert json.loads(after)["prev"] == hashlib.sha256(damaged).hexdigest()
+
+
+async def test_secrets_are_masked_in_every_field(path: Path) -> None:
+    """In nested ones and in what is printed as text, too."""
+    audit = Audit(path, Masker(lambda: [b"correct-horse-battery"]).tree)
+    secret = "correct-horse-battery"
+    audit.record(AuditEvent.AUTH_FAILED, peer=secret, nested={"a": [secret]}, error=ValueError(secret))
+    await audit.aclose()
+    assert secret not in path.read_text()
+    assert path.read_text().count("[redacted]") == 3
+
+
+async def test_recording_never_fails(path: Path) -> None:
+    """Lone surrogates, bytes and objects are written as well as they can be, as valid JSON."""
+    await write(path, AuditEvent.AUTH_FAILED, route="a\udcff", raw=b"\xff", thing=object(), where=Path("/x"))
+    (line,) = lines(path)
+    assert line["route"] == "a\udcff"
+    assert line["where"] == "/x"
+
+
+async def test_the_trail_is_private(path: Path) -> None:
+    """Nobody else reads it."""
+    await write(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_nothing_is_told_of_what_is_not_on_disk(path: Path) -> None:
+    """The head on disk follows the flush; the head itself runs ahead."""
+    audit = Audit(path)
+    audit.record(AuditEvent.AGENT_STARTED)
+    assert (audit.head.seq, audit.head_on_disk.seq, path.read_bytes()) == (1, 0, b"")
+    await audit.flush()
+    assert audit.head_on_disk == audit.head
+    assert len(lines(path)) == 1
+    await audit.aclose()
+
+
+async def test_many_waiters_share_few_syncs_and_each_finds_its_line_on_disk(path: Path) -> None:
+    """A flush returns only when what its caller recorded is there."""
+    audit = Audit(path)
+    batches: list[int] = []
+
+    async def one(number: int) -> None:
+        audit.record(AuditEvent.TASK_ACCEPTED, task_id=str(number))
+        await audit.flush()
+        text = path.read_text()
+        batches.append(text.count("\n"))
+        assert f'"task_id":"{number}"' in text
+
+    await asyncio.gather(*(one(number) for number in range(200)))
+    assert len(lines(path)) == 200
+    assert len(set(batches)) <= 10
+    await audit.aclose()
+
+
+async def test_waves_of_waiters_all_find_their_lines(path: Path) -> None:
+    """Those who come while a sync is under way get the next one."""
+    audit = Audit(path)
+
+    async def one(number: int) -> None:
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        for turn in range(5):
+            audit.record(AuditEvent.TASK_ACCEPTED, task_id=f"{number}/{turn}")
+            seq = audit.head.seq
+            await audit.flush()
+            assert audit.head_on_disk.seq >= seq
+
+    await asyncio.gather(*(one(number) for number in range(20)))
+    assert len(lines(path)) == 100
+    await audit.aclose()
+
+
+async def test_who_gives_up_waiting_does_not_make_a_sync_look_done(tmp_path: Path) -> None:
+    """The disk is a pipe that nobody reads: the sync stays under way, and so does the other's flush."""
+    fifo = tmp_path / "audit.jsonl"
+    audit = Audit(fifo)
+    reader, writer = os.pipe()
+    filled = fill(writer)
+    os.dup2(writer, audit._fd)  # from here on the disk is as slow as the reader
+    audit.record(AuditEvent.TASK_ACCEPTED)
+    impatient = asyncio.create_task(audit.flush())
+    patient = asyncio.create_task(audit.flush())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.gather(impatient, return_exceptions=True)
+    late = asyncio.create_task(audit.flush())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not patient.done()
+    assert not late.done()
+    os.read(reader, filled)  # the disk goes on; a pipe cannot be synced, which is an error of the disk like another
+    results = await asyncio.gather(patient, late, return_exceptions=True)
+    assert all(isinstance(result, OSError) for result in results)
+    os.close(reader)
+    os.close(writer)
+    await audit.aclose()
+
+
+def fill(pipe: int) -> int:
+    """Fill a pipe to the brim and return how many bytes that took."""
+    os.set_blocking(pipe, False)
+    filled = 0
+    try:
+        while True:
+            filled += os.write(pipe, b"x" * 1024)
+    except BlockingIOError:
+        os.set_blocking(pipe, True)
+        return filled
+
+
+FULL_DISK = """
+    import asyncio, pathlib, resource, sys
+    from agp_agent.audit import Audit, AuditEvent
+
+    async def main():
+        path = pathlib.Path(sys.argv[1])
+        audit = Audit(path)
+        audit.record(AuditEvent.AGENT_STARTED)
+        await audit.flush()
+        size = path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
+        for number in range(3):
+            audit.record(AuditEvent.TASK_ACCEPTED, task_id=str(number))
+        for _ in range(2):
+            try:
+                await audit.flush()
+            except OSError as error:
+                print(error.errno)
+            assert path.stat().st_size == size, "a part of the batch stayed"
+        print(audit.head.seq, audit.head_on_disk.seq)
+        if sys.argv[2] == "heals":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            audit.record(AuditEvent.AGENT_STOPPED)
+            await audit.flush()
+            print(audit.head.seq, audit.head_on_disk.seq)
+        await audit.aclose()
+
+    asyncio.run(main())
+"""
+
+
+def on_a_full_disk(path: Path, then: str) -> list[str]:
+    """Run the script above in a process whose files may not grow, and return what it printed."""
+    script = [sys.executable, "-W", "error", "-c", textwrap.dedent(FULL_DISK), str(path), then]
+    ran = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return [line for line in ran.stdout.splitlines() if "audit_seq" not in line]
+
+
+def test_a_full_disk_keeps_the_lines_in_memory_until_it_has_room(path: Path) -> None:
+    """What it took of a batch is cut off again, the head on disk stays, and in the end the chain is whole."""
+    assert on_a_full_disk(path, "heals")[:4] == ["27", "27", "4 1", "5 5"]
+    assert [line["event"] for line in lines(path)] == ["agent started", *["task accepted"] * 3, "agent stopped"]
+
+
+def test_an_agent_that_ends_on_a_full_disk_says_how_much_is_missing(path: Path) -> None:
+    """And leaves a whole chain behind."""
+    said = on_a_full_disk(path, "stays full")
+    assert len(lines(path)) == 1
+    assert any("audit trail incomplete on disk" in line and "lines=3" in line for line in said)
+
+
+async def test_closing_twice_is_as_closing_once(path: Path) -> None:
+    """Idempotent."""
+    audit = Audit(path)
+    await audit.aclose()
+    await audit.aclose()
+
+
+@pytest.mark.parametrize("place", [lambda folder: folder, lambda folder: folder / "missing/audit.jsonl"])
+def test_a_trail_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    """Not only at the first event."""
+    with pytest.raises(OSError, match=r"directory"):
+        Audit(place(tmp_path))

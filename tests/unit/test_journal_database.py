@@ -1,0 +1,299 @@
+"""SQLite as the journal needs it: commits shared by many, errors that stay with their owner, schema, damage."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agp_agent.errors import StateDirectoryError
+from agp_agent.journal.database import Database, JournalUnavailable, migrations
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the file is."""
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    """An open database with a table to write to."""
+    opened = Database(path)
+    asyncio.run(opened.write(lambda db: db.execute("CREATE TABLE numbers (n INTEGER UNIQUE CHECK (n < 1000))")))
+    yield opened
+    opened.close()
+
+
+def insert(number: int) -> object:
+    """Return an operation that writes a number."""
+    return lambda db: db.execute("INSERT INTO numbers VALUES (?)", (number,)).rowcount
+
+
+async def numbers(database: Database) -> list[int]:
+    """Return what was written."""
+    return [row[0] for row in await database.read(lambda db: db.execute("SELECT n FROM numbers ORDER BY n").fetchall())]
+
+
+async def test_what_was_written_is_read_from_then_on_also_by_others(database: Database, path: Path) -> None:
+    """A write that returned is committed: another process sees it."""
+    assert await database.write(lambda db: db.execute("INSERT INTO numbers VALUES (1)").rowcount) == 1
+    assert await numbers(database) == [1]
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT n FROM numbers").fetchall() == [(1,)]
+    other.close()
+
+
+async def test_the_file_is_durable_and_write_ahead(database: Database) -> None:
+    """synchronous=FULL and WAL, foreign keys on."""
+
+    def pragmas(db: sqlite3.Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert await database.read(pragmas) == ["wal", 2, 1]
+
+
+async def test_many_writes_share_one_commit(database: Database, path: Path) -> None:
+    """While the writer is busy, what comes waits and is committed together: the change counter tells."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def slow(_db: sqlite3.Connection) -> None:
+        busy.set()
+        assert go_on.wait(PATIENCE_S)
+
+    other = sqlite3.connect(path)
+    first = asyncio.create_task(database.write(slow))
+    await asyncio.to_thread(busy.wait, PATIENCE_S)
+    rest = [
+        asyncio.create_task(database.write(lambda db, n=number: db.execute("INSERT INTO numbers VALUES (?)", (n,))))  # type: ignore[misc]
+        for number in range(100)
+    ]
+    await asyncio.sleep(0)
+    before = other.execute("PRAGMA data_version").fetchone()[0]
+    seen: list[int] = []
+    for task in rest:
+        task.add_done_callback(lambda _: seen.append(other.execute("SELECT count(*) FROM numbers").fetchone()[0]))
+    go_on.set()
+    await asyncio.gather(first, *rest)
+    assert set(seen) == {100}  # whoever is told first sees the writes of all
+    assert other.execute("PRAGMA data_version").fetchone()[0] > before
+    other.close()
+
+
+async def test_the_error_of_one_write_undoes_that_one_alone(database: Database) -> None:
+    """Others of the same commit are not touched, whatever went wrong in it."""
+
+    def half(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO numbers VALUES (50)")
+        raise KeyError("in the middle")
+
+    def badly(sql: str) -> object:
+        return lambda db: db.execute(sql)
+
+    def unbindable(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO numbers VALUES (?)", (object(),))
+
+    def unencodable(db: sqlite3.Connection) -> None:
+        db.execute("SELECT ?", ("\ud800",))
+
+    operations = [
+        insert(1),
+        half,
+        insert(2),
+        insert(1),  # UNIQUE
+        insert(5000),  # CHECK
+        unbindable,
+        unencodable,
+        insert(3),
+    ]
+    results = await asyncio.gather(
+        *(database.write(operation) for operation in operations),  # type: ignore[arg-type]
+        return_exceptions=True,
+    )
+    assert [type(result).__name__ for result in results] == [
+        "int",
+        "KeyError",
+        "int",
+        "IntegrityError",
+        "IntegrityError",
+        "ProgrammingError" if isinstance(results[5], sqlite3.ProgrammingError) else "InterfaceError",
+        "UnicodeEncodeError",
+        "int",
+    ]
+    assert await numbers(database) == [1, 2, 3]
+
+
+async def test_a_commit_that_fails_is_told_to_all_and_undoes_all(database: Database) -> None:
+    """A disk that is full is everybody's problem; afterwards writing goes on."""
+
+    def limited(db: sqlite3.Connection) -> None:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 1}")
+
+    def large(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE IF NOT EXISTS large (b BLOB)")
+        db.execute("INSERT INTO large VALUES (zeroblob(1000000))")
+
+    await database.write(limited)
+    results = await asyncio.gather(
+        database.write(insert(1)),  # type: ignore[arg-type]
+        database.write(large),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], JournalUnavailable)
+    assert "full" in str(results[1])
+    assert await numbers(database) in ([], [1])  # 1 only where it was committed before the other came
+    assert isinstance(results[0], JournalUnavailable) == (await numbers(database) == [])
+    await database.write(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchall())
+    await database.write(insert(2))  # type: ignore[arg-type]
+    assert 2 in await numbers(database)
+
+
+async def test_who_gives_up_waiting_does_not_undo_the_write(database: Database) -> None:
+    """The write was asked for; it happens."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def slow(db: sqlite3.Connection) -> None:
+        busy.set()
+        assert go_on.wait(PATIENCE_S)
+        db.execute("INSERT INTO numbers VALUES (7)")
+
+    impatient = asyncio.create_task(database.write(slow))
+    await asyncio.to_thread(busy.wait, PATIENCE_S)
+    impatient.cancel()
+    await asyncio.gather(impatient, return_exceptions=True)
+    go_on.set()
+    await database.write(insert(8))  # type: ignore[arg-type]
+    assert await numbers(database) == [7, 8]
+
+
+async def test_the_reader_cannot_write(database: Database) -> None:
+    """All writes go through the one writer."""
+    with pytest.raises(JournalUnavailable, match="readonly"):
+        await database.read(lambda db: db.execute("INSERT INTO numbers VALUES (1)"))
+
+
+async def test_closing_finishes_what_was_asked_for(path: Path) -> None:
+    """And closing again is as closing once."""
+    database = Database(path)
+    await database.write(lambda db: db.execute("CREATE TABLE numbers (n)"))
+    writes = [
+        asyncio.create_task(database.write(lambda db, n=number: db.execute("INSERT INTO numbers VALUES (?)", (n,))))  # type: ignore[misc]
+        for number in range(1000)
+    ]
+    await asyncio.sleep(0)
+    database.close()
+    database.close()
+    await asyncio.gather(*writes)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM numbers").fetchone() == (1000,)
+    connection.close()
+
+
+async def test_after_closing_nothing_hangs(path: Path) -> None:
+    """Neither reading nor writing waits for a thread that is gone."""
+    database = Database(path)
+    database.close()
+    with pytest.raises(JournalUnavailable, match="closed"):
+        await asyncio.wait_for(database.write(lambda db: db.execute("SELECT 1")), PATIENCE_S)
+    with pytest.raises(JournalUnavailable, match="closed"):
+        await asyncio.wait_for(database.read(lambda db: db.execute("SELECT 1")), PATIENCE_S)
+
+
+# --- schema ------------------------------------------------------------------------------------------------------
+
+
+def schema(path: Path) -> list[tuple[object, ...]]:
+    """Return the schema of a file."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+    version = connection.execute("PRAGMA user_version").fetchall()
+    connection.close()
+    return rows + version
+
+
+def migrated(path: Path, number: int) -> None:
+    """Make a file as an agent that knew only the first ``number`` migrations would have."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for sql in migrations()[:number]:
+        connection.executescript(sql)
+    connection.execute(f"PRAGMA user_version = {number}")
+    connection.close()
+
+
+def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> None:
+    """One by one or at once, from any version."""
+    Database(tmp_path / "new.db").close()
+    for number in range(len(migrations()) + 1):
+        old = tmp_path / f"{number}.db"
+        migrated(old, number)
+        Database(old).close()
+        assert schema(old) == schema(tmp_path / "new.db")
+
+
+def test_opening_again_changes_nothing(path: Path) -> None:
+    """Migrations run once."""
+    Database(path).close()
+    before = schema(path)
+    Database(path).close()
+    assert schema(path) == before
+
+
+def test_a_newer_schema_is_refused_without_damage(path: Path) -> None:
+    """An older agent does not touch what it does not understand."""
+    Database(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StateDirectoryError, match=r"newer agent \(schema 99, this agent knows \d+\); install that"):
+        Database(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    """It is not overwritten."""
+    path.write_bytes(b"not a database, but long enough to have a header of one" * 100)
+    before = path.read_bytes()
+    with pytest.raises(StateDirectoryError, match=r"journal\.db: the journal cannot be opened: file is not a database"):
+        Database(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_file_is_refused(path: Path) -> None:
+    """A page full of noise is found at the start, not at the first task."""
+    database = Database(path)
+
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE filler (t TEXT)")
+        db.executemany("INSERT INTO filler VALUES (?)", [(str(number) * 50,) for number in range(2000)])
+
+    asyncio.run(database.write(fill))
+    database.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2 // 4096 * 4096)
+        file.write(os.urandom(4096))
+    with pytest.raises(StateDirectoryError, match=r"damaged \(.*\); move it aside|cannot be opened: .*malformed"):
+        Database(path)
+
+
+def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+    """One sentence with the path."""
+    with pytest.raises(StateDirectoryError, match=r"missing/journal\.db: the journal cannot be opened"):
+        Database(tmp_path / "missing/journal.db")
+
+
+def test_a_refused_file_is_not_kept_open(path: Path) -> None:
+    """No descriptor is left behind."""
+    path.write_bytes(b"x" * 5000)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(StateDirectoryError):
+        Database(path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,350 @@
+"""The settings: where they come from, and what an operator is told."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from agp_agent import settings
+from agp_agent.errors import ConfigurationError
+from agp_agent.settings import Settings, TokenSource, load, source_of
+
+TOKEN = "t0ken-of-the-tests-1"
+OTHER = "t0ken-of-the-tests-2"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Where a configuration file may be written."""
+    return tmp_path / "agent.yaml"
+
+
+def problems(config: Path | None = None, **overrides: Any) -> list[str]:
+    """Return the sentences with which the settings are refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(config, **overrides)
+    return list(caught.value.problems)
+
+
+def test_without_anything_given_the_defaults_hold() -> None:
+    """Those of DESIGN."""
+    found = load()
+    assert (found.host, found.port, found.max_queued, found.max_running) == ("127.0.0.1", 8470, 1000, None)
+    assert (found.output_limit_bytes, found.playbook_limit_bytes) == (4 * 2**20, 2**20)
+    assert (found.task_timeout_s, found.stop_grace_s, found.drain_timeout_s) == (3600, 10, 30)
+    assert (found.rerun_after_s, found.queue_timeout_s) == (0, 0)
+    assert found.uids == range(20000, 20256)
+    assert found.token is None
+
+
+def test_the_state_directory_depends_on_who_runs_the_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Root has one of the system's, others one of their own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    expected = Path("/var/lib/agp-agent") if os.geteuid() == 0 else tmp_path / "agp-agent"
+    assert load().state_dir == expected
+
+
+def test_command_line_goes_before_environment_before_file_before_default(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source overrules the next."""
+    config.write_text("port: 1\nmax_queued: 1\nstop_grace_s: 1\n")
+    monkeypatch.setenv("AGP_PORT", "2")
+    monkeypatch.setenv("AGP_MAX_QUEUED", "2")
+    found = load(config, port=3, host=None)
+    assert (found.port, found.max_queued, found.stop_grace_s, found.host) == (3, 2, 1, "127.0.0.1")
+
+
+def test_people_are_told_where_a_value_comes_from(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environment, file or default."""
+    config.write_text("port: 1\nmax_queued: 1\n")
+    monkeypatch.setenv("AGP_PORT", "2")
+    found = load(config)
+    assert source_of("port", found, config) == "environment, AGP_PORT"
+    assert source_of("max_queued", found, config) == str(config)
+    assert source_of("host", found, config) == "default"
+
+
+def test_the_environment_names_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AGP_CONFIG is not a setting itself; one given on the command line goes before it."""
+    config.write_text("port: 1\n")
+    monkeypatch.setenv("AGP_CONFIG", str(config))
+    assert load().port == 1
+    other = config.with_name("other.yaml")
+    other.write_text("port: 2\n")
+    assert load(other).port == 2
+
+
+def test_an_empty_file_says_nothing(config: Path) -> None:
+    """It is no error."""
+    config.write_text("# nothing yet\n")
+    assert load(config).port == 8470
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("TOKEN", "short", "expected a token of at least 16 characters (agp-agent token new makes one)."),
+        (
+            "DASHBOARD_URL",
+            "dashboard.example",
+            "expected an http:// or https:// URL without query, such as https://dashboard.example.",
+        ),
+        ("DASHBOARD_URL", "http://x/?a=b", None),
+        ("DASHBOARD_URL", "http://x/#a", None),
+        ("DASHBOARD_URL", "http:///x", None),
+        ("DASHBOARD_PROXY", "socks5://x", None),
+        ("AGENT_ID", "-x", None),
+        ("AGENT_ID", "x" * 129, None),
+        ("HOST", "", None),
+        ("PORT", "65536", "expected a value less than or equal to 65535."),
+        ("PORT", "-1", "expected a value greater than or equal to 0."),
+        ("PORT", "http", None),
+        ("INTERFACE", "x" * 16, None),
+        ("MAX_RUNNING", "0", "expected a value greater than or equal to 1."),
+        ("MAX_QUEUED", "-1", None),
+        ("TASK_TIMEOUT_S", "0", "expected a value greater than 0."),
+        ("TASK_TIMEOUT_S", "inf", "expected a finite number."),
+        ("TASK_TIMEOUT_S", "nan", None),
+        ("STOP_GRACE_S", "-0.1", None),
+        ("OUTPUT_LIMIT_BYTES", "1023", "expected a value greater than or equal to 1024."),
+        ("OUTPUT_LIMIT_BYTES", "67108865", None),
+        ("PLAYBOOK_LIMIT_BYTES", "0", None),
+        ("RESULT_RETENTION_S", "0", None),
+        ("UID_RANGE", "0-10", "expected two user ids from 1000 to 65535, such as 20000-20255."),
+        ("UID_RANGE", "20010-20000", None),
+        ("UID_RANGE", "20000-65536", None),
+        ("UID_RANGE", "20000", None),
+        ("LOG_LEVEL", "loud", "expected 'debug', 'info', 'warning' or 'error'."),
+    ],
+)
+def test_a_wrong_value_names_key_source_and_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch, config: Path, name: str, value: str, expected: str | None
+) -> None:
+    """From the environment, from the file and from the command line alike."""
+    key = name.lower()
+    (from_command_line,) = problems(None, **{key: value})
+    assert from_command_line.startswith(f"--{key.replace('_', '-')} (command line): expected ")
+    config.write_text(f'{key}: "{value}"\n')
+    (from_file,) = problems(config)
+    assert from_file.startswith(f"{key} ({config}): expected ")
+    monkeypatch.setenv(f"AGP_{name}", value)
+    (from_environment,) = problems()
+    assert from_environment.startswith(f"AGP_{name} (environment): expected ")
+    if expected is not None:
+        for found in (from_command_line, from_file, from_environment):
+            assert found.endswith(f": {expected}")
+
+
+def test_all_problems_come_at_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all sources, unknown names among them."""
+    config.write_text("max_queued: -1\nunknown_key: 1\n")
+    monkeypatch.setenv("AGP_PORT", "x")
+    monkeypatch.setenv("AGP_SPEED", "fast")
+    found = problems(config, stop_grace_s=-1)
+    assert {one.partition(":")[0] for one in found} == {
+        "AGP_SPEED (environment)",
+        "AGP_PORT (environment)",
+        "--stop-grace-s (command line)",
+        f"max_queued ({config})",
+        f"unknown_key ({config})",
+    }
+    assert len(found) == 5
+
+
+def test_an_unknown_name_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip of the pen must not pass in silence."""
+    monkeypatch.setenv("AGP_PROT", "8470")
+    assert problems() == ["AGP_PROT (environment): is not a setting of the agent; `agp-agent config show` lists all."]
+
+
+def test_an_unknown_key_in_the_file_is_refused(config: Path) -> None:
+    """The same in the file."""
+    config.write_text("prot: 1\n")
+    assert problems(config) == [f"prot ({config}): is not a setting of the agent; `agp-agent config show` lists all."]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AGP_AGENT_SERVICE_HOST", "10.0.0.1"),
+        ("AGP_AGENT_SERVICE_PORT", "8470"),
+        ("AGP_AGENT_SERVICE_PORT_HTTP", "8470"),
+        ("AGP_SERVICE_HOST", "10.0.0.1"),
+        ("AGP_AGENT_PORT", "tcp://10.0.0.1:8470"),
+        ("AGP_AGENT_PORT_8470_TCP", "tcp://10.0.0.1:8470"),
+        ("AGP_AGENT_PORT_8470_TCP_ADDR", "10.0.0.1"),
+        ("AGP_AGENT_PORT_8470_TCP_PROTO", "tcp"),
+        ("AGP_PORT", "tcp://10.0.0.1:8470"),
+        ("AGP_HOST", "udp://10.0.0.1:8470"),
+        ("AGP_TEST_LOAD_IMAGE", "x"),
+        ("AGP_CLUSTER_NAME", "x"),
+        ("AGP_TAILNET_KEY", "x"),
+    ],
+)
+def test_what_is_not_ours_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Kubernetes' service links, one named like a setting among them, and names reserved for tests."""
+    monkeypatch.setenv(name, value)
+    found = load()
+    assert (found.port, found.host) == (8470, "127.0.0.1")
+
+
+@pytest.mark.parametrize("text", ["port: [", "- port", "just text", "a: b: c", "port: 1\n\tx: 2\n"])
+def test_a_file_that_is_no_mapping_is_one_sentence(config: Path, text: str) -> None:
+    """It names the file and what was expected."""
+    config.write_text(text)
+    (found,) = problems(config)
+    assert found.startswith(f"{config}: ")
+    assert found.endswith(" is not valid YAML; expected lines of `key: value`.")
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    """Missing, or no text."""
+    assert problems(tmp_path / "x") == [
+        f"{tmp_path / 'x'}: no such file; give an existing one with --config or AGP_CONFIG."
+    ]
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (found,) = problems(tmp_path / "binary")
+    assert "the file is not valid YAML" in found
+
+
+@pytest.mark.parametrize("pair", [("TOKEN", "TOKEN_FILE"), ("DASHBOARD_TOKEN", "DASHBOARD_TOKEN_FILE")])
+def test_a_token_is_given_in_one_way_only(monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str]) -> None:
+    """Two would leave open which is right."""
+    monkeypatch.setenv(f"AGP_{pair[0]}", TOKEN)
+    monkeypatch.setenv(f"AGP_{pair[1]}", "/some/file")
+    assert problems() == [f"settings: expected only one of AGP_{pair[0]} and AGP_{pair[1]}."]
+
+
+@pytest.mark.parametrize("name", ["AGP_TLS_CERT_FILE", "AGP_TLS_KEY_FILE"])
+def test_certificate_and_key_come_together(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One alone is of no use."""
+    monkeypatch.setenv(name, "/some/file")
+    assert problems() == ["settings: expected AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together."]
+
+
+def test_a_problem_never_quotes_a_secret(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    """Neither a short token nor one in a wrong place."""
+    monkeypatch.setenv("AGP_TOKEN", "hunter2")
+    config.write_text("dashboard_token: hunter2\nhunter: hunter2\nport: hunter2\n")
+    assert "hunter2" not in "\n".join(problems(config))
+
+
+def test_settings_do_not_show_tokens_and_do_not_change() -> None:
+    """Printed or logged, a token is stars."""
+    found = load(token=TOKEN)
+    assert TOKEN not in repr(found)
+    with pytest.raises(ValidationError, match="frozen"):
+        found.port = 1  # type: ignore[misc]
+
+
+def test_a_url_loses_its_last_slash() -> None:
+    """Paths are appended to it."""
+    assert load(dashboard_url="https://d.example/base/").dashboard_url == "https://d.example/base"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    """The README's table is made of it."""
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+
+def file_source(path: Path) -> TokenSource:
+    """Return a source that reads a file."""
+    return TokenSource("AGP_TOKEN", None, path)
+
+
+def test_a_fixed_token_is_the_only_one() -> None:
+    """As bytes, whatever its characters."""
+    assert TokenSource("AGP_TOKEN", SecretStr("pässwörter-aller-art"), None).current() == (
+        "pässwörter-aller-art".encode(),
+    )
+
+
+def test_a_source_without_anything_is_not_configured(tmp_path: Path) -> None:
+    """It has no token; one with a file is configured, whatever the file holds."""
+    nothing = TokenSource("AGP_TOKEN", None, None)
+    assert (nothing.configured, nothing.current()) == (False, ())
+    assert file_source(tmp_path / "missing").configured
+    assert TokenSource("AGP_TOKEN", SecretStr(TOKEN), None).configured
+
+
+def test_a_file_holds_one_token_a_line(tmp_path: Path) -> None:
+    """Blank lines and spaces around do not count; all are valid at once, for rotation."""
+    file = tmp_path / "token"
+    file.write_text(f"\n  {TOKEN} \r\n\n{OTHER}\n")
+    assert file_source(file).current() == (TOKEN.encode(), OTHER.encode())
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """Rotation needs no restart: written in place or replaced."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    source = file_source(file)
+    assert source.current() == (TOKEN.encode(),)
+    file.write_text(f"{TOKEN}\n{OTHER}\n")
+    assert source.current() == (TOKEN.encode(), OTHER.encode())
+    fresh = tmp_path / "fresh"
+    fresh.write_text(f"{OTHER}\n")
+    fresh.replace(file)
+    assert source.current() == (OTHER.encode(),)
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
+    """The same objects come back: authentication does not parse a file at each request."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    source = file_source(file)
+    assert source.current() is source.current()
+
+
+@pytest.mark.parametrize("damage", ["", "short\n", None])
+def test_a_damaged_file_leaves_the_old_tokens_valid(tmp_path: Path, damage: str | None) -> None:
+    """Empty, with a token too short, or gone: nobody is locked out by a slip; a mended file counts at once."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    source = file_source(file)
+    source.current()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_text(damage)
+    assert source.current() == (TOKEN.encode(),)
+    file.write_text(f"{OTHER}\n")
+    assert source.current() == (OTHER.encode(),)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "cannot be read: No such file or directory."),
+        ("\n \n", "expected one token a line, found none."),
+        (f"{TOKEN}\nshort\n", "expected tokens of at least 16 characters, one a line."),
+    ],
+)
+def test_a_file_that_never_held_a_token_is_an_error(tmp_path: Path, text: str | None, sentence: str) -> None:
+    """One sentence that names setting and file, and not what stands in it."""
+    file = tmp_path / "token"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        file_source(file).current()
+    assert str(caught.value).startswith(f"AGP_TOKEN_FILE: {file}")
+    assert str(caught.value).endswith(sentence)
+    assert "short" not in str(caught.value)
+
+
+def test_the_tokens_of_a_directory_are_an_error(tmp_path: Path) -> None:
+    """A mount that went wrong is told."""
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        file_source(tmp_path).current()
+
+
+def test_the_default_file_is_only_read_where_it_exists() -> None:
+    """Its place is fixed; nothing is read from the current folder."""
+    assert str(settings.DEFAULT_CONFIG_FILE) == "/etc/agp-agent/agent.yaml"

@@ -1,0 +1,324 @@
+"""How a released container is seen to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agp_agent.engine import Signal
+from agp_agent.errors import ContainerMissing
+from agp_agent.lifecycle import ContainerExit, Reason
+from agp_agent.planner import plan
+from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
+from fakes.fake_host import FakeHost
+from support.agent_parts import LABELS, LIMITS, Parts, agent, catalog_of, machine
+from support.async_waiting import PATIENCE_S, until
+
+NONCE = "0123456789abcdef" * 2
+SLOT = "agp-1"
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[FakeHost]:
+    """The machine."""
+    async with machine() as made:
+        yield made
+
+
+@pytest.fixture
+async def parts(tmp_path: Path, host: FakeHost) -> AsyncIterator[Parts]:
+    """An agent's parts."""
+    async with agent(tmp_path, host) as made:
+        yield made
+
+
+class Watched:
+    """A run and somebody who watches it."""
+
+    def __init__(self, parts: Parts, run: LiveRun, **stop: object) -> None:
+        """Begin to watch."""
+        self.asked: list[Reason] = []
+        self.cancel = asyncio.Event()
+        self.run = run
+        fields: dict[str, object] = {"after_s": PATIENCE_S, "cancelled": self.cancel, "grace_s": PATIENCE_S}
+        self._stop = Stop(**(fields | {"note": self._note} | stop))  # type: ignore[arg-type]
+        self._task = parts.go(self._watch(parts))
+        self._ended: asyncio.Future[ContainerExit] = asyncio.get_running_loop().create_future()
+
+    async def end(self) -> ContainerExit:
+        """Wait for the end."""
+        return await asyncio.wait_for(self._ended, PATIENCE_S)
+
+    async def _watch(self, parts: Parts) -> None:
+        try:
+            self._ended.set_result(await parts.executor.watch(self.run, self._stop))
+        except Exception as error:  # noqa: BLE001  handed on
+            self._ended.set_exception(error)
+
+    async def _note(self, reason: Reason) -> None:
+        self.asked.append(reason)
+
+
+async def released(parts: Parts, playbook: str) -> LiveRun:
+    """Release a playbook."""
+    prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
+    run = await parts.executor.release(prepared, playbook.encode(), {}, NONCE)
+    await until(lambda: run.started, "the start marker")
+    return run
+
+
+async def says(run: LiveRun, text: bytes) -> None:
+    """Wait until a run has printed this."""
+    await until(lambda: text in run.spool.newest(10_000), repr(text))
+
+
+def adopted(parts: Parts, run: LiveRun) -> LiveRun:
+    """Take over a run as the next agent would."""
+    run.spool.discard()
+    return parts.executor.adopt(run.container_id, run.slot, NONCE, 20000, 4096)
+
+
+async def test_an_exit_code_is_told_with_all_output(parts: Parts) -> None:
+    """Nobody asked for the end."""
+    run = await released(parts, "fill 3000\nexit 7\n")
+    watched = Watched(parts, run)
+    assert await watched.end() == ContainerExit(7)
+    assert run.spool.output().head == b"x" * 3000
+    assert watched.asked == []
+
+
+async def test_death_for_want_of_memory_is_told(parts: Parts) -> None:
+    """It is the engine's word."""
+    assert await Watched(parts, await released(parts, "oom\n")).end() == ContainerExit(137, oom_killed=True)
+
+
+async def test_a_deadline_is_noted_then_term_ends_the_playbook(parts: Parts) -> None:
+    """Written down before it is done; the output until then is kept."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    watched = Watched(parts, run, after_s=0)
+    assert await watched.end() == ContainerExit(143, asked=Reason.DEADLINE)
+    assert watched.asked == [Reason.DEADLINE]
+    assert run.spool.output().head == b"begun\n"
+
+
+async def test_after_the_grace_a_playbook_that_ignores_term_is_killed(parts: Parts) -> None:
+    """Both signals were the agent's."""
+    run = await released(parts, "ignore TERM\nprint deaf\nforever\n")
+    await says(run, b"deaf")
+    assert await Watched(parts, run, after_s=0, grace_s=0).end() == ContainerExit(137, asked=Reason.DEADLINE)
+    assert [action for _, action in parts.host.events if action == "kill"] == ["kill", "kill"]
+
+
+async def test_a_cancel_stops_it_in_the_same_way(parts: Parts) -> None:
+    """With its own reason."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    watched = Watched(parts, run)
+    watched.cancel.set()
+    assert await watched.end() == ContainerExit(143, asked=Reason.CANCEL_REQUESTED)
+    assert watched.asked == [Reason.CANCEL_REQUESTED]
+
+
+async def test_a_playbook_that_had_ended_by_itself_was_not_stopped(parts: Parts) -> None:
+    """The deadline came too late: its exit code counts."""
+    run = await released(parts, "exit 4\n")
+    await parts.engine.wait(run.container_id)
+    assert await Watched(parts, run, after_s=0).end() == ContainerExit(4)
+
+
+async def test_a_kill_from_outside_is_told_apart(parts: Parts) -> None:
+    """The engine remembers a kill that the agent did not ask for."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    watched = Watched(parts, run)
+    parts.host.signal(parts.container(), Signal.KILL)
+    assert await watched.end() == ContainerExit(137, killed_externally=True)
+
+
+async def test_a_playbook_that_dies_by_its_own_signal_is_not_said_to_be_killed(parts: Parts) -> None:
+    """An exit code above 128 alone is no kill."""
+    assert await Watched(parts, await released(parts, "exit 139\n")).end() == ContainerExit(139)
+
+
+async def test_a_removed_container_is_missing(parts: Parts) -> None:
+    """Somebody took it away, and nobody saw how it ended."""
+    run = await released(parts, "print begun\nforever\n")
+    await parts.host.remove(parts.container())
+    with pytest.raises(ContainerMissing):
+        await Watched(parts, run).end()
+
+
+async def test_a_container_that_is_removed_by_force_was_killed_from_outside(parts: Parts) -> None:
+    """Where its end was seen before it was gone."""
+    run = await released(parts, "print begun\nforever\n")
+    watched = Watched(parts, run)
+    await asyncio.sleep(0)
+    await parts.host.remove(parts.container())
+    assert await watched.end() == ContainerExit(137, killed_externally=True)
+
+
+async def test_who_stops_watching_leaves_the_container_alone(parts: Parts) -> None:
+    """The next agent adopts it."""
+    run = await released(parts, "forever\n")
+    task = asyncio.create_task(
+        parts.executor.watch(run, Stop(PATIENCE_S, asyncio.Event(), 1, lambda _reason: asyncio.sleep(0)))
+    )
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert parts.container().running
+
+
+# --- an engine that goes away ------------------------------------------------------------------------------------
+
+
+async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> None:
+    """The engine was away while the playbook printed; live-restore kept it alive."""
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+    await says(run, b"one")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await until(lambda: parts.container().ended is not None, "its end")
+    await parts.engine.come_back(restarted=True)
+    assert await watched.end() == ContainerExit(5)
+    assert run.spool.output().head == b"one\ntwo\n"
+    assert run.interrupted
+
+
+async def test_a_container_that_died_with_its_engine_is_told_so(parts: Parts) -> None:
+    """A bare 137, a new engine process, and nobody who killed it."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=True, kill_running=True)
+    ended = await watched.end()
+    assert (ended.exit_code, ended.killed_externally) == (137, False)
+
+
+async def test_a_signal_is_sent_again_until_the_engine_answers(parts: Parts) -> None:
+    """A deadline holds over an engine that is away."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    parts.engine.go_away()
+    watched = Watched(parts, run, after_s=0)
+    await until(lambda: watched.asked, "the deadline")
+    await parts.engine.come_back(restarted=False)
+    assert await watched.end() == ContainerExit(143, asked=Reason.DEADLINE)
+
+
+# --- whether it started ------------------------------------------------------------------------------------------
+
+
+async def unmarked(parts: Parts) -> LiveRun:
+    """Release a container whose entry ends without having started anything: its stdin closed before the line came."""
+    prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
+    await prepared.attachment.aclose()
+    await parts.engine.wait(prepared.container_id)
+    return await parts.executor.release(prepared, b"print hi\n", {}, NONCE)
+
+
+async def test_without_a_marker_and_with_the_same_engine_it_never_started(parts: Parts) -> None:
+    """Only then may it be started again."""
+    with pytest.raises(NeverStarted, match="exit code 125 before the playbook"):
+        await Watched(parts, await unmarked(parts)).end()
+
+
+async def test_without_a_marker_the_engines_memory_may_prove_it_too(parts: Parts) -> None:
+    """Contact was lost, but the process that answers is the one that created the container."""
+    run = await unmarked(parts)
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=False)
+    with pytest.raises(NeverStarted):
+        await Watched(parts, run).end()
+
+
+async def test_without_a_marker_and_with_another_engine_nobody_knows(parts: Parts) -> None:
+    """The marker may have died with the old one."""
+    run = await unmarked(parts)
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=True)
+    with pytest.raises(StartUnknown, match="the container engine was restarted"):
+        await Watched(parts, run).end()
+
+
+async def test_a_marker_of_another_nonce_does_not_count(parts: Parts) -> None:
+    """It is not of this release."""
+    run = await released(parts, "exit 0\n")
+    run.control[:] = b"agp1 started " + b"f" * 32 + b"\n"
+    with pytest.raises(NeverStarted):
+        await Watched(parts, run).end()
+
+
+async def test_what_the_agent_stopped_itself_is_judged_by_that(parts: Parts) -> None:
+    """A deadline before the marker ends the attempt: it is not started again."""
+    prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
+    line_never_sent = LiveRun(
+        prepared.container_id,
+        SLOT,
+        b"agp1 started x\n",
+        parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096).spool,
+        prepared.epoch,
+    )
+    ended = await Watched(parts, line_never_sent, after_s=0).end()
+    assert ended.asked is Reason.DEADLINE
+
+
+# --- adopted runs ------------------------------------------------------------------------------------------------
+
+
+async def test_an_adopted_run_is_completed_from_the_log(parts: Parts) -> None:
+    """What the earlier agent had is not doubled."""
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 3\n")
+    await says(run, b"one")
+    assert run.pump is not None
+    run.pump.cancel()
+    taken = adopted(parts, run)
+    assert await Watched(parts, taken).end() == ContainerExit(3)
+    assert taken.spool.output().head == b"one\ntwo\n"
+    assert taken.started
+
+
+async def test_an_adopted_run_without_marker_never_started_where_the_engine_is_the_same(parts: Parts) -> None:
+    """The earlier agent died before its release line."""
+    taken = adopted(parts, await unmarked(parts))
+    with pytest.raises(NeverStarted):
+        await Watched(parts, taken).end()
+
+
+async def test_an_adopted_run_without_marker_is_unknown_after_a_restart_of_the_engine(parts: Parts) -> None:
+    """Never run again by guess."""
+    run = await unmarked(parts)
+    await parts.host.forget(kill_running=False)
+    with pytest.raises(StartUnknown):
+        await Watched(parts, adopted(parts, run)).end()
+
+
+@pytest.mark.parametrize(
+    ("playbook", "ended"),
+    [
+        ("exit 0\n", ContainerExit(0)),
+        ("exit 2\n", ContainerExit(2)),
+        ("exit 143\n", ContainerExit(143, asked=Reason.DEADLINE)),
+    ],
+)
+async def test_what_an_earlier_agent_was_about_to_do_counts_where_it_was_done(
+    parts: Parts, playbook: str, ended: ContainerExit
+) -> None:
+    """It noted the deadline and died: perhaps before the signal, which only a death by signal can tell."""
+    run = await released(parts, playbook)
+    await parts.engine.wait(run.container_id)
+    taken = adopted(parts, run)
+    assert await Watched(parts, taken, asked_before=Reason.DEADLINE).end() == ended
+
+
+async def test_what_an_earlier_agent_did_counts_also_for_a_clean_exit(parts: Parts) -> None:
+    """A playbook that handles TERM and exits with 0 was stopped all the same: the engine remembers the kill."""
+    run = await released(parts, "ignore TERM\nprint deaf\nsleep 0.05\nexit 0\n")
+    await says(run, b"deaf")
+    await parts.engine.signal(run.container_id, Signal.TERM)
+    await parts.engine.wait(run.container_id)
+    taken = adopted(parts, run)
+    assert await Watched(parts, taken, asked_before=Reason.DEADLINE).end() == ContainerExit(0, asked=Reason.DEADLINE)
