@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import structlog
 
-from agp_agent import __version__, catalog
+from agp_agent import __version__, catalog, recovery
 from agp_agent.api import AgentServer, create_api
 from agp_agent.api.server import listen
 from agp_agent.audit import Audit, AuditEvent
@@ -23,7 +23,6 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError
 from agp_agent.executor import Executor
 from agp_agent.intake import Intake
-from agp_agent.journal import Journal
 from agp_agent.outbox import Outbox
 from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
@@ -93,7 +92,8 @@ class Agent:
         self.catalog: Catalog = catalog.load(settings.catalog)
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
         self.audit = Audit(state.audit, masker.tree)
-        self.journal = Journal(state.journal)
+        self.journal, self._damage = recovery.open_journal(state)
+        self._state = state
         self._engine = engine
         self._dashboard = dashboard
         executor = Executor(engine, state.spool, settings.uids)
@@ -115,7 +115,7 @@ class Agent:
             self.journal, engine, executor, walk, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
-        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness)
+        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)
         self._engine_watch = EngineWatch(
             engine,
             executor,
@@ -148,6 +148,8 @@ class Agent:
         self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
         runners = {runner.name: runner.image for runner in self.catalog.runners.values()}
         self.audit.record(AuditEvent.CONFIG_LOADED, runners=runners)
+        if self._damage is not None:
+            await recovery.rebuild(self.journal, self._state, self.audit, self._damage)
         await self._engine.open()
         try:
             async with asyncio.TaskGroup() as loops:

@@ -9,18 +9,23 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 GENESIS: Final = "0" * 64
 """What the first line carries as the hash of the line before it."""
+
+FILE_MAX_BYTES: Final = 32 * 2**20
+"""A trail that has grown so large goes on in a new file; the chain runs through."""
+FILES_KEPT: Final = 8
+"""Full files that are kept beside the current one; the oldest goes first."""
 
 _TAIL_BYTES: Final = 64 * 1024
 
@@ -45,6 +50,7 @@ class AuditEvent(StrEnum):
     TASK_DEAD_LETTERED = "task dead-lettered"
     IMAGE_RESOLVED = "image resolved"
     CONTAINER_REFUSED = "container refused"
+    JOURNAL_REBUILT = "journal rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,13 @@ class Audit:
     Many waiters share one sync of the disk. A torn last line of a crash is cut off at start; that is recorded.
     """
 
-    def __init__(self, path: Path, mask: Callable[[object], object] = lambda tree: tree) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mask: Callable[[object], object] = lambda tree: tree,
+        *,
+        file_max_bytes: int = FILE_MAX_BYTES,
+    ) -> None:
         """Open or continue the trail at ``path``; ``mask`` hides secrets in every field.
 
         Raises:
@@ -77,8 +89,12 @@ class Audit:
         self._pending: list[bytes] = []
         self._synced: asyncio.Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="agp-audit")
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._file_max_bytes = file_max_bytes
+        self._fd = _open(path)
         self._head, torn = _resume(self._fd)
+        if os.fstat(self._fd).st_size == 0 and (full := full_files(path)):
+            self._head = _head_of(full[-1])
         self._head_on_disk = self._head
         if torn:
             self.record(AuditEvent.AUDIT_REPAIRED, bytes_cut=len(torn), sha256_cut=hashlib.sha256(torn).hexdigest())
@@ -139,6 +155,21 @@ class Audit:
                 self._pending = batch + self._pending
             raise
         self._head_on_disk = head
+        if os.fstat(self._fd).st_size >= self._file_max_bytes:
+            self._begin_new_file(head)
+
+    def _begin_new_file(self, head: AuditHead) -> None:
+        """Put the full file aside under the number of its last line."""
+        try:
+            self._path.rename(_full_name(self._path, head.seq))
+            fd = _open(self._path)
+        except OSError as error:
+            self._log.warning("audit trail goes on in its full file", error=str(error))
+            return
+        os.close(self._fd)
+        self._fd = fd
+        for old in full_files(self._path)[:-FILES_KEPT]:
+            old.unlink(missing_ok=True)
 
     async def aclose(self) -> None:
         """Write what is left and close the file. Idempotent."""
@@ -151,6 +182,45 @@ class Audit:
         self._writer.shutdown()
         os.close(self._fd)
         self._fd = -1
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """All events of a trail in their order; lines that are no event are passed over, for verification to name."""
+    for file in (*full_files(path), path):
+        if file.exists():
+            yield from _events_of(file)
+
+
+def full_files(path: Path) -> list[Path]:
+    """The full files that went before the current one at ``path``, oldest first."""
+    return sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+
+
+def _full_name(path: Path, last_seq: int) -> Path:
+    return path.with_name(f"{path.stem}-{last_seq:015d}{path.suffix}")
+
+
+def _events_of(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _head_of(file: Path) -> AuditHead:
+    fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return _resume(fd)[0]
+    finally:
+        os.close(fd)
 
 
 def _now() -> str:

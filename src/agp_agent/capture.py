@@ -46,8 +46,18 @@ class Spool:
 
     @classmethod
     def create(cls, path: Path, limit_bytes: int) -> Self:
-        """Make an empty spool; an old file at ``path`` is emptied."""
+        """Make an empty spool; an old file at ``path`` is emptied.
+
+        Raises:
+            OSError: the disk has no room for all that it may have to hold. Its space is taken now, not when it is full.
+        """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _HEADER.size + limit_bytes)
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
         spool = cls(fd, limit_bytes, 0, 0)
         spool._write_header()
         return spool

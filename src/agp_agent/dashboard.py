@@ -25,6 +25,8 @@ _ANSWER_MAX_BYTES: Final = 64 * 1024
 _HOLD: Final = frozenset({401, 403})
 _RETRY: Final = frozenset({404, 405, 408, 409, 425, 429})
 _SERVER_ERROR: Final = 500
+_AWAY: Final = frozenset({429, 502, 503, 504})
+"""Answers about the dashboard, not about the result."""
 
 
 class Meaning(Enum):
@@ -34,6 +36,8 @@ class Meaning(Enum):
     RETRY = auto()
     HOLD = auto()
     """The token is not accepted: try with whatever the token file says then, at least once a minute."""
+    TOO_LARGE = auto()
+    """It may be taken with less output."""
     REFUSED = auto()
     """It will never be taken as it is."""
 
@@ -45,6 +49,8 @@ class Answer:
     meaning: Meaning
     why: str = ""
     retry_after_s: float | None = None
+    away: bool = False
+    """The dashboard as a whole did not take it, whatever the result: no other would be taken now either."""
 
 
 class Dashboard(Protocol):
@@ -89,11 +95,11 @@ class HttpDashboard:
             async with asyncio.timeout(_DEADLINE_S):
                 return await self._post(result, token, idempotency_key, audit_head)
         except TimeoutError:
-            return Answer(Meaning.RETRY, f"the dashboard did not answer within {_DEADLINE_S:g} s")
+            return Answer(Meaning.RETRY, f"the dashboard did not answer within {_DEADLINE_S:g} s", away=True)
         except httpx.HTTPError as error:
-            return Answer(Meaning.RETRY, f"the dashboard was not reached: {type(error).__name__}: {error}")
+            return Answer(Meaning.RETRY, f"the dashboard was not reached: {type(error).__name__}: {error}", away=True)
         except ConfigurationError as error:
-            return Answer(Meaning.HOLD, str(error))
+            return Answer(Meaning.HOLD, str(error), away=True)
 
     async def _post(self, result: TaskResult, token: bytes, idempotency_key: str, audit_head: str) -> Answer:
         headers = {
@@ -124,12 +130,12 @@ def interpret(status: int, body: bytes, retry_after: str | None) -> Answer:
         return Answer(Meaning.RETRY, 'the dashboard answered 200 without {"message": "…"}: not an acknowledgement')
     why = f"the dashboard answered {status}"
     if status in _HOLD:
-        return Answer(Meaning.HOLD, f"{why}: it does not accept the agent's token")
+        return Answer(Meaning.HOLD, f"{why}: it does not accept the agent's token", away=True)
     if status in _RETRY or status >= _SERVER_ERROR:
-        return Answer(Meaning.RETRY, why, _seconds(retry_after))
+        return Answer(Meaning.RETRY, why, _seconds(retry_after), away=status in _AWAY or retry_after is not None)
     if httpx.codes.is_redirect(status) or httpx.codes.is_success(status) or httpx.codes.is_informational(status):
         return Answer(Meaning.RETRY, f"{why}, which is no acknowledgement; redirects are not followed")
-    return Answer(Meaning.REFUSED, why)
+    return Answer(Meaning.TOO_LARGE if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE else Meaning.REFUSED, why)
 
 
 def _is_acknowledgement(body: bytes) -> bool:

@@ -1,23 +1,33 @@
-"""Watches the disk: flushes the audit trail, and tries a journal again that could not be written."""
+"""Watches the disk: flushes the audit trail, keeps a reserve, and tries a journal again that could not be written.
+
+The reserve is space that is taken while all is well. When the disk is full it is given up for the results of what runs,
+and no new task is taken on until it could be taken again.
+"""
 
 import asyncio
+import contextlib
+import os
+from pathlib import Path
 from typing import Final
 
 from agp_agent.audit import Audit
 from agp_agent.journal import Journal, JournalUnavailable
 from agp_agent.readiness import Readiness
 
+RESERVE_BYTES: Final = 32 * 2**20
+_FULL: Final = f"the state directory is full, or cannot be written; it needs {2 * RESERVE_BYTES // 2**20} MiB free"
 _EVERY_S: Final = 1.0
 
 
 class DiskWatch:
     """Loop; whoever meets a problem of the disk in between reports it by itself."""
 
-    def __init__(self, journal: Journal, audit: Audit, readiness: Readiness) -> None:
-        """Watch these two."""
+    def __init__(self, journal: Journal, audit: Audit, readiness: Readiness, reserve: Path) -> None:
+        """Watch journal and audit trail; ``reserve`` is a file beside them."""
         self._journal = journal
         self._audit = audit
         self._readiness = readiness
+        self._reserve = reserve
 
     async def run(self) -> None:
         """Look every second."""
@@ -26,17 +36,55 @@ class DiskWatch:
             await asyncio.sleep(_EVERY_S)
 
     async def _look(self) -> None:
+        await self._flush_audit()
+        if "journal" in self._readiness.problems:
+            await self._retry_journal()
+        if not {"journal", "audit"} & set(self._readiness.problems):
+            self._readiness.report("disk", await asyncio.to_thread(self._take_reserve))
+
+    async def _flush_audit(self) -> None:
         try:
             await self._audit.flush()
         except OSError as error:
             self._readiness.report("audit", f"the audit trail cannot be written: {error.strerror}")
+            self._give_up_reserve()
         else:
             self._readiness.report("audit", None)
-        if "journal" not in self._readiness.problems:
-            return
+
+    async def _retry_journal(self) -> None:
+        self._give_up_reserve()
         try:
             await self._journal.probe()
         except JournalUnavailable as error:
             self._readiness.report("journal", str(error))
         else:
             self._readiness.report("journal", None)
+
+    def _take_reserve(self) -> str | None:
+        """Why the reserve cannot be taken; None where it is there."""
+        try:
+            if self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES:
+                return None
+            # Taken only where as much is free again beside it: the result that it was given up for may be on its way.
+            if _free_bytes(self._reserve.parent) < 2 * RESERVE_BYTES:
+                return _FULL
+            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._give_up_reserve()
+            return f"{_FULL} ({error.strerror})"
+        return None
+
+    def _give_up_reserve(self) -> None:
+        """What runs may need it for its result; no new task is taken on meanwhile."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+        self._readiness.report("disk", _FULL)
+
+
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

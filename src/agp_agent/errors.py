@@ -3,6 +3,7 @@
 AgentError
 ├── ConfigurationError        what the operator wrote cannot be used (exit code 78)
 │   └── StateDirectoryError   the state directory cannot be used by this agent
+│       └── JournalDamaged    its journal cannot be read; it is set aside and rebuilt
 ├── Refused                   a request that was not accepted; nothing ran and nothing changed
 │   ├── InvalidBody           400
 │   ├── Unauthorized          401
@@ -35,6 +36,10 @@ class ConfigurationError(AgentError):
 
 class StateDirectoryError(ConfigurationError):
     """The state directory cannot be used by this agent: held by another, unwritable, or of another owner."""
+
+
+class JournalDamaged(StateDirectoryError):
+    """The journal's file cannot be read as one."""
 
 
 class Refused(AgentError):

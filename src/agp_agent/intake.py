@@ -76,6 +76,8 @@ class Intake:
     async def _accept(self, task: Task, idempotency_key: str | None, peer: str) -> Accepted:
         if self._readiness.draining:
             raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
+        if problem := self._readiness.problems.get("disk"):
+            raise Unavailable(f"The agent takes on no more tasks: {problem}.")
         playbook = task.playbook.content.encode()
         runner = self._catalog.choose(task.playbook.name, task.playbook.content)
         new = NewAttempt(

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     NO_RUNNER = "no_runner"
     CONTAINER_MISSING = "container_missing"
     AGENT_STOPPING = "agent_stopping"
+    JOURNAL_LOST = "journal_lost"
 
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {

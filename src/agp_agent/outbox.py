@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
@@ -22,6 +23,7 @@ _FIRST_BACKOFF_S: Final = 1.0
 _LAST_BACKOFF_S: Final = 300.0
 _HOLD_S: Final = 60.0
 _RETRY_S: Final = 1.0
+_SHRUNK_BYTES: Final = 64 * 1024
 _BACKOFF_DOUBLINGS: Final = 20
 
 
@@ -29,6 +31,41 @@ def backoff_s(deliveries: int, draw: Callable[[], float] = random.random) -> flo
     """Full jitter: anything from 0 to a bound that doubles from 1 s to 5 min. ``deliveries`` failed before this one."""
     bound = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(deliveries, _BACKOFF_DOUBLINGS))
     return bound * draw()
+
+
+class Gate:
+    """Keeps a backlog from knocking at a dashboard that is away: one delivery at a time tries then, with back-off."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        """``now_s``: a clock that never jumps."""
+        self._now_s = now_s
+        self._failures = 0
+        self._closed_until_s = 0.0
+
+    @property
+    def closed_for_s(self) -> float:
+        """Seconds until the next try; 0 where it is open."""
+        return max(0.0, self._closed_until_s - self._now_s())
+
+    def places(self, under_way: int) -> int:
+        """How many more deliveries may start now."""
+        if self.closed_for_s:
+            return 0
+        return (1 if self._failures else _CONCURRENCY) - under_way
+
+    def close(self, delay_s: float) -> None:
+        """The dashboard is away."""
+        self._failures += 1
+        self._closed_until_s = self._now_s() + delay_s
+
+    def open(self) -> None:
+        """The dashboard is there."""
+        self._failures = 0
+
+    @property
+    def failures(self) -> int:
+        """How often it was away, one after the other."""
+        return self._failures
 
 
 class Outbox:
@@ -50,6 +87,7 @@ class Outbox:
         self._draw = draw
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
+        self._gate = Gate(time.monotonic)
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -75,16 +113,14 @@ class Outbox:
         """Start what is due, then sleep until a delivery ends, something is posted, or something is due."""
         changed = self._journal.outbox_changed
         changed.clear()
-        free = _CONCURRENCY - len(self._under_way)
+        free = self._gate.places(len(self._under_way))
         if free > 0:
             horizon_ms = int(2 * RETRY_AFTER_MAX_S * 1000)
             for seq in await self._journal.due(limit=free, skip=list(self._under_way), horizon_ms=horizon_ms):
                 self._under_way[seq] = asyncio.create_task(self._attempt(seq), name=f"deliver {seq}")
         if not self._under_way and not changed.is_set():
             self._idle.set()
-        timeout_s = None
-        if len(self._under_way) < _CONCURRENCY:
-            timeout_s = await self._journal.next_due_in_s(skip=list(self._under_way))
+        timeout_s = await self._pause_s()
         woken = asyncio.create_task(changed.wait())
         try:
             ends = {woken, *self._under_way.values()}
@@ -101,6 +137,14 @@ class Outbox:
         except Exception:
             log.exception("delivery failed; trying again", seq=seq)
             await asyncio.sleep(_RETRY_S)
+
+    async def _pause_s(self) -> float | None:
+        """How long to sleep unless something happens; None is for ever."""
+        if closed_for_s := self._gate.closed_for_s:
+            return closed_for_s
+        if self._gate.places(len(self._under_way)) <= 0:
+            return None
+        return await self._journal.next_due_in_s(skip=list(self._under_way))
 
     async def _deliver(self, seq: int) -> None:
         due = await self._journal.due_result(seq)
@@ -123,19 +167,27 @@ class Outbox:
 
     async def _settle(self, due: DueResult, answer: Answer) -> None:
         facts = {"task_id": due.task_id, "attempt": due.attempt, "run_id": due.run_id, "deliveries": due.deliveries + 1}
+        if not answer.away:
+            self._gate.open()
         if answer.meaning is Meaning.ACKNOWLEDGED:
             await self._journal.acknowledge(due.seq)
             self._audit.record(AuditEvent.TASK_DELIVERED, **facts)
-        elif answer.meaning is Meaning.REFUSED:
+        elif answer.meaning is Meaning.TOO_LARGE and await self._journal.shrink(
+            due.seq, due.output.cut_to(_SHRUNK_BYTES)
+        ):
+            log.warning("result too large for the dashboard; its output is cut", **facts, kept_bytes=_SHRUNK_BYTES)
+        elif answer.meaning in (Meaning.REFUSED, Meaning.TOO_LARGE):
             await self._journal.dead_letter(due.seq, error=answer.why)
             self._audit.record(AuditEvent.TASK_DEAD_LETTERED, **facts, why=answer.why)
         else:
             delay_s = self._delay_s(due, answer)
+            if answer.away:
+                self._gate.close(delay_s)
             log.warning("result not delivered; kept", **facts, why=answer.why, next_try_in_s=round(delay_s, 1))
             await self._journal.postpone(due.seq, delay_s=delay_s, error=answer.why)
 
     def _delay_s(self, due: DueResult, answer: Answer) -> float:
-        jittered = backoff_s(due.deliveries, self._draw)
+        jittered = backoff_s(self._gate.failures if answer.away else due.deliveries, self._draw)
         if answer.meaning is Meaning.HOLD:
             return min(jittered, _HOLD_S)
         # Spread after Retry-After too, or all agents return in the same second.

@@ -27,6 +27,13 @@ class Output:
         line_end = "" if head.endswith("\n") or not head else "\n"
         return f"{head}{line_end}[agp-agent: {count} bytes omitted]\n{self.tail.decode(errors='replace')}"
 
+    def cut_to(self, limit_bytes: int) -> "Output":
+        """The same with at most ``limit_bytes`` kept, half of them head and half tail."""
+        if len(self.head) + len(self.tail) <= limit_bytes:
+            return self
+        half = limit_bytes // 2
+        return Output.cut(self.head[:half], (self.tail or self.head)[-half:], self.total_bytes, at_least=self.at_least)
+
     @classmethod
     def cut(cls, head: bytes, tail: bytes, total_bytes: int, *, at_least: bool = False) -> "Output":
         """Head and tail of ``total_bytes`` with a gap between them, which is widened to whole UTF-8 characters."""

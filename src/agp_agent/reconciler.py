@@ -51,9 +51,15 @@ class Reconciler:
             await asyncio.sleep(_EVERY_S)
             try:
                 await self.reconcile()
-                await self._journal.purge(older_than_s=self._retention_s)
+                await self._forget()
             except (EngineError, JournalUnavailable, OSError) as error:
                 log.warning("not reconciled; trying again in a minute", why=str(error))
+
+    async def _forget(self) -> None:
+        """Bound what is kept; a result that nobody acknowledged is never dropped, but becomes a dead letter."""
+        for seq in await self._journal.expire(older_than_s=self._retention_s):
+            log.error("result not acknowledged within the retention time: dead letter", seq=seq)
+        await self._journal.purge(older_than_s=self._retention_s)
 
     async def reconcile(self, grace_s: float = _GRACE_S) -> None:
         """Compare once.

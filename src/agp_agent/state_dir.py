@@ -71,6 +71,11 @@ class StateDir:
         return self.path / "spool"
 
     @property
+    def reserve(self) -> Path:
+        """Space kept free for the results of what runs."""
+        return self.path / "reserve"
+
+    @property
     def slots(self) -> Path:
         """Playbooks of running tasks, a folder each."""
         return self.path / "slots"
@@ -94,6 +99,10 @@ class StateDir:
             raise StateDirectoryError(
                 f"{self.path}: another agent is running on this state directory; "
                 "stop it, or give this one another AGP_STATE_DIR."
+            ) from None
+        except OSError as error:
+            raise StateDirectoryError(
+                f"{self.path}: this file system has no locks ({error.strerror}); give AGP_STATE_DIR a local one."
             ) from None
 
     def _identify(self, wanted: str | None) -> Identity:

@@ -112,7 +112,10 @@ class Walk:
             return
         try:
             prepared = await self._executor.prepare(spec, slot)
-        except EngineUnavailable as error:
+        except (
+            EngineUnavailable,
+            OSError,
+        ) as error:  # OSError: this machine's disk is full, its file handles are used up
             self._readiness.doubt("engine", str(error))
             await self._ending.requeue(attempt, str(error), failed_try=False)
         except EngineError as error:
@@ -157,9 +160,10 @@ class Walk:
         try:
             run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce)
         except (EngineError, OSError) as error:
-            if isinstance(error, EngineUnavailable):
+            runner_is_at_fault = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
+            if not runner_is_at_fault:
                 self._readiness.doubt("engine", str(error))
-            await self._ending.requeue(attempt, str(error), failed_try=not isinstance(error, EngineUnavailable))
+            await self._ending.requeue(attempt, str(error), failed_try=runner_is_at_fault)
             await self._ending.discard(slot)
             return
         await self._watch(

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn, with signals that drain instead of stopping, and its own errors in the contract's shape."""
 
+import asyncio
 import json
 import socket
 import struct
@@ -12,19 +13,66 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from agp_agent.api.app import BODY_DEADLINE_S
 from agp_agent.errors import ConfigurationError
 
+HEADERS_DEADLINE_S: Final = 10.0
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
 
 
 class _Protocol(HttpToolsProtocol):
-    """Says what is wrong with bytes that are no HTTP in the same shape as every other error."""
+    """Adds what uvicorn lacks: a deadline for the arrival of a request, and its own errors in the contract's shape."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A new connection must send a request at once."""
+        super().connection_made(transport)
+        self._arm(HEADERS_DEADLINE_S)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._arm(HEADERS_DEADLINE_S)
+
+    def on_headers_complete(self) -> None:
+        """The route has a deadline of its own for the body, and an answer; this one is for bodies nobody reads."""
+        super().on_headers_complete()
+        self._arm(2 * BODY_DEADLINE_S, self.transport.close)
+
+    def on_message_complete(self) -> None:
+        """All is there; from here on the keep-alive time counts."""
+        self._disarm()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        self._disarm()
+        super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        body = json.dumps({"detail": msg if msg.endswith(".") else f"{msg}."}).encode()
+        """Bytes that are no HTTP."""
+        self._refuse("400 Bad Request", msg if msg.endswith(".") else f"{msg}.")
+
+    def _arm(self, delay_s: float, too_late: Callable[[], None] | None = None) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(delay_s, too_late or self._no_request)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _no_request(self) -> None:
+        self._refuse("408 Request Timeout", "The request did not arrive in time.")
+
+    def _refuse(self, status: str, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = json.dumps({"detail": detail}).encode()
         head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
@@ -48,6 +96,7 @@ class AgentServer(uvicorn.Server):
             uvicorn.Config(
                 api,
                 http=_Protocol,
+                ws="none",
                 loop="none",
                 lifespan="off",
                 log_config=None,

@@ -1,6 +1,7 @@
 """The journal: the one durable truth about every accepted task, and the place where the loops meet."""
 
-from agp_agent.journal.database import JournalUnavailable
+from agp_agent.errors import JournalDamaged
+from agp_agent.journal.database import JournalUnavailable, set_aside
 from agp_agent.journal.journal import Journal
 from agp_agent.journal.records import (
     Accepted,
@@ -8,6 +9,7 @@ from agp_agent.journal.records import (
     Attempt,
     Delivery,
     DueResult,
+    LostAttempt,
     NewAttempt,
     Release,
     Waiting,
@@ -20,8 +22,11 @@ __all__ = [
     "Delivery",
     "DueResult",
     "Journal",
+    "JournalDamaged",
     "JournalUnavailable",
+    "LostAttempt",
     "NewAttempt",
     "Release",
     "Waiting",
+    "set_aside",
 ]

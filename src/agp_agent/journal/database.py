@@ -4,14 +4,16 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
-from agp_agent.errors import AgentError, StateDirectoryError
+from agp_agent.errors import AgentError, JournalDamaged, StateDirectoryError
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -152,6 +154,17 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
     connection.execute("RELEASE one")
 
 
+def set_aside(path: Path) -> Path | None:
+    """Move a database away, with the files that belong to it; return its new name, None where there was none."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept_as = path.with_name(f"{path.name}.damaged-{stamp}")
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(kept_as.with_name(kept_as.name + suffix))
+    return kept_as if kept_as.exists() else None
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
     connection.row_factory = sqlite3.Row
@@ -164,31 +177,34 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _errors_of_opening(path: Path) -> Iterator[None]:
     try:
-        connection = _connect(path)
-    except sqlite3.Error as error:
+        yield
+    except sqlite3.OperationalError as error:
         raise StateDirectoryError(f"{path}: the journal cannot be opened: {error}.") from error
-    try:
-        _bring_up(connection, path)
-    except BaseException:
-        connection.close()
-        raise
+    except sqlite3.DatabaseError as error:
+        raise JournalDamaged(f"{path}: the journal is damaged ({error}).") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    with _errors_of_opening(path):
+        connection = _connect(path)
+        try:
+            _bring_up(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
 def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
     """Check the file, set it up for durable writes, and bring its schema up to date."""
-    try:
-        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StateDirectoryError(
-                f"{path}: the journal is damaged ({found.splitlines()[-1]}); move it aside to start with a new one."
-            )
-        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
-        _migrate(connection, path)
-    except sqlite3.Error as error:
-        raise StateDirectoryError(f"{path}: the journal cannot be opened: {error}.") from error
+    if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise JournalDamaged(f"{path}: the journal is damaged ({found.splitlines()[-1]}).")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
+    _migrate(connection, path)
 
 
 def migrations() -> list[str]:

@@ -11,7 +11,17 @@ from typing import Final
 from agp_agent.clock import wall_ms
 from agp_agent.journal import transactions
 from agp_agent.journal.database import Database
-from agp_agent.journal.records import Accepted, Admission, Attempt, Delivery, DueResult, NewAttempt, Release, Waiting
+from agp_agent.journal.records import (
+    Accepted,
+    Admission,
+    Attempt,
+    Delivery,
+    DueResult,
+    LostAttempt,
+    NewAttempt,
+    Release,
+    Waiting,
+)
 from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
@@ -147,16 +157,37 @@ class Journal:
         self.outbox_changed.set()
         return done
 
+    async def restore_lost(self, lost: LostAttempt, verdict: Verdict, output: Output) -> bool:
+        """Write down an attempt whose row was lost, as ended. False: it, or a later one, is there already."""
+        now_ms = self._now_ms()
+        row: dict[str, object] = {name: getattr(lost, name) for name in LostAttempt.__slots__}
+
+        def operation(db: sqlite3.Connection) -> bool:
+            if not db.execute(SQL["restore"], row | {"accepted_at_ms": now_ms}).rowcount:
+                return False
+            return transactions.finish(db, lost.run_id, verdict, output, now_ms)
+
+        return await self._db.write(operation)
+
     # --- delivery --------------------------------------------------------------------------------------------------
 
     async def due(self, *, limit: int, skip: list[int], horizon_ms: int) -> list[int]:
-        """Numbers of results to deliver now, the longest due first, without those in ``skip``.
+        """Numbers of results to deliver now, without those in ``skip``: the longest due and the newest by turns.
+
+        So neither a backlog keeps new results waiting, nor they the backlog.
 
         A result due later than ``horizon_ms`` from now is due at once: only a clock that was set back does that.
         """
         now_ms = self._now_ms()
         bounds = {"now_ms": now_ms, "too_far_ms": now_ms + horizon_ms, "limit": limit, "skip": json.dumps(skip)}
-        return [row["seq"] for row in await self._db.read(lambda db: db.execute(SQL["due_seqs"], bounds).fetchall())]
+
+        def operation(db: sqlite3.Connection) -> list[int]:
+            oldest = [row[0] for row in db.execute(SQL["due_seqs"], bounds)]
+            newest = [row[0] for row in db.execute(SQL["newest_due_seqs"], bounds)]
+            by_turns = [seq for pair in zip(oldest, newest, strict=True) for seq in pair]
+            return list(dict.fromkeys(by_turns))[:limit]
+
+        return await self._db.read(operation)
 
     async def due_result(self, seq: int) -> DueResult | None:
         """A result with its output."""
@@ -178,6 +209,20 @@ class Journal:
         at_ms = self._now_ms() + int(delay_s * 1000)
         await self._update("postpone", {"seq": seq, "last_error": error, "next_attempt_at_ms": at_ms})
 
+    async def shrink(self, seq: int, output: Output) -> bool:
+        """Keep less of its output, once; it stays due. False: that was done before."""
+        row = {"seq": seq, "output_head": output.head, "output_tail": output.tail}
+
+        def operation(db: sqlite3.Connection) -> bool:
+            if not db.execute(SQL["shrink"], row).rowcount:
+                return False
+            db.execute(SQL["omit"], {"seq": seq, "output_omitted_bytes": output.omitted_bytes})
+            return True
+
+        done = await self._db.write(operation)
+        self.outbox_changed.set()
+        return done
+
     async def dead_letter(self, seq: int, *, error: str) -> None:
         """It will never be taken as it is; an operator has to look."""
         await self._update("dead_letter", {"seq": seq, "last_error": error})
@@ -196,6 +241,13 @@ class Journal:
     async def probe(self) -> None:
         """Find out whether the journal can be written. Raises ``JournalUnavailable`` where it cannot."""
         await self._db.write(lambda db: db.execute(SQL["probe"]))
+
+    async def expire(self, *, older_than_s: float) -> list[int]:
+        """Make dead letters of results that were not acknowledged for so long; return their numbers."""
+        bounds = {"before_ms": self._now_ms() - int(older_than_s * 1000), "limit": _PURGE_BATCH}
+        bounds_and_why = bounds | {"why": f"not acknowledged within {older_than_s:g} s"}
+        rows = await self._db.write(lambda db: db.execute(SQL["expire"], bounds_and_why).fetchall())
+        return [row["seq"] for row in rows]
 
     async def purge(self, *, older_than_s: float) -> int:
         """Forget acknowledged results that are older; return how many were forgotten."""

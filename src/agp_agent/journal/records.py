@@ -99,6 +99,18 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class LostAttempt:
+    """What is known of an attempt whose row was lost."""
+
+    run_id: str
+    task_id: str
+    attempt: int
+    playbook_name: str
+    playbook_sha256: str
+    runner: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class DueResult:
     """A result that is to be delivered now. ``deliveries`` were tried before."""
 

@@ -50,6 +50,7 @@ CREATE TABLE outbox (
     output_head        BLOB NOT NULL,
     output_tail        BLOB NOT NULL,                        -- empty where nothing was omitted
     output_at_least    INTEGER NOT NULL DEFAULT 0 CHECK (output_at_least IN (0, 1)),  -- nobody counted what is omitted
+    is_shrunk          INTEGER NOT NULL DEFAULT 0 CHECK (is_shrunk IN (0, 1)),  -- cut once for a dashboard that said 413
     attempts           INTEGER NOT NULL DEFAULT 0,
     next_attempt_at_ms INTEGER NOT NULL,
     last_error         TEXT,
@@ -57,4 +58,5 @@ CREATE TABLE outbox (
 ) STRICT;
 
 CREATE INDEX outbox_pending ON outbox (next_attempt_at_ms) WHERE state = 'pending';
+CREATE INDEX outbox_newest ON outbox (seq) WHERE state = 'pending';
 CREATE INDEX outbox_acknowledged ON outbox (acknowledged_at_ms) WHERE state = 'acknowledged';

@@ -32,6 +32,12 @@ SELECT run_id, runner, cancel_requested FROM attempts
 -- name: unfinished
 SELECT * FROM attempts WHERE state IN ('preparing', 'running') ORDER BY seq;
 
+-- name: restore
+INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, runner,
+                      state, accepted_at_ms)
+VALUES (:run_id, :task_id, :attempt, '', 'pending', :playbook_name, :playbook_sha256, :runner, 'queued', :accepted_at_ms)
+ON CONFLICT DO NOTHING;
+
 -- name: by_run_id
 SELECT * FROM attempts WHERE run_id = :run_id;
 
@@ -86,6 +92,12 @@ SELECT seq FROM outbox
    AND seq NOT IN (SELECT value FROM json_each(:skip))
  ORDER BY next_attempt_at_ms LIMIT :limit;
 
+-- name: newest_due_seqs
+SELECT seq FROM outbox INDEXED BY outbox_newest
+ WHERE state = 'pending' AND (next_attempt_at_ms <= :now_ms OR next_attempt_at_ms > :too_far_ms)
+   AND seq NOT IN (SELECT value FROM json_each(:skip))
+ ORDER BY seq DESC LIMIT :limit;
+
 -- name: next_due
 SELECT min(next_attempt_at_ms) FROM outbox
  WHERE state = 'pending' AND seq NOT IN (SELECT value FROM json_each(:skip));
@@ -101,9 +113,22 @@ UPDATE attempts SET is_open = 0 WHERE seq = :seq;
 UPDATE outbox SET attempts = attempts + 1, last_error = :last_error, next_attempt_at_ms = :next_attempt_at_ms
  WHERE seq = :seq AND state = 'pending';
 
+-- name: shrink
+UPDATE outbox SET is_shrunk = 1, output_head = :output_head, output_tail = :output_tail, attempts = attempts + 1
+ WHERE seq = :seq AND state = 'pending' AND is_shrunk = 0;
+
+-- name: omit
+UPDATE attempts SET output_omitted_bytes = :output_omitted_bytes WHERE seq = :seq;
+
 -- name: dead_letter
 UPDATE outbox SET state = 'dead_letter', attempts = attempts + 1, last_error = :last_error
  WHERE seq = :seq AND state = 'pending';
+
+-- name: expire
+UPDATE outbox SET state = 'dead_letter', last_error = coalesce(last_error || '; ', '') || :why
+ WHERE state = 'pending' AND seq IN (
+    SELECT seq FROM attempts WHERE state = 'finished' AND is_open = 1 AND finished_at_ms < :before_ms LIMIT :limit)
+RETURNING seq;
 
 -- name: count_outbox
 SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
