@@ -3,21 +3,21 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
 
 import structlog
 
 from agp_agent import __version__, catalog, recovery
-from agp_agent.api import AgentServer, create_api
-from agp_agent.api.server import listen
+from agp_agent.api import AgentServer, AuthFailures, create_api
+from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
 from agp_agent.dashboard import Dashboard, HttpDashboard
 from agp_agent.disk_watch import DiskWatch
 from agp_agent.dispatcher import Dispatcher
-from agp_agent.docker_engine import DockerEngine
+from agp_agent.docker_engine import DockerEngine, Endpoint
 from agp_agent.engine import ContainerEngine
 from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError
@@ -192,7 +192,14 @@ def check(settings: Settings) -> None:
         ConfigurationError: every problem at once.
     """
     problems: list[str] = []
-    for look in (Tokens.of(settings).check, lambda: _dashboard(settings), lambda: catalog.load(settings.catalog)):
+    looks: tuple[Callable[[], object], ...] = (
+        Tokens.of(settings).check,
+        lambda: _dashboard(settings),
+        lambda: catalog.load(settings.catalog),
+        lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
+        lambda: Endpoint.from_environment(os.environ),
+    )
+    for look in looks:
         try:
             look()
         except ConfigurationError as error:
@@ -231,7 +238,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
 async def _serve(agent: Agent, tokens: Tokens, listener: Any) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
-    api = create_api(agent.intake, agent.journal, agent.readiness, agent.audit, tokens.inbound.current)
+    failures = AuthFailures(agent.audit)
+    api = create_api(agent.intake, agent.journal, agent.readiness, failures, tokens.inbound.current)
     server = AgentServer(
         api,
         lambda: signals.put_nowait(None),
@@ -243,10 +251,13 @@ async def _serve(agent: Agent, tokens: Tokens, listener: Any) -> None:
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
+        counting = asyncio.create_task(failures.run())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         stopping.cancel()
+        counting.cancel()
+        failures.flush()
 
 
 async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:

@@ -199,22 +199,23 @@ class Spool:
         self._at_least |= not complete
 
 
-def complete_from_log(spool: Spool, log: ContainerLog) -> None:
+def complete_from_log(spool: Spool, log: ContainerLog, *, interrupted: bool) -> None:
     """Add to the spool what the engine's own record has beyond it, or state that something is missing.
 
-    Used where the stream was interrupted: after the death of the agent, or of the engine.
+    ``interrupted``: the stream was, for certain, by the death of the agent or of the engine. Else it only ended long
+    before its container, and where the record ends as the spool does, nothing is missing.
     """
-    if not log.rotated:
-        if len(log.output) >= spool.total_bytes:
-            spool.append(log.output[spool.total_bytes :])
-        return
     newest = spool.newest(_OVERLAP_BYTES)
+    if not interrupted and log.output.rstrip(b"\n").endswith(newest.rstrip(b"\n")):
+        return
+    if not log.rotated:
+        spool.append(log.output[spool.total_bytes :])
+        return
     joint = log.output.rfind(newest) if newest else -1
     if joint < 0:
         spool.note_gap()
         spool.append(log.output)
         return
-    rest = log.output[joint + len(newest) :]
     if log.output.find(newest) != joint:
         spool.note_gap()  # output that repeats itself: where exactly it goes on cannot be told
-    spool.append(rest)
+    spool.append(log.output[joint + len(newest) :])

@@ -28,6 +28,15 @@ PLAYBOOK: Final = "{playbook}"
 """Stands in a command for the path of the playbook inside the container."""
 
 _UNITS: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_EXPECTED: Final = {
+    "missing": "is required",
+    "model_type": "expected a mapping of keys to values",
+    "dict_type": "expected a mapping of keys to values",
+    "tuple_type": "expected a list",
+    "string_type": "expected text",
+    "string_too_short": "must not be empty",
+    "bool_type": "expected true or false",
+}
 _LOOK_BYTES: Final = 64 * 1024
 _PLAY_KEY: Final = re.compile(
     r"^(?:- +|  +)[\"']?(?:hosts|(?:ansible\.builtin\.)?import_playbook)[\"']?\s*:", re.MULTILINE
@@ -201,6 +210,6 @@ def _describe(problem: Any) -> str:
         return f"{where}is not a known key."
     if problem["type"] == "value_error":
         return f"{where}expected {problem['ctx']['error']}."
-    if problem["type"] == "missing":
-        return f"{where}is required."
+    if problem["type"] in _EXPECTED:
+        return f"{where}{_EXPECTED[problem['type']]}."
     return f"{where}expected: {problem['msg'].removeprefix('Input should be ')}."

@@ -22,6 +22,7 @@ from agp_agent.redaction import MASK, Masker
 from agp_agent.settings import Settings
 
 EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 EXIT_ENGINE: Final = 69
 EXIT_CONFIGURATION: Final = 78
 
@@ -41,7 +42,7 @@ app.add_typer(config_commands, name="config")
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="YAML file with settings.  [default: /etc/agp-agent/agent.yaml]"),
+    typer.Option("--config", metavar="FILE", help="YAML file with settings.  \\[default: /etc/agp-agent/agent.yaml]"),
 ]
 
 
@@ -61,7 +62,7 @@ def serve(
     """
     from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
 
-    given = _load(config, host=host, port=port, state_dir=state_dir)
+    given = _load_and_check(roof.check, config, host=host, port=port, state_dir=state_dir)
     tokens = roof.Tokens.of(given)
     masker = Masker(tokens.known)
     logs.configure(given.log_level, masker.tree)
@@ -81,12 +82,14 @@ def run(
     Its output goes to the terminal as it comes; the exit code is the playbook's (124 timed out, 130 by Ctrl-C).
     Needs no token and no running agent, and disturbs none.
     """
-    from agp_agent.local_run import run_file  # noqa: PLC0415  the other commands start faster without
+    from agp_agent.local_run import EXIT_UNREAD, run_file  # noqa: PLC0415  the other commands start faster without
 
     logs.configure("info" if verbose else "error", lambda tree: tree, sys.stderr)
     content = _read_playbook(file)
     given = _load(config, task_timeout_s=timeout_s)
     verdict, code = _run(lambda: run_file(file.name, content, given))
+    if code == EXIT_UNREAD:
+        os._exit(code)  # the interpreter would complain that it cannot flush what nobody reads
     if verdict.error and code != verdict.exit_code:
         typer.echo(f"agp-agent: {verdict.error}", err=True)
     raise typer.Exit(code)
@@ -163,18 +166,17 @@ def config_check(config: ConfigOption = None) -> None:
     """Check settings, tokens and catalog without starting anything; all problems at once. Exit code 0 or 78."""
     from agp_agent.app import check  # noqa: PLC0415  the other commands start faster without
 
-    given = _load(config)
-    try:
-        check(given)
-    except ConfigurationError as error:
-        _fail(error)
+    given = _load_and_check(check, config)
     names = ", ".join(catalog.load(given.catalog).names)
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
 
 
 def main() -> None:
     """Entry point of the command ``agp-agent``."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before or after the part that listens for it
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _load(config: Path | None, **overrides: Any) -> Settings:
@@ -182,6 +184,18 @@ def _load(config: Path | None, **overrides: Any) -> Settings:
         return settings.load(config, **overrides)
     except ConfigurationError as error:
         _fail(error)
+
+
+def _load_and_check(check: Callable[[Settings], None], config: Path | None, **overrides: Any) -> Settings:
+    """Read the settings and find every problem at once, each with where its value stands."""
+    given, problems = settings.load_with_problems(config, **overrides)
+    try:
+        check(given)
+    except ConfigurationError as error:
+        problems += [settings.with_source(problem, given, config) for problem in error.problems]
+    if problems:
+        _fail(ConfigurationError(*problems))
+    return given
 
 
 def _run(call: Callable[[], Any]) -> Any:

@@ -63,11 +63,12 @@ class DiskWatch:
     def _take_reserve(self) -> str | None:
         """Why the reserve cannot be taken; None where it is there."""
         try:
-            if self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES:
-                return None
-            # Taken only where as much is free again beside it: the result that it was given up for may be on its way.
-            if _free_bytes(self._reserve.parent) < 2 * RESERVE_BYTES:
+            is_taken = self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES
+            # As much must be free beside it: for a new task, and for the result that it may just be given up for.
+            if _free_bytes(self._reserve.parent) < (RESERVE_BYTES if is_taken else 2 * RESERVE_BYTES):
                 return _FULL
+            if is_taken:
+                return None
             fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(fd, 0, RESERVE_BYTES)

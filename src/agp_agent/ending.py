@@ -10,7 +10,7 @@ from agp_agent.audit import Audit, AuditEvent
 from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused
 from agp_agent.executor import Executor
 from agp_agent.journal import Attempt, Journal, JournalUnavailable
-from agp_agent.lifecycle import Reason, Verdict
+from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
 from agp_agent.readiness import Readiness
@@ -33,12 +33,15 @@ class Ending:
         self._audit = audit
         self._readiness = readiness
 
-    async def requeue(self, attempt: Attempt, why: str, *, failed_try: bool) -> None:
-        """Put an attempt back into the queue that certainly never started; with its last try, end it instead."""
+    async def requeue(self, attempt: Attempt, slot: str, seen: State, why: str, *, failed_try: bool = False) -> None:
+        """Put an attempt back into the queue that certainly never started; with its last try, end it instead.
+
+        ``slot`` and ``seen`` are what that certainty is about: an attempt that has moved on meanwhile stays there.
+        """
         if failed_try and attempt.tries + 1 >= MAX_TRIES:
             reason = f"its entry did not start the playbook in {MAX_TRIES} containers ({why})"
             await self.finish(attempt, lifecycle.image_unavailable(attempt.image or attempt.runner or "", reason))
-        elif await self._journal.requeue(attempt.run_id, failed_try=failed_try):
+        elif await self._journal.requeue(attempt.run_id, slot=slot, seen=seen, failed_try=failed_try):
             self._audit.record(AuditEvent.TASK_REQUEUED, **facts(attempt), why=why)
 
     def verdict_of(self, error: EngineError, spec: RunSpec) -> Verdict:

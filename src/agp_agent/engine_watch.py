@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from agp_agent.catalog import Catalog
-from agp_agent.engine import ContainerEngine, EngineInfo
+from agp_agent.catalog import Catalog, Runner
+from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import AgentError, ImageUnavailable
 from agp_agent.executor import Executor
 from agp_agent.readiness import Readiness
@@ -114,16 +114,25 @@ class EngineWatch:
         await self._on_contact()
 
     async def _any_image(self) -> str:
-        """An image for the probe of the slots: the first runner's that is there or can be had."""
+        """An image for the probe of the slots: a runner's that is there, else the first that can be had."""
+        found = [runner.image for runner in self._catalog.runners.values() if await self._has(runner)]
+        if found:
+            return found[0]
         missing: list[str] = []
         for runner in self._catalog.runners.values():
             try:
-                await self._engine.image(runner.image, runner.pull)
+                return (await self._engine.image(runner.image, runner.pull)).name
             except ImageUnavailable as error:
                 missing.append(str(error))
-            else:
-                return runner.image
         raise ImageUnavailable(f"no runner's image is available ({'; '.join(missing)})")
+
+    async def _has(self, runner: Runner) -> bool:
+        try:
+            await self._engine.image(runner.image, PullPolicy.NEVER)
+        except ImageUnavailable as error:
+            log.warning("a runner's image is not on the engine", runner=runner.name, pull=runner.pull, why=str(error))
+            return False
+        return True
 
 
 def decide_max_running(

@@ -7,6 +7,7 @@ its end. A container that was prepared ahead of time and one that was prepared j
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,13 +98,14 @@ class Executor:
 
     def _take_uid(self, slot: str) -> int:
         taken = set(self._uid_of.values())
-        uid = next((uid for uid in self._uids if uid not in taken), None)
-        if uid is None:
+        free = [uid for uid in self._uids if uid not in taken]
+        if not free:
             raise EngineError(
                 f"all {len(self._uids)} user ids of AGP_UID_RANGE are in use; widen it or run fewer tasks."
             )
-        self._uid_of[slot] = uid
-        return uid
+        # By chance, so that two agents on one engine seldom meet.
+        self._uid_of[slot] = secrets.choice(free)
+        return self._uid_of[slot]
 
     # --- release ---------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ from agp_agent.watch import LiveRun
 EXIT_ENGINE: Final = 69
 EXIT_TIMED_OUT: Final = 124
 EXIT_CANCELLED: Final = 130
+EXIT_UNREAD: Final = 141
+"""As a program ends that SIGPIPE ended."""
 _TASK_ID: Final = "local"
 _ENGINE_PATIENCE_S: Final = 10.0
 """Somebody waits at the terminal: an engine that does not answer by then is an error."""
@@ -52,6 +54,8 @@ class _Terminal:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._copying: asyncio.Task[None] | None = None
+        self.closed = asyncio.Event()
+        """Nobody reads the output any more."""
 
     def observe(self, _run_id: str, run: LiveRun) -> None:
         """Follow this run."""
@@ -63,9 +67,12 @@ class _Terminal:
             await self._copying
 
     async def _copy(self, run: LiveRun) -> None:
-        async for chunk in run.spool.follow():
-            text = chunk if isinstance(chunk, bytes) else _gap_line(chunk)
-            await asyncio.to_thread(self._write, text)
+        try:
+            async for chunk in run.spool.follow():
+                text = chunk if isinstance(chunk, bytes) else _gap_line(chunk)
+                await asyncio.to_thread(self._write, text)
+        except BrokenPipeError:
+            self.closed.set()  # whoever read it has seen enough, such as head(1)
 
     def _write(self, data: bytes) -> None:
         self._out.write(data)
@@ -94,12 +101,14 @@ async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict
             await _contact(agent)
             run_id = await _submit(agent, name, content)
             _cancel_on_signals(agent)
+            unread = asyncio.create_task(_cancel_when(terminal.closed, agent))
             await here.result
+            unread.cancel()
             await terminal.finished()
             verdict = await agent.journal.verdict(run_id)
             await agent.drain(_ENGINE_PATIENCE_S)  # the container is removed before the state is
     assert verdict is not None  # noqa: S101  its result was delivered
-    return verdict, exit_code_of(verdict)
+    return verdict, EXIT_UNREAD if terminal.closed.is_set() else exit_code_of(verdict)
 
 
 async def _contact(agent: Agent) -> None:
@@ -123,6 +132,11 @@ def _cancel_on_signals(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: loop.create_task(agent.journal.request_cancel(_TASK_ID)))
+
+
+async def _cancel_when(closed: asyncio.Event, agent: Agent) -> None:
+    await closed.wait()
+    await agent.journal.request_cancel(_TASK_ID)
 
 
 def exit_code_of(verdict: Verdict) -> int:

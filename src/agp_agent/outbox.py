@@ -87,6 +87,8 @@ class Outbox:
         self._draw = draw
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
+        self._acknowledged: set[int] = set()
+        """Acknowledged by the dashboard, and not written down yet because the disk refused."""
         self._gate = Gate(time.monotonic)
 
     async def run(self) -> None:
@@ -150,6 +152,9 @@ class Outbox:
         due = await self._journal.due_result(seq)
         if due is None:
             return
+        if seq in self._acknowledged:
+            await self._settle(due, Answer(Meaning.ACKNOWLEDGED))
+            return
         status = TaskStatus.COMPLETED if due.outcome is Outcome.SUCCEEDED else TaskStatus.FAILED
         result = TaskResult(task_id=due.task_id, status=status, output=due.output.text(), error=due.error)
         answer = await self._dashboard.report(result, self._key(due), await self._audit_head())
@@ -170,7 +175,9 @@ class Outbox:
         if not answer.away:
             self._gate.open()
         if answer.meaning is Meaning.ACKNOWLEDGED:
+            self._acknowledged.add(due.seq)
             await self._journal.acknowledge(due.seq)
+            self._acknowledged.discard(due.seq)
             self._audit.record(AuditEvent.TASK_DELIVERED, **facts)
         elif answer.meaning is Meaning.TOO_LARGE and await self._journal.shrink(
             due.seq, due.output.cut_to(_SHRUNK_BYTES)

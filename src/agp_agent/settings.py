@@ -184,12 +184,44 @@ def load(config_file: Path | None = None, **overrides: Any) -> Settings:
     return settings
 
 
+def load_with_problems(config_file: Path | None = None, **overrides: Any) -> tuple[Settings, list[str]]:
+    """As ``load``, but return the problems, and settings with defaults in the place of what is wrong.
+
+    So the rest can be checked too. Where values contradict each other nothing but defaults is left.
+    """
+    try:
+        return load(config_file, **overrides), []
+    except ConfigurationError as error:
+        problems = list(error.problems)
+    named = (re.match(rf"(?:--|{PREFIX})?([\w-]+) \(", problem) for problem in problems)
+    wrong = {match[1].lower().replace("-", "_") for match in named if match} & set(Settings.model_fields)
+    defaults = {key: Settings.model_fields[key].get_default(call_default_factory=True) for key in wrong}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        path = config_file or _config_file_of_environment()
+        from_file = {
+            key: value for key, value in (_read_yaml(path) if path else {}).items() if key in Settings.model_fields
+        }
+        return Settings(**(from_file | _Environment(Settings)() | given | defaults)), problems
+    except (ConfigurationError, ValidationError):
+        return Settings.model_construct(), problems
+
+
 def source_of(name: str, settings: Settings, config_file: Path | None = None) -> str:
     """Where the value of a setting comes from, for people: environment, file or default."""
     path = config_file or _config_file_of_environment()
     if name in _Environment(Settings)():
         return f"environment, {PREFIX}{name.upper()}"
     return str(path) if name in settings.model_fields_set else "default"
+
+
+def with_source(problem: str, settings: Settings, config_file: Path | None = None) -> str:
+    """A problem that begins with a setting's name, with where its value stands."""
+    match = re.match(rf"{PREFIX}(\w+): ", problem)
+    name = match[1].lower() if match else ""
+    if match is None or name not in Settings.model_fields:
+        return problem
+    return f"{PREFIX}{match[1]} ({source_of(name, settings, config_file)}): {problem[match.end() :]}"
 
 
 def _config_file_of_environment() -> Path | None:

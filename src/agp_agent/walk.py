@@ -21,7 +21,7 @@ from agp_agent.engine import ContainerState, Image
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
-from agp_agent.lifecycle import Reason, Verdict
+from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.readiness import Readiness
@@ -112,12 +112,9 @@ class Walk:
             return
         try:
             prepared = await self._executor.prepare(spec, slot)
-        except (
-            EngineUnavailable,
-            OSError,
-        ) as error:  # OSError: this machine's disk is full, its file handles are used up
-            self._readiness.doubt("engine", str(error))
-            await self._ending.requeue(attempt, str(error), failed_try=False)
+        except (EngineUnavailable, OSError) as error:
+            self._doubt(error)
+            await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
         except EngineError as error:
             await self._ending.finish(attempt, self._ending.verdict_of(error, spec))
         else:
@@ -143,8 +140,7 @@ class Walk:
             released_boot_s=clock.boot_s(),
             started_at_ms=clock.wall_ms(),
         )
-        if not await self._journal.running(attempt.run_id, release):
-            await prepared.attachment.aclose()
+        if not await self._note_running(attempt, prepared, release):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             await self._ending.discard(slot)
             return
@@ -161,14 +157,30 @@ class Walk:
             run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce)
         except (EngineError, OSError) as error:
             runner_is_at_fault = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
-            if not runner_is_at_fault:
-                self._readiness.doubt("engine", str(error))
-            await self._ending.requeue(attempt, str(error), failed_try=runner_is_at_fault)
+            self._doubt(error)
+            await self._ending.requeue(attempt, slot, State.RUNNING, str(error), failed_try=runner_is_at_fault)
             await self._ending.discard(slot)
             return
         await self._watch(
             attempt, run, timeout_s=spec.timeout_s, left_s=spec.timeout_s, memory_bytes=spec.container.memory_bytes
         )
+
+    async def _note_running(self, attempt: Attempt, prepared: Prepared, release: Release) -> bool:
+        """Write down that the playbook may start; where that is not to be, let its entry go."""
+        may_start = False
+        try:
+            may_start = await self._journal.running(attempt.run_id, release)
+        finally:
+            if not may_start:
+                await prepared.attachment.aclose()
+        return may_start
+
+    def _doubt(self, error: Exception) -> None:
+        """Start nothing more until somebody has looked: the engine is away, or this machine's disk is full."""
+        if isinstance(error, OSError):
+            self._readiness.report("disk", f"a playbook cannot be handed over: {error.strerror}")
+        elif isinstance(error, EngineUnavailable):
+            self._readiness.doubt("engine", str(error))
 
     def _note_image(self, image: Image) -> None:
         if self._digests.get(image.name) != image.digest:
@@ -198,9 +210,9 @@ class Walk:
 
     async def start_over(self, attempt: Attempt) -> None:
         """Put back an attempt of an earlier agent that certainly never started; remove what was prepared for it."""
-        await self._ending.requeue(attempt, "the agent stopped before its release", failed_try=False)
-        if attempt.slot:
-            await self._ending.discard(attempt.slot)
+        slot = attempt.slot or ""
+        await self._ending.requeue(attempt, slot, attempt.state, "the agent stopped before its release")
+        await self._ending.discard(slot)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -224,11 +236,13 @@ class Walk:
             verdict = lifecycle.judge(ended, timeout_s=timeout_s, memory_bytes=memory_bytes)
         except ContainerMissing:
             verdict = lifecycle.lost(Reason.CONTAINER_MISSING, "the container was removed from outside")
-        except StartUnknown as error:
-            verdict = lifecycle.lost(Reason.ENGINE_LOST, str(error))
         except NeverStarted as error:
             await self._never_started(attempt, run, str(error), cancelled=cancelled.is_set())
             return
+        except StartUnknown as error:
+            verdict = lifecycle.lost(Reason.ENGINE_LOST, str(error))
+        except EngineError as error:  # a refusal nobody foresaw: asking again would end the same way
+            verdict = lifecycle.lost(Reason.ENGINE_LOST, f"the container engine refused to tell how it ended: {error}")
         await self._ending.finish(attempt, verdict, run.spool.output())
         await self._ending.discard(run.slot)
         run.spool.discard()
@@ -237,7 +251,7 @@ class Walk:
         if cancelled:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
         else:
-            await self._ending.requeue(attempt, why, failed_try=True)
+            await self._ending.requeue(attempt, run.slot, State.RUNNING, why, failed_try=True)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

@@ -11,17 +11,19 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from agp_agent.capture import Spool, complete_from_log
-from agp_agent.engine import Attachment, ContainerEngine, ContainerState, Signal, Stream
-from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.engine import Attachment, ContainerEngine, ContainerLog, ContainerState, Signal, Stream
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.lifecycle import ContainerExit, Reason
 
 T = TypeVar("T")
 
 _SIGNAL_EXIT_BASE: Final = 128
+_ENGINE_STOP_CODES: Final = frozenset({137, 143})
+"""What a container ends with that its engine stopped: KILL and TERM."""
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
-_STREAM_EARLY_S: Final = 1.0
+_STREAM_EARLY_S: Final = 3.0
 """A stream that ended so long before its container was cut, or the playbook closed its stdout: the log tells."""
 _STUCK_LOOKS: Final = 3
 _STUCK_S: Final = 2.0
@@ -65,8 +67,8 @@ class LiveRun:
 
     @property
     def started(self) -> bool:
-        """Whether the entry said that it starts the playbook."""
-        return self.control.startswith(self.marker)
+        """Whether the playbook started: its entry said so, or there is output, which only a playbook makes."""
+        return self.control.startswith(self.marker) or self.spool.total_bytes > 0
 
     def take_in(self, attachment: Attachment) -> None:
         """Begin to take in what the container prints."""
@@ -124,13 +126,15 @@ async def _end_if_stuck(engine: ContainerEngine, run: LiveRun) -> None:
         await asyncio.wait({run.pump})
     with contextlib.suppress(EngineError):  # it is gone: whoever waits for its end is told
         for _ in range(_STUCK_LOOKS):
-            if run.started:
-                return
-            control = (await _patiently(lambda: engine.log(run.container_id))).control
-            if control.startswith(run.marker):
+            if run.started or _tells_of_start(run, await _patiently(lambda: engine.log(run.container_id))):
                 return
             await asyncio.sleep(_STUCK_S)
         await _patiently(lambda: engine.signal(run.container_id, Signal.KILL))
+
+
+def _tells_of_start(run: LiveRun, engine_log: ContainerLog) -> bool:
+    """Whether the engine's log shows that the playbook started; the marker is the first that rotation drops."""
+    return engine_log.control.startswith(run.marker) or bool(engine_log.output) or engine_log.rotated
 
 
 async def _until_ended(
@@ -172,14 +176,19 @@ async def _complete_output(engine: ContainerEngine, run: LiveRun) -> None:
         if late:
             run.pump.cancel()
             await asyncio.wait(late)
-        early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
-        if late or early or run.epoch != engine.epoch:
+        if late or run.epoch != engine.epoch:
             run.interrupted = True
-    if run.interrupted:
+        early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
+        if not run.interrupted and not early:
+            return
+    try:
         engine_log = await _patiently(lambda: engine.log(run.container_id))
-        complete_from_log(run.spool, engine_log)
-        if not run.started:
-            run.control[:] = engine_log.control[:_MARKER_MAX_BYTES]
+    except ContainerMissing:  # removed after its end: how it ended is known, what it printed last is not
+        run.spool.note_gap()
+        return
+    if not run.started and _tells_of_start(run, engine_log):
+        run.control[:] = run.marker
+    complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
 
 
 async def _check_started(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
@@ -189,7 +198,7 @@ async def _check_started(engine: ContainerEngine, run: LiveRun, state: Container
     same_engine = run.epoch is not None and run.epoch == engine.epoch
     if same_engine or (await _patiently(lambda: engine.history(run.container_id))).created:
         raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
-    raise StartUnknown("the container engine was restarted, and whether the playbook started is not known")
+    raise StartUnknown("contact to the container engine was lost, and whether the playbook started is not known")
 
 
 async def _exit(
@@ -207,7 +216,7 @@ async def _exit(
         return ContainerExit(code, killed_externally=history.kills > 0)
     # A dockerd that comes back without live-restore sends TERM to what it finds: a kill nobody saw it created for. And
     # one that was stopped in order leaves 137 and remembers nothing.
-    took_it_along = history.kills > 0 or (by_signal and not history.died)
+    took_it_along = history.kills > 0 or (code in _ENGINE_STOP_CODES and not history.died)
     return ContainerExit(code, lost_with_engine=took_it_along)
 
 

@@ -17,7 +17,17 @@ from support.playbooks import PLAYS
 from support.waiting import PATIENCE_S, eventually
 
 COMMANDS = {
-    (): ("serve", "run", "dashboard", "healthcheck", "version", "token", "config", "agp-agent run hello.sh"),
+    (): (
+        "serve",
+        "run",
+        "dashboard",
+        "healthcheck",
+        "version",
+        "token",
+        "config",
+        "agp-agent run FILE",
+        "69 container engine",
+    ),
     ("serve",): ("AGP_TOKEN", "AGP_DASHBOARD_URL", "SIGTERM drains", "--state-dir"),
     ("run",): ("Ansible YAML", "- is stdin", "124 timed out, 130 by Ctrl-C", "--timeout-s", "--verbose"),
     ("dashboard",): ("development dashboard", "AGP_DASHBOARD_TOKEN", "--port"),

@@ -121,7 +121,7 @@ def test_queued_tasks_run_after_a_restart(start: Start, dashboard: DashboardStub
 def test_a_task_whose_agent_is_killed_at_any_moment_runs_once(start: Start, dashboard: DashboardStub) -> None:
     """The kill comes a little later each time: while it is queued, prepared, released, running or just over."""
     agent = start()
-    delays_ms = [0, 3, 10, 30, 60, 90, 120, 160, 220, 300]
+    delays_ms = [0, 10, 30, 60, 100, 150, 220, 300]
     for delay_ms in delays_ms:
         task_id = f"killed after {delay_ms} ms"
         agent.accept_task(task_id, "echo begin; sleep 0.1; echo end; exit 3")

@@ -237,6 +237,14 @@ class Parts:
         lines = [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
         return [line for line in lines if event is None or line["event"] == event]
 
+    async def heard(self, event: str) -> None:
+        """Wait until an event was audited: that comes after the journal's commit."""
+
+        async def look() -> bool:
+            return event in await self.events()
+
+        await until_async(look, event)
+
     async def limit_journal(self, *, pages: int) -> None:
         """Let the journal's file grow by so many pages and no more: beyond, SQLite says that the disk is full."""
 

@@ -195,7 +195,7 @@ def test_a_gap_that_nobody_counted_is_stated() -> None:
 
 def test_a_full_disk_costs_bytes_and_never_the_run() -> None:
     """Every write fails; the bytes are counted and the output says that some are missing."""
-    spool = Spool.create(Path("/dev/full"), LIMIT)
+    spool = Spool(os.open("/dev/full", os.O_RDWR), LIMIT, 0, 0)
     spool.append(b"x" * 100)
     spool.append(b"x" * 5000)
     output = spool.output()

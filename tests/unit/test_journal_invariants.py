@@ -184,5 +184,5 @@ class JournalMachine(RuleBasedStateMachine):
         self._folder.cleanup()
 
 
-JournalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+JournalMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestJournal = JournalMachine.TestCase

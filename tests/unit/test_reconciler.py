@@ -96,7 +96,7 @@ async def test_a_container_that_is_gone_makes_its_task_lost(tmp_path: Path, host
         assert verdict == Verdict(
             Outcome.LOST, Reason.CONTAINER_MISSING, "lost: its container is gone, and nobody saw how it ended"
         )
-        assert (await parts.events())[-1] == "task lost"
+        await parts.heard("task lost")
         await parts.reconciler.reconcile()
         await parts.clean()
 

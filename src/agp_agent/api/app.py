@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect
 
 from agp_agent import __version__
 from agp_agent.api.guard import AuthFailures, Guard, peer_of
-from agp_agent.audit import Audit
 from agp_agent.errors import BodyTimeout, InvalidBody, Refused, TooLarge, Unavailable, UnsupportedMediaType
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal, JournalUnavailable
@@ -60,7 +59,7 @@ def create_api(
     intake: Intake,
     journal: Journal,
     readiness: Readiness,
-    audit: Audit,
+    failures: AuthFailures,
     tokens: Callable[[], tuple[bytes, ...]],
     *,
     body_deadline_s: float = BODY_DEADLINE_S,
@@ -69,7 +68,7 @@ def create_api(
     api = FastAPI(
         title="AGP Enterprise Agent", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    api.add_middleware(Guard, tokens=tokens, failures=AuthFailures(audit))
+    api.add_middleware(Guard, tokens=tokens, failures=failures)
     api.add_exception_handler(Refused, _refused)
     api.add_exception_handler(JournalUnavailable, _unwritable)
     api.add_exception_handler(HTTPException, _http_error)

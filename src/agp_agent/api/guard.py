@@ -1,5 +1,6 @@
 """Stands before every route: nothing of a request's body is read before its token was found right."""
 
+import asyncio
 import hmac
 import time
 from collections import OrderedDict
@@ -44,6 +45,18 @@ class AuthFailures:
             oldest, (_, missed) = self._peers.popitem(last=False)
             self._summarise(oldest, missed)
         return count >= FAILURES_A_MINUTE
+
+    async def run(self) -> None:
+        """Record what was only counted, every minute."""
+        while True:
+            await asyncio.sleep(_MINUTE_S)
+            self.flush()
+
+    def flush(self) -> None:
+        """Record what was only counted until now, and begin to count anew."""
+        while self._peers:
+            peer, (_, count) = self._peers.popitem(last=False)
+            self._summarise(peer, count)
 
     def _summarise(self, peer: str, count: int) -> None:
         if count > FAILURES_A_MINUTE:

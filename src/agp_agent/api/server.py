@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -90,8 +91,13 @@ class AgentServer(uvicorn.Server):
         tls_cert_file: Path | None = None,
         tls_key_file: Path | None = None,
     ) -> None:
-        """TLS where both files are given."""
+        """TLS where both files are given.
+
+        Raises:
+            ConfigurationError: these files cannot be used.
+        """
         self._on_signal = on_signal
+        check_tls(tls_cert_file, tls_key_file)
         super().__init__(
             uvicorn.Config(
                 api,
@@ -114,6 +120,20 @@ class AgentServer(uvicorn.Server):
         """Uvicorn would stop at once, and raise the signal again when it has stopped."""
         del sig, frame
         self._on_signal()
+
+
+def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
+    """Find out whether these files can be used. Raises ``ConfigurationError`` where they cannot."""
+    if cert_file is None or key_file is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file)
+    except (OSError, ssl.SSLError) as error:
+        why = error.strerror or str(error)
+        raise ConfigurationError(
+            f"AGP_TLS_CERT_FILE, AGP_TLS_KEY_FILE: {cert_file} and {key_file} cannot be used: {why}; "
+            "expected a certificate chain and its private key, both PEM."
+        ) from None
 
 
 def listen(host: str, port: int, interface: str | None) -> socket.socket:

@@ -135,9 +135,13 @@ class Journal:
         row = {name: getattr(release, name) for name in Release.__slots__}
         return await self._update("running", row | {"run_id": run_id})
 
-    async def requeue(self, run_id: str, *, failed_try: bool) -> bool:
-        """Put it back at its old place in the queue: only where it is certain that the playbook never started."""
-        done = await self._update("requeue", {"run_id": run_id, "tries": int(failed_try)})
+    async def requeue(self, run_id: str, *, slot: str, seen: State, failed_try: bool) -> bool:
+        """Put it back at its old place in the queue: only where it is certain that the playbook never started.
+
+        False: it does not stand in ``slot`` and state ``seen`` any more, so that nothing is certain.
+        """
+        row: dict[str, object] = {"run_id": run_id, "slot": slot, "seen": seen.value, "tries": int(failed_try)}
+        done = await self._update("requeue", row)
         self.queue_changed.set()
         return done
 

@@ -60,7 +60,7 @@ UPDATE attempts SET state = 'running', container_id = :container_id, image_diges
 -- name: requeue
 UPDATE attempts SET state = 'queued', tries = tries + :tries, slot = NULL, container_id = NULL, nonce = NULL,
                     boot_id = NULL, released_boot_s = NULL, started_at_ms = NULL, asked = NULL
- WHERE run_id = :run_id AND state IN ('preparing', 'running');
+ WHERE run_id = :run_id AND state = :seen AND state IN ('preparing', 'running') AND slot = :slot;
 
 -- name: asked
 UPDATE attempts SET asked = :asked WHERE run_id = :run_id AND state = 'running' AND asked IS NULL;
