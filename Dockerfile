@@ -11,23 +11,23 @@ RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
-# dist/wheelhouse is optional (its name is a pattern, and patterns may match nothing): with wheels there, they are all
-# that pip may use; without, they come from the package index. The hashes are checked either way.
+# dist/wheelhouse is optional (its name is a pattern in both parts, and a pattern may match nothing): with wheels there,
+# they are all that pip may use; without, they come from the package index. The hashes are checked either way.
+# Byte code that is never compared with its source loads fastest and is the same in every build; so are the file times.
 WORKDIR /src
-COPY requirements.lock dist/wheelhous[e] /wheelhouse/
+COPY requirements.lock dis[t]/wheelhous[e] /wheelhouse/
 RUN python3 -m venv /opt/agp-agent \
     && if ls /wheelhouse/*.whl >/dev/null 2>&1; then set -- --no-index --find-links=/wheelhouse; fi \
-    && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --require-hashes -r /wheelhouse/requirements.lock
+    && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --require-hashes -r /wheelhouse/requirements.lock \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/agp-agent/lib
 
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-# Byte code that is never compared with its source loads fastest and is the same in every build; so are the file times.
 ARG SOURCE_DATE_EPOCH=0
 RUN if ls /wheelhouse/*.whl >/dev/null 2>&1; then set -- --no-index --find-links=/wheelhouse; fi \
     && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --no-deps . \
     && /opt/agp-agent/bin/pip uninstall --yes pip \
-    && find /opt/agp-agent -type d -name __pycache__ -prune -exec rm -rf {} + \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/agp-agent/lib \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/agp-agent/lib/python3*/site-packages/agp_agent \
     && find /opt/agp-agent -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} + \
     && chmod -R go=u,go-w /opt/agp-agent
 

@@ -127,22 +127,13 @@ class Audit:
         Raises:
             OSError: the disk did not take it; it is kept in memory and written with the next flush.
         """
-        # Whoever comes while a sync is under way shares the next one, which begins when this one ends.
-        while (under_way := self._synced) is not None:
-            await asyncio.wait([under_way])
-            if self._synced is None and not self._pending:
-                return
-        if self._pending:
-            await self._sync()
-
-    async def _sync(self) -> None:
-        self._synced = asyncio.get_running_loop().run_in_executor(self._writer, self._write_pending)
-        self._synced.add_done_callback(self._note_synced)
-        # Shielded: whoever gives up waiting must not make a sync that is under way look done to the others.
-        await asyncio.shield(self._synced)
-
-    def _note_synced(self, _synced: "asyncio.Future[None]") -> None:
-        self._synced = None
+        wanted = self._head.seq
+        while self._head_on_disk.seq < wanted:
+            # Whoever comes while a sync is under way shares the next one, which begins when this one ends.
+            if self._synced is None or self._synced.done():
+                self._synced = asyncio.get_running_loop().run_in_executor(self._writer, self._write_pending)
+            # Shielded: whoever gives up waiting must not make a sync that is under way look done to the others.
+            await asyncio.shield(self._synced)
 
     def _write_pending(self) -> None:
         with self._lock:

@@ -189,10 +189,14 @@ def _load(config: Path | None, **overrides: Any) -> Settings:
 def _load_and_check(check: Callable[[Settings], None], config: Path | None, **overrides: Any) -> Settings:
     """Read the settings and find every problem at once, each with where its value stands."""
     given, problems = settings.load_with_problems(config, **overrides)
+    if given is None:
+        _fail(ConfigurationError(*problems))
     try:
         check(given)
     except ConfigurationError as error:
-        problems += [settings.with_source(problem, given, config) for problem in error.problems]
+        known = {settings.name_in(problem) for problem in problems} - {None}
+        more = [problem for problem in error.problems if settings.name_in(problem) not in known]
+        problems += [settings.with_source(problem, given, config) for problem in more]
     if problems:
         _fail(ConfigurationError(*problems))
     return given

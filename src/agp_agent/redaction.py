@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 MASK: Final = "[redacted]"
-_SHAPES: Final = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',]+"), rf"\1 {MASK}"),
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:]+:[^\s/@]+@"), rf"\1{MASK}@"),
+_SHAPES: Final = (  # each with what a text must hold for it to match
+    ("bearer", re.compile(r"(?i)\b(bearer)\s+[^\s\"',]+"), rf"\1 {MASK}"),
+    ("basic", re.compile(r"(?i)\b(basic)\s+[^\s\"',]+"), rf"\1 {MASK}"),
+    ("://", re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:]+:[^\s/@]+@"), rf"\1{MASK}@"),
 )
 
 
@@ -24,20 +25,32 @@ class Masker:
 
     def text(self, value: str) -> str:
         """``value`` with every secret in it replaced by the mask."""
-        for secret in self._known():
-            value = value.replace(secret.decode(errors="replace"), MASK)
-        for shape, replacement in _SHAPES:
-            value = shape.sub(replacement, value)
-        return value
+        return _masked(value, self._secrets())
 
     def tree(self, value: object) -> object:
         """The same for all strings inside dicts, lists and tuples."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {key: self.tree(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.tree(item) for item in value]
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        return self.text(str(value))  # an error or a path is printed as text: a secret may stand in it
+        return _masked_tree(value, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        return tuple(secret.decode(errors="replace") for secret in self._known())
+
+
+def _masked(value: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        value = value.replace(secret, MASK)
+    for hint, shape, replacement in _SHAPES:
+        if hint in value.casefold():  # far cheaper than the expression, and most lines have none
+            value = shape.sub(replacement, value)
+    return value
+
+
+def _masked_tree(value: object, secrets: tuple[str, ...]) -> object:
+    if isinstance(value, str):
+        return _masked(value, secrets)
+    if isinstance(value, dict):
+        return {key: _masked_tree(item, secrets) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked_tree(item, secrets) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _masked(str(value), secrets)  # an error or a path is printed as text: a secret may stand in it

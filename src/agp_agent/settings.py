@@ -184,17 +184,16 @@ def load(config_file: Path | None = None, **overrides: Any) -> Settings:
     return settings
 
 
-def load_with_problems(config_file: Path | None = None, **overrides: Any) -> tuple[Settings, list[str]]:
+def load_with_problems(config_file: Path | None = None, **overrides: Any) -> tuple[Settings | None, list[str]]:
     """As ``load``, but return the problems, and settings with defaults in the place of what is wrong.
 
-    So the rest can be checked too. Where values contradict each other nothing but defaults is left.
+    So the rest can be checked too. None: the file cannot be read, or values contradict each other.
     """
     try:
         return load(config_file, **overrides), []
     except ConfigurationError as error:
         problems = list(error.problems)
-    named = (re.match(rf"(?:--|{PREFIX})?([\w-]+) \(", problem) for problem in problems)
-    wrong = {match[1].lower().replace("-", "_") for match in named if match} & set(Settings.model_fields)
+    wrong = {name for problem in problems if (name := name_in(problem))}
     defaults = {key: Settings.model_fields[key].get_default(call_default_factory=True) for key in wrong}
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
@@ -204,7 +203,7 @@ def load_with_problems(config_file: Path | None = None, **overrides: Any) -> tup
         }
         return Settings(**(from_file | _Environment(Settings)() | given | defaults)), problems
     except (ConfigurationError, ValidationError):
-        return Settings.model_construct(), problems
+        return None, problems
 
 
 def source_of(name: str, settings: Settings, config_file: Path | None = None) -> str:
@@ -215,13 +214,21 @@ def source_of(name: str, settings: Settings, config_file: Path | None = None) ->
     return str(path) if name in settings.model_fields_set else "default"
 
 
+def name_in(problem: str) -> str | None:
+    """The setting that a problem begins with, as a key of ``Settings``."""
+    match = re.match(rf"(?:--|{PREFIX})?([\w-]+)(?: \(|: )", problem)
+    name = match[1].lower().replace("-", "_") if match else ""
+    return name if name in Settings.model_fields else None
+
+
 def with_source(problem: str, settings: Settings, config_file: Path | None = None) -> str:
     """A problem that begins with a setting's name, with where its value stands."""
     match = re.match(rf"{PREFIX}(\w+): ", problem)
     name = match[1].lower() if match else ""
     if match is None or name not in Settings.model_fields:
         return problem
-    return f"{PREFIX}{match[1]} ({source_of(name, settings, config_file)}): {problem[match.end() :]}"
+    source = source_of(name, settings, config_file).partition(",")[0]
+    return f"{PREFIX}{match[1]} ({source}): {problem[match.end() :]}"
 
 
 def _config_file_of_environment() -> Path | None:

@@ -64,9 +64,10 @@ def test_wrong_settings_are_78_with_all_problems_at_once(cli: Cli, tmp_path: Pat
         "AGP_DASHBOARD_URL (environment): expected an http:// or https:// URL",
         "AGP_TASK_TIMEOUT_S (environment): expected a value greater than 0",
         "AGP_UID_RANGE (environment): expected two user ids",
+        "AGP_DASHBOARD_TOKEN (not set): expected a token",
     ):
         assert len([line for line in lines if expected in line]) == 1, expected
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert "short-secret" not in ended.stderr
 
 
@@ -80,8 +81,8 @@ def test_what_only_use_finds_out_is_told_at_once_too(cli: Cli, tmp_path: Path, c
         "AGP_TOKEN (not set): expected a token",
         "AGP_DASHBOARD_TOKEN (not set): expected a token",
         "AGP_DASHBOARD_URL (not set): expected the URL",
-        f'AGP_CATALOG: {catalog}: runner odd, command: expected a list of words, one of them "{{playbook}}".',
-        f"AGP_CATALOG: {catalog}: runner odd, size: is not a known key.",
+        f'AGP_CATALOG (environment): {catalog}: runner odd, command: expected a list of words, one of them "{{playbook}}".',
+        f"AGP_CATALOG (environment): {catalog}: runner odd, size: is not a known key.",
     ):
         assert len([line for line in ended.stderr.splitlines() if expected in line]) == 1, expected
     assert not (tmp_path / "state").exists()

@@ -44,6 +44,14 @@ async def to_preparing(journal: Journal, run_id: str, slot: str = "agp-1") -> bo
     return await journal.preparing(run_id, slot=slot, image="agp/x", timeout_s=60, memory_bytes=2**29)
 
 
+async def put_back(journal: Journal, run_id: str, *, failed_try: bool = False) -> bool:
+    """Put an attempt back into the queue, as somebody would who has just seen where it stands."""
+    attempt = await journal.attempt(run_id)
+    if attempt is None:
+        return False
+    return await journal.requeue(run_id, slot=attempt.slot or "", seen=attempt.state, failed_try=failed_try)
+
+
 async def finished(journal: Journal, task_id: str, verdict: Verdict = SUCCESS, output: Output = PRINTED) -> str:
     """Accept an order and finish it at once; return its run_id."""
     accepted = await journal.accept(order(task_id), ROOM)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agp_agent.audit import GENESIS, Audit, AuditEvent, AuditHead
+from agp_agent.audit import FILES_KEPT, GENESIS, Audit, AuditEvent, AuditHead, full_files, read_events
 from agp_agent.redaction import Masker
 
 
@@ -269,6 +269,63 @@ def test_an_agent_that_ends_on_a_full_disk_says_how_much_is_missing(path: Path) 
     said = on_a_full_disk(path, "stays full")
     assert len(lines(path)) == 1
     assert any("audit trail incomplete on disk" in line and "lines=3" in line for line in said)
+
+
+# --- files that are full -----------------------------------------------------------------------------------------
+
+
+def all_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole trail over all its files, after having checked its chain."""
+    whole = path.with_name("whole")
+    whole.write_bytes(b"".join(file.read_bytes() for file in (*full_files(path), path)))
+    return lines(whole)
+
+
+async def test_a_full_file_is_put_aside_and_the_chain_runs_through(path: Path) -> None:
+    """Under the number of its last line; a restart in between changes nothing."""
+    for _ in range(3):
+        audit = Audit(path, file_max_bytes=600)
+        for _ in range(6):
+            audit.record(AuditEvent.TASK_ACCEPTED)
+            await audit.flush()
+        await audit.aclose()
+    assert len(full_files(path)) > 3
+    assert len(all_lines(path)) == 18
+    assert [event["seq"] for event in read_events(path)] == list(range(1, 19))
+    (first, *_) = full_files(path)
+    assert first.name == f"audit-{len(first.read_bytes().splitlines()):015d}.jsonl"
+
+
+async def test_a_restart_just_after_a_new_file_was_begun_continues_the_chain(path: Path) -> None:
+    """The current file is empty; the head is in the one before it."""
+    audit = Audit(path, file_max_bytes=1)
+    audit.record(AuditEvent.AGENT_STARTED)
+    await audit.aclose()
+    assert path.read_bytes() == b""
+    again = Audit(path)
+    assert again.head == again.head_on_disk == audit.head
+    again.record(AuditEvent.AGENT_STARTED)
+    await again.aclose()
+    assert len(all_lines(path)) == 2
+
+
+async def test_only_so_many_full_files_are_kept(path: Path) -> None:
+    """The oldest goes first; numbers and hashes go on."""
+    audit = Audit(path, file_max_bytes=1)
+    for _ in range(FILES_KEPT + 5):
+        audit.record(AuditEvent.TASK_ACCEPTED)
+        await audit.flush()
+    await audit.aclose()
+    assert [event["seq"] for event in read_events(path)] == list(range(6, FILES_KEPT + 6))
+
+
+async def test_reading_passes_over_what_is_no_event(path: Path) -> None:
+    """Verification names it."""
+    await write(path, AuditEvent.AGENT_STARTED)
+    with path.open("ab") as file:
+        file.write(b"garbage\n[1]\n\xff\n")
+    assert [event["event"] for event in read_events(path)] == ["agent started"]
+    assert list(read_events(path.with_name("missing"))) == []
 
 
 async def test_closing_twice_is_as_closing_once(path: Path) -> None:

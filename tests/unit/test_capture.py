@@ -142,7 +142,7 @@ def test_after_a_death_in_the_middle_of_a_write_nothing_false_is_reported(
         next_spool.append(data[next_spool.total_bytes :][:10])
         check_true(next_spool.output(), data)
         check_true(reopened(path), data)
-        complete_from_log(next_spool, ContainerLog(output=data))
+        complete_from_log(next_spool, ContainerLog(output=data), interrupted=True)
         check_true(next_spool.output(), data)
         assert next_spool.total_bytes == len(data)
         next_spool.discard()
@@ -207,9 +207,9 @@ def test_a_full_disk_costs_bytes_and_never_the_run() -> None:
 def test_a_disk_that_takes_half_of_a_write_is_noticed(tmp_path: Path) -> None:
     """Such a write is no error of the system, but short."""
     script = """
-        import pathlib, resource, sys
+        import os, resource, sys
         from agp_agent.capture import Spool
-        spool = Spool.create(pathlib.Path(sys.argv[1]), 4096)
+        spool = Spool(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), 4096, 0, 0)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
         spool.append(b"x" * 300)
         print(spool.output().at_least, spool.output().total_bytes)
@@ -332,7 +332,7 @@ def test_a_log_with_its_beginning_completes_the_spool(seen: int, more: int) -> N
     data = printed(seen + more)
     with spooled() as (spool, _):
         spool.append(data[:seen])
-        complete_from_log(spool, ContainerLog(output=data))
+        complete_from_log(spool, ContainerLog(output=data), interrupted=True)
         assert spool.output() == kept(data, LIMIT)
 
 
@@ -340,7 +340,7 @@ def test_a_log_that_is_shorter_than_the_spool_adds_nothing() -> None:
     """The stream saw more than the engine kept."""
     with spooled() as (spool, _):
         spool.append(b"abcdef")
-        complete_from_log(spool, ContainerLog(output=b"abc"))
+        complete_from_log(spool, ContainerLog(output=b"abc"), interrupted=True)
         assert spool.output() == Output(b"abcdef", b"", 6)
 
 
@@ -351,7 +351,7 @@ def test_a_rotated_log_is_joined_where_it_overlaps(seen: int, more: int, overlap
     start = max(0, seen - LIMIT - overlap)
     with spooled() as (spool, _):
         spool.append(data[:seen])
-        complete_from_log(spool, ContainerLog(output=data[start:], rotated=True))
+        complete_from_log(spool, ContainerLog(output=data[start:], rotated=True), interrupted=True)
         assert spool.output() == kept(data, LIMIT)
 
 
@@ -359,14 +359,14 @@ def test_a_rotated_log_without_overlap_states_a_gap() -> None:
     """Nobody knows how much lies between."""
     with spooled() as (spool, _):
         spool.append(b"one\n")
-        complete_from_log(spool, ContainerLog(output=b"nine\n", rotated=True))
+        complete_from_log(spool, ContainerLog(output=b"nine\n", rotated=True), interrupted=True)
         assert spool.output() == Output(b"one\nnine\n", b"", 9, 0, at_least=True)
 
 
 def test_a_rotated_log_and_nothing_in_the_spool_states_a_gap() -> None:
     """The beginning is missing for sure."""
     with spooled() as (spool, _):
-        complete_from_log(spool, ContainerLog(output=b"end\n", rotated=True))
+        complete_from_log(spool, ContainerLog(output=b"end\n", rotated=True), interrupted=True)
         assert spool.output() == Output(b"end\n", b"", 4, 0, at_least=True)
 
 
@@ -374,10 +374,43 @@ def test_output_that_repeats_itself_is_joined_with_a_warning() -> None:
     """Where exactly it goes on cannot be told, so ``at least`` is said, and no byte is invented."""
     with spooled() as (spool, _):
         spool.append(b"x" * 100)
-        complete_from_log(spool, ContainerLog(output=b"x" * 150, rotated=True))
+        complete_from_log(spool, ContainerLog(output=b"x" * 150, rotated=True), interrupted=True)
         output = spool.output()
         assert set(output.head) == {ord("x")}
         assert output.total_bytes <= 150
+
+
+def test_a_stream_that_ended_early_and_missed_nothing_needs_nothing() -> None:
+    """The playbook closed its stdout: the log ends as the spool does, however often that text came before."""
+    with spooled() as (spool, _):
+        spool.append(b"same\nsame\n")
+        log = ContainerLog(output=b"same\nsame\n", rotated=True)
+        complete_from_log(spool, log, interrupted=False)
+        assert spool.output() == Output(b"same\nsame\n", b"", 10)
+
+
+def test_a_stream_that_ended_early_and_was_cut_is_completed() -> None:
+    """The log goes on where the spool ends."""
+    with spooled() as (spool, _):
+        spool.append(b"one\n")
+        complete_from_log(spool, ContainerLog(output=b"one\ntwo\n"), interrupted=False)
+        assert spool.output() == Output(b"one\ntwo\n", b"", 8)
+
+
+def test_a_disk_without_room_for_a_whole_spool_is_told_at_once(tmp_path: Path) -> None:
+    """Not in the middle of a run; no half-made file is left."""
+    script = """
+        import pathlib, resource, sys
+        from agp_agent.capture import Spool
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+        try:
+            Spool.create(pathlib.Path(sys.argv[1]), 4096)
+        except OSError as error:
+            print(error.strerror, pathlib.Path(sys.argv[1]).exists())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "spool")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("File too large False\n", "")
 
 
 async def test_an_empty_append_is_harmless() -> None:

@@ -165,8 +165,8 @@ def test_sizes_have_units(size: str, size_bytes: int) -> None:
     ("line", "sentence"),
     [
         ("imag: x", "runner x, imag: is not a known key."),
-        ('image: ""', "runner x, image: expected: String should have at least 1 character."),
-        ("image: 5", "runner x, image: expected: a valid string."),
+        ('image: ""', "runner x, image: must not be empty."),
+        ("image: 5", "runner x, image: expected text."),
         ("pull: sometimes", "runner x, pull: expected: 'never', 'missing' or 'always'."),
         (
             "match: {suffixes: [yml]}",
@@ -199,7 +199,7 @@ def test_sizes_have_units(size: str, size_bytes: int) -> None:
         ),
         ("tmpfs: {/work: much}", "runner x, tmpfs./work: expected a size such as 512MiB."),
         ("env: {1A: x}", r"runner x, env.1A: expected: String should match pattern '^[A-Za-z_][A-Za-z0-9_]*$'."),
-        ("env: {A: 1}", "runner x, env.A: expected: a valid string."),
+        ("env: {A: 1}", "runner x, env.A: expected text."),
     ],
 )
 def test_a_wrong_key_is_one_sentence_that_names_runner_and_key(tmp_path: Path, line: str, sentence: str | None) -> None:

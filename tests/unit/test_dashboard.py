@@ -42,7 +42,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
         *((status, Meaning.RETRY) for status in (500, 501, 502, 503, 504, 507, 520, 599)),
         *((status, Meaning.RETRY) for status in (201, 202, 204, 206, 299)),
         *((status, Meaning.RETRY) for status in (300, 301, 302, 303, 304, 307, 308, 399)),
-        *((status, Meaning.REFUSED) for status in (400, 402, 406, 410, 411, 413, 414, 415, 418, 422, 431, 451)),
+        (413, Meaning.TOO_LARGE),
+        *((status, Meaning.REFUSED) for status in (400, 402, 406, 410, 411, 414, 415, 418, 422, 431, 451)),
     ],
 )
 def test_the_status_decides_what_becomes_of_the_result(status: int, meaning: Meaning) -> None:
@@ -50,6 +51,23 @@ def test_the_status_decides_what_becomes_of_the_result(status: int, meaning: Mea
     answer = interpret(status, RECEIVED, None)
     assert answer.meaning is meaning
     assert f"answered {status}" in answer.why
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "away"),
+    [
+        *((status, None, True) for status in (401, 403, 429, 502, 503, 504)),
+        *((status, None, False) for status in (200, 204, 302, 400, 404, 409, 413, 422, 500, 501)),
+        (404, "5", True),
+        (500, "5", True),
+        (400, "5", False),
+    ],
+)
+def test_some_answers_are_about_the_dashboard_and_not_about_the_result(
+    status: int, retry_after: str | None, *, away: bool
+) -> None:
+    """Then no other result would be taken now either."""
+    assert interpret(status, RECEIVED, retry_after).away is away
 
 
 @given(st.integers(100, 599), st.binary(max_size=100), st.none() | st.text(max_size=20))
@@ -222,7 +240,7 @@ async def test_the_wait_that_the_dashboard_asks_for_is_told(stub: DashboardStub)
     """With the status of a dashboard that is overloaded."""
     stub.reply = Reply(503, b"", {"Retry-After": "17"})
     async with client(stub.url) as dashboard:
-        assert await report(dashboard) == Answer(Meaning.RETRY, "the dashboard answered 503", 17.0)
+        assert await report(dashboard) == Answer(Meaning.RETRY, "the dashboard answered 503", 17.0, away=True)
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"])
@@ -319,6 +337,7 @@ async def test_a_dashboard_that_is_not_there_is_tried_again() -> None:
     async with client(f"http://127.0.0.1:{port}") as dashboard:
         answer = await report(dashboard)
     assert answer.meaning is Meaning.RETRY
+    assert answer.away
     assert answer.why.startswith("the dashboard was not reached: ConnectError")
 
 

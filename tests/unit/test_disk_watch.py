@@ -21,7 +21,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
 
 def watch(parts: Parts) -> None:
     """Run the loop."""
-    parts.go(DiskWatch(parts.journal, parts.audit, parts.readiness).run())
+    parts.go(DiskWatch(parts.journal, parts.audit, parts.readiness, parts.folder / "reserve").run())
 
 
 async def test_recorded_events_reach_the_disk_by_themselves(parts: Parts) -> None:

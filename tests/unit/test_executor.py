@@ -14,7 +14,7 @@ from agp_agent.watch import LiveRun, Stop
 from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
 from support.agent_parts import IMAGE, LABELS, LIMITS, Parts, agent, catalog_of, machine
-from support.async_waiting import PATIENCE_S, until
+from support.async_waiting import PATIENCE_S, until, until_async
 
 NONCE = "0123456789abcdef" * 2
 SLOT = "agp-1"
@@ -73,12 +73,13 @@ async def test_a_prepared_container_waits_for_its_release(executor: Executor, sp
     container = host.containers[prepared.container_id]
     assert container.running
     assert container.name == SLOT
-    assert container.labels == {**LABELS, "agp.runner": "shell", "agp.slot": SLOT, "agp.uid": "20000"}
+    uid = prepared.container.uid
+    assert 20000 <= uid <= 20255
+    assert container.labels == {**LABELS, "agp.runner": "shell", "agp.slot": SLOT, "agp.uid": str(uid)}
     (mount,) = container.mounts
     assert mount.target == "/playbook"
     assert list(Path(mount.source).iterdir()) == []
     assert prepared.image.digest == "sha256:1"
-    assert prepared.container.uid == 20000
 
 
 async def test_a_released_playbook_runs_with_what_it_was_given(
@@ -107,12 +108,20 @@ async def test_a_talkative_control_channel_is_bounded(executor: Executor, spec: 
     assert len(run.control) <= 256
 
 
-async def test_every_prepared_container_has_a_user_of_its_own(executor: Executor, spec: RunSpec) -> None:
+async def test_every_prepared_container_has_a_user_of_its_own(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
     """A number is free again once its container is gone."""
-    uids = [(await executor.prepare(spec, f"agp-{number}")).container.uid for number in range(3)]
-    assert uids == [20000, 20001, 20002]
-    await executor.discard("agp-1")
-    assert (await executor.prepare(spec, "agp-9")).container.uid == 20001
+    async with agent(tmp_path, host, uids=range(20000, 20003)) as parts:
+        uids = [(await parts.executor.prepare(spec, f"agp-{number}")).container.uid for number in range(3)]
+        assert sorted(uids) == [20000, 20001, 20002]
+        await parts.executor.discard("agp-1")
+        assert (await parts.executor.prepare(spec, "agp-9")).container.uid == uids[1]
+
+
+async def test_users_are_drawn_by_chance(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
+    """Two agents on one engine seldom meet."""
+    async with agent(tmp_path, host, uids=range(1000, 61000)) as parts:
+        uids = [(await parts.executor.prepare(spec, f"agp-{number}")).container.uid for number in range(5)]
+        assert uids != sorted(range(1000, 1005))
 
 
 async def test_when_all_users_are_taken_that_is_said(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
@@ -125,10 +134,11 @@ async def test_when_all_users_are_taken_that_is_said(tmp_path: Path, host: FakeH
         await parts.executor.prepare(spec, "agp-3")
 
 
-async def test_an_adopted_container_keeps_its_user(executor: Executor, spec: RunSpec) -> None:
+async def test_an_adopted_container_keeps_its_user(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
     """The next one gets another."""
-    executor.adopt("c1", "agp-old", NONCE, 20000, 4096)
-    assert (await executor.prepare(spec, SLOT)).container.uid == 20001
+    async with agent(tmp_path, host, uids=range(20000, 20002)) as parts:
+        parts.executor.adopt("c1", "agp-old", NONCE, 20000, 4096)
+        assert (await parts.executor.prepare(spec, SLOT)).container.uid == 20001
 
 
 def nothing_left(parts: Parts) -> bool:
@@ -238,7 +248,7 @@ async def test_leftovers_are_slots_and_spools_but_no_probes(parts: Parts) -> Non
 
 @pytest.mark.parametrize("calls", range(1, 6))
 async def test_giving_up_on_a_preparation_leaves_nothing_behind(parts: Parts, spec: RunSpec, calls: int) -> None:
-    """At whichever call to the engine it is cancelled."""
+    """At whichever call to the engine it is cancelled; what a thread still made is found by the reconciler."""
     before = parts.engine.calls
     task: asyncio.Task[Prepared] = asyncio.create_task(parts.executor.prepare(spec, SLOT))
     await until(lambda: task.done() or parts.engine.calls >= before + calls, "the call")
@@ -246,4 +256,9 @@ async def test_giving_up_on_a_preparation_leaves_nothing_behind(parts: Parts, sp
     await asyncio.gather(task, return_exceptions=True)
     if not task.cancelled():  # it was prepared already
         await parts.executor.discard(SLOT)
-    await until(lambda: nothing_left(parts), "nothing left")
+
+    async def look() -> bool:
+        await parts.reconciler.reconcile(grace_s=-1)
+        return nothing_left(parts)
+
+    await until_async(look, "nothing left")

@@ -8,12 +8,12 @@ import pytest
 
 from agp_agent import lifecycle
 from agp_agent.errors import AlreadyRunning, Unavailable
-from agp_agent.journal import Admission, Delivery, Journal, JournalUnavailable
+from agp_agent.journal import Admission, Delivery, Journal, JournalUnavailable, LostAttempt
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
 from agp_agent.output import Output
 from support.clock import SetClock
-from support.orders import PRINTED, ROOM, SUCCESS, due_now, finished, order, release, to_preparing
+from support.orders import PRINTED, ROOM, SUCCESS, due_now, finished, order, put_back, release, to_preparing
 
 DAY_S = 24 * 3600
 
@@ -242,7 +242,7 @@ async def test_each_step_is_taken_once_and_from_the_right_state_only(journal: Jo
     """A second walker of the same attempt, or a step out of turn, changes nothing."""
     run_id = (await journal.accept(order(), ROOM)).run_id
     assert not await journal.running(run_id, release())
-    assert not await journal.requeue(run_id, failed_try=True)
+    assert not await put_back(journal, run_id, failed_try=True)
     assert await to_preparing(journal, run_id)
     assert not await to_preparing(journal, run_id, "agp-2")
     assert await journal.running(run_id, release())
@@ -254,7 +254,7 @@ async def test_each_step_is_taken_once_and_from_the_right_state_only(journal: Jo
     assert (attempt.boot_id, attempt.released_boot_s, attempt.started_at_ms) == ("boot", 12.5, 1_750_000_000_500)
     assert await journal.finish(run_id, SUCCESS, PRINTED)
     assert not await journal.finish(run_id, lifecycle.lost(Reason.ENGINE_LOST, "x"), Output())
-    assert not await journal.requeue(run_id, failed_try=True)
+    assert not await put_back(journal, run_id, failed_try=True)
     assert await journal.verdict(run_id) == SUCCESS
 
 
@@ -262,7 +262,7 @@ async def step(journal: Journal, run_id: str, state: State) -> bool:
     """Try to take an attempt to ``state``; return whether that was possible."""
     match state:
         case State.QUEUED:
-            return await journal.requeue(run_id, failed_try=False)
+            return await put_back(journal, run_id)
         case State.PREPARING:
             return await to_preparing(journal, run_id)
         case State.RUNNING:
@@ -293,7 +293,7 @@ async def test_an_attempt_that_is_put_back_keeps_its_place_and_loses_its_contain
         await journal.running(first, release())
         await journal.asked(first, Reason.DEADLINE)
         journal.queue_changed.clear()
-        assert await journal.requeue(first, failed_try=failed_try)
+        assert await put_back(journal, first, failed_try=failed_try)
         assert journal.queue_changed.is_set()
         attempt = await journal.attempt(first)
         assert attempt is not None
@@ -408,15 +408,68 @@ async def test_the_end_and_its_result_are_one_commit(journal: Journal) -> None:
     assert journal.outbox_changed.is_set()
 
 
-async def test_results_are_due_the_longest_waiting_first(journal: Journal, clock: SetClock) -> None:
-    """Up to a number, without those that are on their way."""
-    for name in "abc":
+async def test_the_longest_due_result_and_the_newest_go_by_turns(journal: Journal, clock: SetClock) -> None:
+    """Up to a number, without those that are on their way: neither keeps the other waiting."""
+    for name in "abcdef":
         await finished(journal, name)
         clock.advance(1)
-    everything = await due_now(journal)
-    assert everything == sorted(everything)
-    assert await journal.due(limit=2, skip=[], horizon_ms=10_000) == everything[:2]
-    assert await due_now(journal, skip=(everything[0],)) == everything[1:]
+    assert await due_now(journal) == [1, 6, 2, 5, 3, 4]
+    assert await journal.due(limit=3, skip=[], horizon_ms=10_000) == [1, 6, 2]
+    assert await journal.due(limit=1, skip=[], horizon_ms=10_000) == [1]
+    assert await due_now(journal, skip=(1, 6)) == [2, 5, 3, 4]
+
+
+async def test_a_result_that_is_too_large_is_shrunk_once(journal: Journal) -> None:
+    """It stays due with less output, and the count of what is omitted is right; a second time is refused."""
+    await finished(journal, "t", output=Output(b"h" * 100, b"t" * 100, 1000, 800))
+    assert await journal.shrink(1, Output(b"h", b"t", 1000, 998))
+    due = await journal.due_result(1)
+    assert due is not None
+    assert (due.output, due.deliveries) == (Output(b"h", b"t", 1000, 998), 1)
+    assert await due_now(journal) == [1]
+    assert not await journal.shrink(1, Output(b"", b"", 1000, 1000))
+
+
+async def test_a_result_nobody_took_within_the_retention_time_becomes_a_dead_letter(
+    journal: Journal, clock: SetClock
+) -> None:
+    """It is never dropped; younger ones, running ones and acknowledged ones are left alone."""
+    await finished(journal, "old")
+    await journal.postpone(1, delay_s=0, error="the dashboard answered 503")
+    await finished(journal, "acknowledged")
+    await journal.acknowledge(2)
+    await journal.accept(order("queued"), ROOM)
+    clock.advance(100)
+    await finished(journal, "young")
+    clock.advance(1)
+    assert await journal.expire(older_than_s=100) == [1]
+    assert await journal.expire(older_than_s=100) == []
+    assert await journal.counts() == {State.QUEUED: 1, Delivery.PENDING: 1, Delivery.DEAD_LETTER: 1}
+
+
+async def test_an_attempt_whose_row_was_lost_is_written_down_as_ended(journal: Journal) -> None:
+    """With its own run id and number; it is due, keeps its task closed, and is restored once."""
+    lost = LostAttempt("r1", "t", 3, "a.sh", "0" * 64, None)
+    verdict = lifecycle.lost(Reason.JOURNAL_LOST, "why")
+    assert await journal.restore_lost(lost, verdict, PRINTED)
+    assert not await journal.restore_lost(lost, verdict, PRINTED)
+    due = await journal.due_result(1)
+    assert due is not None
+    assert (due.run_id, due.attempt, due.error, due.output) == ("r1", 3, "lost: why", PRINTED)
+    with pytest.raises(AlreadyRunning):
+        await journal.accept(order("t"), ROOM)
+    await journal.acknowledge(1)
+    assert (await journal.accept(order("t"), ROOM)).attempt == 4
+
+
+async def test_an_attempt_that_moved_on_is_not_put_back(journal: Journal) -> None:
+    """Neither from another slot nor from another state than the one that was seen."""
+    run_id = (await journal.accept(order(), ROOM)).run_id
+    await to_preparing(journal, run_id, "agp-2")
+    assert not await journal.requeue(run_id, slot="agp-1", seen=State.PREPARING, failed_try=False)
+    await journal.running(run_id, release())
+    assert not await journal.requeue(run_id, slot="agp-2", seen=State.PREPARING, failed_try=False)
+    assert await journal.requeue(run_id, slot="agp-2", seen=State.RUNNING, failed_try=False)
 
 
 async def test_a_postponed_result_is_due_when_its_time_has_come(journal: Journal, clock: SetClock) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.errors import StateDirectoryError
+from agp_agent.errors import JournalDamaged, StateDirectoryError
 from agp_agent.journal.database import Database, JournalUnavailable, migrations
 
 PATIENCE_S = 20.0
@@ -261,7 +261,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     """It is not overwritten."""
     path.write_bytes(b"not a database, but long enough to have a header of one" * 100)
     before = path.read_bytes()
-    with pytest.raises(StateDirectoryError, match=r"journal\.db: the journal cannot be opened: file is not a database"):
+    with pytest.raises(JournalDamaged, match=r"journal\.db: the journal is damaged \(file is not a database\)\.$"):
         Database(path)
     assert path.read_bytes() == before
 
@@ -280,7 +280,7 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(size // 2 // 4096 * 4096)
         file.write(os.urandom(4096))
-    with pytest.raises(StateDirectoryError, match=r"damaged \(.*\); move it aside|cannot be opened: .*malformed"):
+    with pytest.raises(JournalDamaged, match=r"journal\.db: the journal is damaged \(.*\)\.$"):
         Database(path)
 
 

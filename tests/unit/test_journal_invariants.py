@@ -16,7 +16,7 @@ from agp_agent.errors import AlreadyRunning, Unavailable
 from agp_agent.journal import Admission, Journal
 from agp_agent.lifecycle import Reason, State
 from support.clock import SetClock
-from support.orders import PRINTED, SUCCESS, due_now, order, release, to_preparing
+from support.orders import PRINTED, SUCCESS, due_now, order, put_back, release, to_preparing
 
 TASK_IDS = st.sampled_from(["a", "b", "c"])
 KEYS = st.sampled_from([None, None, "k1", "k2"])
@@ -77,7 +77,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(run_id=runs, failed_try=st.booleans())
     def requeue(self, run_id: str, *, failed_try: bool) -> None:
         """It never started."""
-        self._do(self._journal.requeue(run_id, failed_try=failed_try))
+        self._do(put_back(self._journal, run_id, failed_try=failed_try))
 
     @rule(run_id=runs)
     def ask(self, run_id: str) -> None:

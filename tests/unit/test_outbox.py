@@ -15,7 +15,7 @@ from agp_agent.dashboard import Answer, Meaning
 from agp_agent.journal import Delivery, Journal
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult, TaskStatus
-from agp_agent.outbox import Outbox, backoff_s
+from agp_agent.outbox import Gate, Outbox, backoff_s
 from agp_agent.output import Output
 from support.async_waiting import PATIENCE_S, settle, until, until_async
 from support.clock import SetClock
@@ -351,6 +351,92 @@ async def test_no_result_is_delivered_twice_at_once(journal: Journal, dashboard:
         assert len(dashboard.received) == 1
         dashboard.gate.set()
         await acknowledged(journal)
+
+
+# --- a dashboard that is away ------------------------------------------------------------------------------------
+
+
+class Monotonic:
+    """A clock that never jumps, but when the test says so."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        """Return the time it is set to."""
+        return self.now_s
+
+
+def test_the_gate_lets_one_try_at_a_time_while_the_dashboard_is_away() -> None:
+    """Closed for the delay, then ajar, then open again with the first answer."""
+    clock = Monotonic()
+    gate = Gate(clock)
+    assert (gate.places(0), gate.places(3), gate.places(4), gate.closed_for_s) == (4, 1, 0, 0.0)
+    gate.close(10.0)
+    assert (gate.places(0), gate.closed_for_s, gate.failures) == (0, 10.0, 1)
+    clock.now_s += 10
+    assert (gate.places(0), gate.places(1), gate.closed_for_s) == (1, 0, 0.0)
+    gate.close(20.0)
+    assert gate.failures == 2
+    gate.open()
+    clock.now_s += 20
+    assert (gate.places(0), gate.failures) == (4, 0)
+
+
+async def test_a_backlog_does_not_knock_at_a_dashboard_that_is_away(
+    journal: Journal, dashboard: Listening, audit: Audit
+) -> None:
+    """After the first deliveries found it so, the others wait: nothing of the backlog is tried meanwhile."""
+    away = Answer(Meaning.RETRY, "the dashboard was not reached", away=True)
+    dashboard.answers = [away] * 100
+    for number in range(30):
+        await finished(journal, str(number))
+    async with delivering(journal, dashboard, audit) as outbox:
+        await outbox.flushed()
+        for _ in range(20):
+            journal.outbox_changed.set()
+            await journal.counts()
+    assert 1 <= len(dashboard.received) <= 4
+    assert await journal.counts() == {Delivery.PENDING: 30}
+
+
+async def test_when_the_dashboard_is_back_the_whole_backlog_goes_out(
+    journal: Journal, dashboard: Listening, audit: Audit, clock: SetClock
+) -> None:
+    """With the first answer the gate is open again."""
+    dashboard.answers = [Answer(Meaning.RETRY, "the dashboard was not reached", away=True)] * 4
+    for number in range(12):
+        await finished(journal, str(number))
+    async with delivering(journal, dashboard, audit, lambda: 0.0):
+        clock.advance(1)
+        await acknowledged(journal)
+    assert {result.task_id for result, _, _ in dashboard.received} == {str(number) for number in range(12)}
+
+
+# --- a result that is too large ----------------------------------------------------------------------------------
+
+
+async def test_a_result_that_is_too_large_goes_out_with_less_output(
+    journal: Journal, dashboard: Listening, audit: Audit
+) -> None:
+    """Once: head and tail of 64 KiB, and what is omitted is counted."""
+    dashboard.answers = [Answer(Meaning.TOO_LARGE, "the dashboard answered 413")]
+    async with delivering(journal, dashboard, audit):
+        await finished(journal, "t", output=Output(b"h" * 100_000, b"", 100_000))
+        await acknowledged(journal)
+    (large, _, _), (small, _, _) = dashboard.received
+    assert len(large.output) == 100_000
+    assert small.output == f"{'h' * 32_768}\n[agp-agent: 34464 bytes omitted]\n{'h' * 32_768}"
+
+
+async def test_a_result_that_is_still_too_large_is_a_dead_letter(
+    journal: Journal, dashboard: Listening, audit: Audit
+) -> None:
+    """It is not shrunk for ever."""
+    dashboard.answers = [Answer(Meaning.TOO_LARGE, "the dashboard answered 413")] * 2
+    async with delivering(journal, dashboard, audit):
+        await finished(journal, "t", output=Output(b"h" * 100_000, b"", 100_000))
+        await until_async(lambda: dead_letters(journal), "the dead letter")
+    assert len(dashboard.received) == 2
 
 
 # --- flushing ----------------------------------------------------------------------------------------------------

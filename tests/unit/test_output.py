@@ -55,6 +55,24 @@ def test_a_cut_counts_every_byte(head: bytes, tail: bytes, between: int) -> None
     assert len(output.head) + output.omitted_bytes + len(output.tail) == total
 
 
+@given(st.binary(max_size=80), st.binary(max_size=80), st.integers(0, 100), st.integers(2, 60))
+def test_an_output_cut_further_keeps_its_ends_and_its_count(head: bytes, tail: bytes, between: int, limit: int) -> None:
+    """Never more than asked for; every byte is kept or counted."""
+    tail = tail if between else b""
+    before = Output(head, tail, len(head) + len(tail) + between, between)
+    after = before.cut_to(limit)
+    assert len(after.head) + len(after.tail) <= max(limit, 0) or after == before
+    assert len(after.head) + after.omitted_bytes + len(after.tail) == before.total_bytes
+    assert head.startswith(after.head)
+    assert (tail or head).endswith(after.tail)
+
+
+def test_a_small_output_is_not_cut() -> None:
+    """Nothing to gain."""
+    output = Output(b"hi\n", b"", 3)
+    assert output.cut_to(3) is output
+
+
 def test_bytes_that_are_no_utf8_are_kept() -> None:
     """A binary is not nibbled at for ever: at most one character's worth goes."""
     noise = b"\x80" * 8

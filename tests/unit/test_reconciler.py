@@ -14,7 +14,7 @@ from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from fakes.fake_host import FakeHost
 from support.agent_parts import LABELS, Parts, agent, machine
 from support.async_waiting import settle, until
-from support.orders import PRINTED, SUCCESS, finished, release, to_preparing
+from support.orders import PRINTED, SUCCESS, finished, put_back, release, to_preparing
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_what_was_prepared_and_not_released_starts_over(tmp_path: Path, ho
         await parts.slots.filling.wait()
         await parts.freeze()
         attempt = await parts.attempt(run_id)
-        assert await parts.journal.requeue(run_id, failed_try=False)  # as if it had died one step earlier
+        assert await put_back(parts.journal, run_id)  # as if it had died one step earlier
         assert await to_preparing(parts.journal, run_id, attempt.slot or "")
     assert len(host.containers) == 1
     async with restarted(tmp_path, host) as parts:
@@ -185,7 +185,7 @@ async def released_s_ago(parts: Parts, playbook: str, seconds: float, boot_id: s
     assert attempt.slot is not None
     assert attempt.container_id is not None
     await parts.freeze()
-    assert await parts.journal.requeue(run_id, failed_try=False)
+    assert await put_back(parts.journal, run_id)
     assert await to_preparing(parts.journal, run_id, attempt.slot)
     noted = release(
         attempt.container_id, nonce=attempt.nonce, boot_id=boot_id, released_boot_s=clock.boot_s() - seconds
@@ -236,11 +236,12 @@ async def test_adopted_tasks_hold_places(tmp_path: Path, host: FakeHost) -> None
 async def test_an_adopted_container_keeps_its_user(tmp_path: Path, host: FakeHost) -> None:
     """The next container gets another."""
     await left_behind(tmp_path, host, "print begun\nforever\n")
-    async with restarted(tmp_path, host) as parts:
+    (old,) = host.containers.values()
+    uid = int(old.labels["agp.uid"])
+    async with restarted(tmp_path, host, uids=range(uid, uid + 2)) as parts:
         run_id = await parts.post("print begun\nforever\n", "second")
         await parts.printed(run_id, b"begun")
-        uids = {container.labels["agp.uid"] for container in host.containers.values()}
-        assert uids == {"20000", "20001"}
+        assert len({container.labels["agp.uid"] for container in host.containers.values()}) == 2
 
 
 async def test_reconciling_again_changes_nothing(tmp_path: Path, host: FakeHost) -> None:

@@ -344,10 +344,23 @@ async def test_a_container_that_vanishes_is_lost(parts: Parts) -> None:
 
 async def test_a_hand_over_that_fails_is_tried_again(parts: Parts) -> None:
     """In a new container; the old one is gone."""
-    parts.slots.fill_errors = [OSError(5, "Input/output error"), EngineError("refused")]
+    parts.slots.fill_errors = [EngineError("refused"), EngineError("refused again")]
     verdict, due = await parts.result(await parts.post("print hi\n"))
     assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
     assert (await parts.events()).count("task requeued") == 2
+    await parts.clean()
+
+
+async def test_a_disk_that_is_full_costs_no_try(parts: Parts) -> None:
+    """It is reported, nothing more starts until it is well, and the runner is not blamed."""
+    parts.slots.fill_errors = [OSError(28, "No space left on device")] * 5
+    run_id = await parts.post("print hi\n")
+    for _ in range(5):
+        await until(lambda: "No space left" in parts.readiness.problems.get("disk", ""), "the report")
+        assert (await parts.in_state(run_id, State.QUEUED)).tries == 0
+        parts.readiness.report("disk", None)
+    verdict, due = await parts.result(run_id)
+    assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
     await parts.clean()
 
 

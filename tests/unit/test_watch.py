@@ -240,7 +240,7 @@ async def test_without_a_marker_and_with_another_engine_nobody_knows(parts: Part
     run = await unmarked(parts)
     parts.engine.go_away()
     await parts.engine.come_back(restarted=True)
-    with pytest.raises(StartUnknown, match="the container engine was restarted"):
+    with pytest.raises(StartUnknown, match="contact to the container engine was lost"):
         await Watched(parts, run).end()
 
 

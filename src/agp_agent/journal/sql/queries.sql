@@ -20,17 +20,19 @@ INSERT INTO attempts (run_id, task_id, attempt, body_sha256, idempotency_key, ac
 VALUES (:run_id, :task_id, :attempt, :body_sha256, :idempotency_key, :accepted_status, :playbook_name,
         :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms);
 
+-- (state <> 'finished' is said again where it is implied: only so SQLite sees that the index on live rows will do)
+
 -- name: next_queued
 SELECT run_id, runner, cancel_requested FROM attempts
- WHERE state = 'queued' AND runner NOT IN (SELECT value FROM json_each(:skip))
+ WHERE state <> 'finished' AND state = 'queued' AND runner NOT IN (SELECT value FROM json_each(:skip))
  ORDER BY seq LIMIT :limit;
 
 -- name: not_to_start
 SELECT run_id, runner, cancel_requested FROM attempts
- WHERE state = 'queued' AND (cancel_requested = 1 OR accepted_at_ms < :expired_before_ms) ORDER BY seq;
+ WHERE state <> 'finished' AND state = 'queued' AND (cancel_requested = 1 OR accepted_at_ms < :expired_before_ms) ORDER BY seq;
 
 -- name: unfinished
-SELECT * FROM attempts WHERE state IN ('preparing', 'running') ORDER BY seq;
+SELECT * FROM attempts WHERE state <> 'finished' AND state IN ('preparing', 'running') ORDER BY seq;
 
 -- name: restore
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, runner,
@@ -45,7 +47,7 @@ SELECT * FROM attempts WHERE run_id = :run_id;
 SELECT outcome, reason, error, exit_code FROM attempts WHERE run_id = :run_id AND state = 'finished';
 
 -- name: open_slots
-SELECT slot FROM attempts WHERE state IN ('preparing', 'running') AND slot IS NOT NULL;
+SELECT slot FROM attempts WHERE state <> 'finished' AND state IN ('preparing', 'running') AND slot IS NOT NULL;
 
 -- name: preparing
 UPDATE attempts SET state = 'preparing', slot = :slot, image = :image, timeout_s = :timeout_s,
