@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from docs.settings_table import BEGIN, END, table
 
 from agp_agent import catalog
 from agp_agent.audit import AuditEvent
+from docs.settings_table import BEGIN, END, table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -81,7 +81,7 @@ def test_what_only_use_finds_out_is_told_at_once_too(cli: Cli, tmp_path: Path, c
         "AGP_TOKEN (not set): expected a token",
         "AGP_DASHBOARD_TOKEN (not set): expected a token",
         "AGP_DASHBOARD_URL (not set): expected the URL",
-        f'AGP_CATALOG (environment): {catalog}: runner odd, command: expected a list of words, one of them "{{playbook}}".',
+        f'{catalog}: runner odd, command: expected a list of words, one of them "{{playbook}}".',
         f"AGP_CATALOG (environment): {catalog}: runner odd, size: is not a known key.",
     ):
         assert len([line for line in ended.stderr.splitlines() if expected in line]) == 1, expected

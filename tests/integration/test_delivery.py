@@ -3,6 +3,7 @@
 import secrets
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ NOT_TAKEN = {
     "401": Reply(401, b'{"detail":"no"}'),
     "403": Reply(403, b'{"detail":"no"}'),
 }
-REFUSED = {"400": 400, "413": 413, "422": 422, "410": 410}
+REFUSED = {"400": 400, "422": 422, "410": 410}
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +111,37 @@ def test_a_refused_result_becomes_a_dead_letter(agent: AgentProcess, dashboard: 
     journal.close()
 
 
+def test_a_result_that_is_too_large_for_the_dashboard_comes_shorter(
+    agent: AgentProcess, dashboard: DashboardStub
+) -> None:
+    """413 once: the same result with less of its output, and a line that counts what is missing. Twice: dead letter."""
+    too_large = Reply(413, b'{"detail":"too large"}')
+    dashboard.script("too large", too_large)
+    dashboard.script("always too large", too_large, too_large)
+    for task_id in ("too large", "always too large"):
+        agent.accept_task(task_id, "yes 1234567 | head -c 200000")
+    cut = "1234567\n" * 4096
+    assert dashboard.result("too large") == {
+        "task_id": "too large",
+        "status": "completed",
+        "output": f"{cut}[agp-agent: {200_000 - 65_536} bytes omitted]\n{cut}",
+        "error": None,
+    }
+    assert agent.wait_audited("task dead-lettered", task_id="always too large")["deliveries"] == 2
+    lengths = [len(one.result["output"]) for one in dashboard.deliveries("always too large")]
+    assert lengths[0] == 200_000 > lengths[1]
+
+
 def test_one_result_that_is_not_taken_holds_no_other_up(agent: AgentProcess, dashboard: DashboardStub) -> None:
-    """Each result has its own patience."""
-    dashboard.script("stuck", Reply(503, b"", {"Retry-After": "3"}))
+    """While the dashboard thinks one over, and then refuses it, others are delivered."""
+    thought_over = threading.Event()
+    dashboard.script("stuck", Reply(500, b"", after=thought_over))
     agent.accept_task("stuck", "x", "p.none")
     dashboard.wait_deliveries("stuck", 1)
     agent.accept_task("other", "echo other")
     assert dashboard.result("other")["output"] == "other\n"
     assert len(dashboard.deliveries("stuck")) == 1
+    thought_over.set()
     dashboard.acknowledged("stuck")
 
 

@@ -22,13 +22,14 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. ``reset`` breaks the connection instead; ``delay_s`` comes before either."""
+    """One answer. ``reset`` breaks the connection instead; ``delay_s`` and ``after`` are waited for before either."""
 
     status: int = 200
     body: bytes = RECEIVED
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     reset: bool = False
+    after: threading.Event | None = None
 
     @property
     def acknowledges(self) -> bool:
@@ -180,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         reply = self.server.stub.take(self, body)
         time.sleep(reply.delay_s)
+        if reply.after is not None:
+            reply.after.wait(PATIENCE_S)
         if reply.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close_connection = True
