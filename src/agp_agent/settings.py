@@ -114,7 +114,10 @@ class Settings(BaseSettings):
     output_limit_bytes: int = Field(4 * 2**20, ge=1024, le=64 * 2**20, description="Output kept of one task.")
     playbook_limit_bytes: int = Field(2**20, ge=1, le=64 * 2**20, description="Largest playbook accepted.")
     drain_timeout_s: SecondsOrZero = Field(30, description="Time that running tasks are given at SIGTERM.")
-    result_retention_s: Seconds = Field(14 * 86400, description="Acknowledged results are kept this long.")
+    result_retention_s: Seconds = Field(
+        14 * 86400,
+        description="Acknowledged results are kept this long; one not acknowledged by then becomes a dead letter.",
+    )
     uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
     )

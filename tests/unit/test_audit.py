@@ -319,6 +319,18 @@ async def test_only_so_many_full_files_are_kept(path: Path) -> None:
     assert [event["seq"] for event in read_events(path)] == list(range(6, FILES_KEPT + 6))
 
 
+async def test_a_full_file_that_cannot_be_put_aside_goes_on(path: Path) -> None:
+    """Nothing is lost, and the chain holds."""
+    audit = Audit(path, file_max_bytes=1)
+    path.with_name(f"audit-{1:015d}.jsonl").mkdir()
+    audit.record(AuditEvent.AGENT_STARTED)
+    await audit.flush()
+    assert len(lines(path)) == 1
+    audit.record(AuditEvent.AGENT_STOPPED)
+    await audit.aclose()
+    assert len(lines(path.with_name(f"audit-{2:015d}.jsonl"))) == 2
+
+
 async def test_reading_passes_over_what_is_no_event(path: Path) -> None:
     """Verification names it."""
     await write(path, AuditEvent.AGENT_STARTED)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.audit import AuditEvent
-from agp_agent.disk_watch import DiskWatch
+from agp_agent.disk_watch import RESERVE_BYTES, DiskWatch
 from support.agent_parts import Parts, agent, machine
 from support.async_waiting import until
 
@@ -61,3 +61,73 @@ async def test_a_journal_that_cannot_be_written_stays_reported(parts: Parts) -> 
     parts.journal.close()
     watch(parts)
     await until(lambda: parts.readiness.problems.get("journal") == "the journal is closed", "the new reason")
+
+
+# --- the reserve -------------------------------------------------------------------------------------------------
+
+MIB = 2**20
+
+
+def reserved_bytes(parts: Parts) -> int:
+    """How much is reserved now."""
+    reserve = parts.folder / "reserve"
+    return reserve.stat().st_size if reserve.exists() else 0
+
+
+async def test_a_reserve_is_taken_while_all_is_well(parts: Parts) -> None:
+    """Its space is really taken, not only promised."""
+    watch(parts)
+    await until(lambda: reserved_bytes(parts) == RESERVE_BYTES, "the reserve")
+    assert (parts.folder / "reserve").stat().st_blocks * 512 >= RESERVE_BYTES
+    assert parts.readiness.ready
+
+
+async def test_the_reserve_is_given_up_for_results_when_the_journal_cannot_be_written(parts: Parts) -> None:
+    """And nothing new is taken on meanwhile."""
+    watch(parts)
+    await until(lambda: reserved_bytes(parts) == RESERVE_BYTES, "the reserve")
+    parts.journal.close()
+    parts.readiness.report("journal", "the journal cannot be written: disk full")
+    await until(lambda: reserved_bytes(parts) == 0, "the reserve given up")
+    assert {"journal", "disk"} <= set(parts.readiness.problems)
+
+
+async def test_the_reserve_is_given_up_for_the_audit_trail_and_taken_again(parts: Parts) -> None:
+    """When the disk has room again, all is as before."""
+    watch(parts)
+    await until(lambda: reserved_bytes(parts) == RESERVE_BYTES, "the reserve")
+    good, full = os.dup(parts.audit._fd), os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, parts.audit._fd)
+    parts.audit.record(AuditEvent.AGENT_STARTED)
+    await until(lambda: reserved_bytes(parts) == 0, "the reserve given up")
+    assert {"audit", "disk"} <= set(parts.readiness.problems)
+    os.dup2(good, parts.audit._fd)
+    await until(lambda: reserved_bytes(parts) == RESERVE_BYTES, "the reserve taken again")
+    await until(lambda: parts.readiness.ready, "all well")
+    os.close(good)
+    os.close(full)
+
+
+@pytest.mark.parametrize(
+    ("taken", "free_mib", "enough"), [(False, 63, False), (False, 64, True), (True, 31, False), (True, 32, True)]
+)
+async def test_as_much_as_the_reserve_must_be_free_beside_it(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, *, taken: bool, free_mib: int, enough: bool
+) -> None:
+    """For new tasks; a reserve that is there is kept for what runs."""
+    if taken:
+        (parts.folder / "reserve").write_bytes(bytes(RESERVE_BYTES))
+    monkeypatch.setattr("agp_agent.disk_watch._free_bytes", lambda _folder: free_mib * MIB)
+    parts.readiness.report("disk", "not looked yet")
+    watch(parts)
+    await until(lambda: parts.readiness.problems.get("disk") != "not looked yet", "the look")
+    assert parts.readiness.ready is enough
+    assert ("it needs 64 MiB free" in parts.readiness.problems.get("disk", "")) is not enough
+    assert reserved_bytes(parts) == (RESERVE_BYTES if taken or enough else 0)
+
+
+async def test_a_reserve_that_cannot_be_taken_is_reported_with_its_reason(parts: Parts) -> None:
+    """Whatever the disk says."""
+    (parts.folder / "reserve").mkdir()
+    watch(parts)
+    await until(lambda: "(Is a directory)" in parts.readiness.problems.get("disk", ""), "the report")

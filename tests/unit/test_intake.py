@@ -192,6 +192,16 @@ async def test_an_order_that_cannot_be_written_is_refused(parts: Parts) -> None:
     assert parts.readiness.problems == {}
 
 
+async def test_a_disk_without_room_takes_on_nothing(intake: Intake, parts: Parts) -> None:
+    """503 with the reason, until there is room; what runs needs the rest for its result."""
+    parts.readiness.report("disk", "the state directory is full")
+    with pytest.raises(Unavailable, match="takes on no more tasks: the state directory is full"):
+        await intake.accept(body(), None, "p")
+    assert await parts.journal.counts() == {}
+    parts.readiness.report("disk", None)
+    await intake.accept(body(), None, "p")
+
+
 async def test_an_audit_trail_that_cannot_be_written_is_reported(intake: Intake, parts: Parts) -> None:
     """The order stands in the journal, so it is accepted; the next ones wait until the disk is well."""
     good, full = os.dup(parts.audit._fd), os.open("/dev/full", os.O_RDWR)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.dashboard import Answer, Meaning
-from agp_agent.journal import Delivery, Journal
+from agp_agent.journal import Delivery, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult, TaskStatus
 from agp_agent.outbox import Gate, Outbox, backoff_s
@@ -516,6 +516,32 @@ async def test_a_delivery_that_fails_in_an_unforeseen_way_is_tried_again_but_not
         assert len(dashboard.received) == 1
         await acknowledged(journal)
     assert len(dashboard.received) == 2
+
+
+class Refusing(Journal):
+    """A journal on a disk that does not take the first acknowledgement."""
+
+    refusals = 1
+
+    async def acknowledge(self, seq: int) -> None:
+        """Refuse, then write."""
+        if self.refusals:
+            self.refusals -= 1
+            raise JournalUnavailable("the journal cannot be written: disk full")
+        await super().acknowledge(seq)
+
+
+async def test_what_was_acknowledged_and_could_not_be_written_is_not_delivered_again(
+    tmp_path: Path, dashboard: Listening, audit: Audit
+) -> None:
+    """It is remembered until the disk takes it."""
+    journal = Refusing(tmp_path / "refusing.db")
+    async with delivering(journal, dashboard, audit):
+        await finished(journal, "t")
+        await acknowledged(journal)
+        await until(lambda: audit.head.seq == 1, "the audit")
+    assert len(dashboard.received) == 1
+    journal.close()
 
 
 async def test_a_journal_that_cannot_be_read_does_not_end_the_loop(

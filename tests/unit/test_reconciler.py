@@ -10,10 +10,11 @@ import pytest
 from agp_agent import clock
 from agp_agent.engine import Signal
 from agp_agent.errors import EngineUnavailable
+from agp_agent.journal import Delivery
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from fakes.fake_host import FakeHost
 from support.agent_parts import LABELS, Parts, agent, machine
-from support.async_waiting import settle, until
+from support.async_waiting import settle, until, until_async
 from support.orders import PRINTED, SUCCESS, finished, put_back, release, to_preparing
 
 
@@ -376,3 +377,26 @@ async def test_what_is_finished_is_none_of_its_business(parts: Parts) -> None:
     run_id = await finished(parts.journal, "done")
     await parts.reconciler.reconcile()
     assert (await parts.attempt(run_id)).state is State.FINISHED
+
+
+async def test_the_loop_goes_on_over_an_engine_that_is_away(
+    tmp_path: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tries again a minute later, adopts what runs, and bounds what is kept."""
+    monkeypatch.setattr("agp_agent.reconciler._EVERY_S", 0.001)
+    run_id = await left_behind(tmp_path, host, "print begun\nforever\n")
+    async with agent(tmp_path, host) as parts:
+        await finished(parts.journal, "nobody took it")
+        parts.clock.advance(1001)
+        parts.engine.go_away()
+        parts.go(parts.reconciler.run())
+        calls = parts.engine.calls
+        await until(lambda: parts.engine.calls > calls + 3, "some tries")
+        await parts.engine.come_back(restarted=False)
+
+        async def look() -> bool:
+            return Delivery.DEAD_LETTER in await parts.journal.counts()
+
+        await until_async(look, "the dead letter")
+        await parts.journal.request_cancel("t")
+        assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED

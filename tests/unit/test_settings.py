@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from agp_agent import settings
 from agp_agent.errors import ConfigurationError
-from agp_agent.settings import Settings, TokenSource, load, source_of
+from agp_agent.settings import Settings, TokenSource, load, load_with_problems, source_of, with_source
 
 TOKEN = "t0ken-of-the-tests-1"
 OTHER = "t0ken-of-the-tests-2"
@@ -152,6 +152,41 @@ def test_all_problems_come_at_once(config: Path, monkeypatch: pytest.MonkeyPatch
         f"unknown_key ({config})",
     }
     assert len(found) == 5
+
+
+def test_the_rest_can_be_checked_where_something_is_wrong(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong has its default, everything else what was given; the problems are those of a load."""
+    config.write_text("max_queued: -1\nhost: 127.0.0.2\nunknown_key: 1\n")
+    monkeypatch.setenv("AGP_PORT", "x")
+    found, wrong = load_with_problems(config, stop_grace_s=3, task_timeout_s=None)
+    assert wrong == problems(config, stop_grace_s=3)
+    assert found is not None
+    assert (found.port, found.max_queued, found.host, found.stop_grace_s) == (8470, 1000, "127.0.0.2", 3)
+
+
+def test_right_settings_have_no_problems(config: Path) -> None:
+    """They are as a load gives them."""
+    config.write_text("port: 1\n")
+    assert load_with_problems(config) == (load(config), [])
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "tls_cert_file: /x\n"])
+def test_where_nothing_can_be_checked_there_are_only_problems(config: Path, text: str) -> None:
+    """The file is no mapping, or values contradict each other."""
+    config.write_text(text)
+    assert load_with_problems(config) == (None, problems(config))
+
+
+def test_a_problem_found_later_tells_its_source_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it begins with a setting; any other sentence stays as it is."""
+    config.write_text("host: x\n")
+    monkeypatch.setenv("AGP_PORT", "2")
+    found = load(config)
+    assert with_source("AGP_PORT: is taken.", found, config) == "AGP_PORT (environment): is taken."
+    assert with_source("AGP_HOST: is nowhere.", found, config) == f"AGP_HOST ({config}): is nowhere."
+    assert with_source("AGP_MAX_QUEUED: is low.", found, config) == "AGP_MAX_QUEUED (default): is low."
+    for other in ("AGP_NOTHING: is.", "the engine: is away.", "AGP_HOST, AGP_PORT: are taken."):
+        assert with_source(other, found, config) == other
 
 
 def test_an_unknown_name_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agp_agent import clock
-from agp_agent.engine import Signal
+from agp_agent.engine import ContainerState, Signal
 from agp_agent.errors import EngineError, EngineUnavailable
-from agp_agent.journal import Journal, Release
+from agp_agent.journal import Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.planner import Limits
 from fakes.fake_host import FakeHost
@@ -325,6 +325,21 @@ async def test_an_engine_that_is_replaced_while_a_task_runs(parts: Parts) -> Non
     assert (verdict.error, due.output.text()) == ("exit code 3", "one\ntwo\n")
 
 
+async def test_an_engine_that_refuses_to_tell_the_end_makes_the_task_lost(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its sentence: asking again would end the same way."""
+
+    async def refuse(container_id: str) -> ContainerState:
+        raise EngineError(f"the engine refused (500): no state of {container_id}")
+
+    monkeypatch.setattr(parts.engine, "wait", refuse)
+    verdict = await parts.verdict(await parts.post("print hi\n"))
+    assert (verdict.outcome, verdict.reason) == (Outcome.LOST, Reason.ENGINE_LOST)
+    assert "refused to tell how it ended: the engine refused (500): no state of " in str(verdict.error)
+    await parts.clean()
+
+
 async def test_a_container_that_vanishes_is_lost(parts: Parts) -> None:
     """Removed while the engine was away, so that nobody saw its end."""
     run_id = await parts.post("print begun\nforever\n")
@@ -359,6 +374,20 @@ async def test_a_disk_that_is_full_costs_no_try(parts: Parts) -> None:
         await until(lambda: "No space left" in parts.readiness.problems.get("disk", ""), "the report")
         assert (await parts.in_state(run_id, State.QUEUED)).tries == 0
         parts.readiness.report("disk", None)
+    verdict, due = await parts.result(run_id)
+    assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
+    await parts.clean()
+
+
+async def test_a_slot_that_cannot_be_made_costs_no_try(parts: Parts) -> None:
+    """The disk is reported, and the task waits until it is well."""
+    (parts.folder / "slots").rmdir()
+    run_id = await parts.post("print hi\n")
+    await until(lambda: "No such file" in parts.readiness.problems.get("disk", ""), "the report")
+    attempt = await parts.in_state(run_id, State.QUEUED)
+    assert (attempt.tries, attempt.slot) == (0, None)
+    (parts.folder / "slots").mkdir()
+    parts.readiness.report("disk", None)
     verdict, due = await parts.result(run_id)
     assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
     await parts.clean()
@@ -446,6 +475,20 @@ async def test_an_attempt_nobody_knows_is_no_error(parts: Parts) -> None:
 
 
 # --- a disk that is full -----------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_does_not_keep_a_container_alive(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the agent asks for cannot be written down first: it is reported, and done all the same."""
+
+    async def refuse(run_id: str, reason: Reason) -> None:
+        raise JournalUnavailable(f"no room for {reason} of {run_id}")
+
+    run_id = await parts.post("print begun\nforever\n")
+    await parts.printed(run_id, b"begun")
+    monkeypatch.setattr(parts.journal, "asked", refuse)
+    await parts.journal.request_cancel("t")
+    assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED
+    await parts.clean()
 
 
 async def test_an_end_that_cannot_be_written_is_written_when_there_is_room(tmp_path: Path, host: FakeHost) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.engine import Signal
+from agp_agent.engine import ContainerLog, Signal, Stream
 from agp_agent.errors import ContainerMissing
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import plan
@@ -195,7 +195,86 @@ async def test_a_container_that_died_with_its_engine_is_told_so(parts: Parts) ->
     parts.engine.go_away()
     await parts.engine.come_back(restarted=True, kill_running=True)
     ended = await watched.end()
-    assert (ended.exit_code, ended.killed_externally) == (137, False)
+    assert ended == ContainerExit(137, lost_with_engine=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "lost_with_engine"), [(137, True), (143, True), (129, False), (139, False), (255, False)]
+)
+async def test_only_what_an_engine_does_itself_is_blamed_on_its_restart(
+    parts: Parts, code: int, *, lost_with_engine: bool
+) -> None:
+    """KILL and TERM; any other exit code is the playbook's own."""
+    run = await released(parts, f"print begun\nexit {code}\n")
+    await parts.engine.wait(run.container_id)
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=True)
+    assert await Watched(parts, run).end() == ContainerExit(code, lost_with_engine=lost_with_engine)
+
+
+async def test_a_kill_counts_as_one_from_outside_only_where_the_engine_remembers_the_creation(parts: Parts) -> None:
+    """An engine that comes back without live-restore sends TERM by itself to what it finds."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=True)
+    parts.host.signal(parts.container(), Signal.TERM)
+    assert await watched.end() == ContainerExit(143, lost_with_engine=True)
+
+
+async def test_a_container_that_is_removed_after_its_end_keeps_its_exit_code(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it ended was seen; that its last output may be missing is stated."""
+
+    async def gone(container_id: str) -> ContainerLog:
+        raise ContainerMissing(f"the container is gone: {container_id}")
+
+    run = await released(parts, "print one\nexit 5\n")
+    await says(run, b"one")
+    taken = adopted(parts, run)
+    monkeypatch.setattr(parts.engine, "log", gone)
+    assert await Watched(parts, taken).end() == ContainerExit(5)
+    assert taken.spool.output().head == b"one\n"
+    assert taken.spool.output().at_least
+
+
+async def test_a_stream_that_ends_early_and_missed_nothing_states_no_gap(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playbook closed its stdout and worked on: the engine's log ends as the spool does."""
+    monkeypatch.setattr("agp_agent.watch._STREAM_EARLY_S", -1.0)
+    run = await released(parts, "print one\nexit 0\n")
+    assert await Watched(parts, run).end() == ContainerExit(0)
+    assert not run.interrupted
+    assert (run.spool.output().head, run.spool.output().at_least) == (b"one\n", False)
+
+
+async def test_a_stream_that_was_cut_early_is_completed_from_the_log(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was told of an interruption, but the log has more."""
+    monkeypatch.setattr("agp_agent.watch._STREAM_EARLY_S", -1.0)
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 0\n")
+    await says(run, b"one")
+    parts.engine._break_attachments()
+    assert await Watched(parts, run).end() == ContainerExit(0)
+    assert (run.spool.output().head, run.spool.output().at_least) == (b"one\ntwo\n", False)
+
+
+async def test_a_stream_that_does_not_end_is_completed_from_the_log(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container has ended, and its last output does not arrive."""
+    monkeypatch.setattr("agp_agent.watch._STREAM_END_S", 0.01)
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 0\n")
+    await says(run, b"one")
+    assert run.pump is not None
+    run.pump.cancel()
+    run.pump = asyncio.create_task(asyncio.sleep(PATIENCE_S))
+    assert await Watched(parts, run).end() == ContainerExit(0)
+    assert run.spool.output().head == b"one\ntwo\n"
 
 
 async def test_a_signal_is_sent_again_until_the_engine_answers(parts: Parts) -> None:
@@ -250,6 +329,39 @@ async def test_a_marker_of_another_nonce_does_not_count(parts: Parts) -> None:
     run.control[:] = b"agp1 started " + b"f" * 32 + b"\n"
     with pytest.raises(NeverStarted):
         await Watched(parts, run).end()
+
+
+async def test_output_without_a_marker_tells_of_a_start(parts: Parts) -> None:
+    """Only a playbook prints: it is never run a second time."""
+    run = await released(parts, "print hi\nexit 6\n")
+    await says(run, b"hi")
+    run.control.clear()
+    assert run.started
+    assert await Watched(parts, run).end() == ContainerExit(6)
+
+
+@pytest.mark.parametrize(("playbook", "rotated"), [("exit 6\n", True), ("print hi\nexit 6\n", False)])
+async def test_a_log_without_a_marker_may_tell_of_a_start_too(parts: Parts, playbook: str, *, rotated: bool) -> None:
+    """By output, or because it was rotated: the marker is the first that is dropped."""
+    run = await released(parts, playbook)
+    await parts.engine.wait(run.container_id)
+    (parts.folder / "spool" / SLOT).unlink()
+    container = parts.container()
+    container.log[Stream.CONTROL].clear()
+    container.log_rotated = rotated
+    taken = adopted(parts, run)
+    assert not taken.started
+    assert await Watched(parts, taken).end() == ContainerExit(6)
+    assert taken.started
+
+
+async def test_a_container_whose_release_was_lost_is_ended(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream broke before its playbook started: it would wait for ever, and is judged as never started."""
+    monkeypatch.setattr("agp_agent.watch._STUCK_S", 0.0)
+    prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
+    waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
+    with pytest.raises(NeverStarted):
+        await Watched(parts, waiting).end()
 
 
 async def test_what_the_agent_stopped_itself_is_judged_by_that(parts: Parts) -> None:

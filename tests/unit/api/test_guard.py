@@ -1,5 +1,6 @@
 """The guard before every route, and its count of wrong tokens."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from agp_agent.api.guard import AuthFailures, Guard, peer_of
 from agp_agent.audit import Audit
+from support.async_waiting import until
 
 TOKENS = (b"t0ken-of-the-tests-1", "t0ken-öf-the-tests".encode())
 
@@ -93,6 +95,32 @@ async def test_many_peers_do_not_fill_the_memory(audit: Audit, path: Path) -> No
         failures.add(str(number), "/x")
     assert len(failures._peers) <= 1024
     assert ("first", 2) in await events(audit, path)
+
+
+async def test_flushing_records_what_was_only_counted(audit: Audit, path: Path) -> None:
+    """Once, and counting begins anew; those that were recorded one by one need no summary."""
+    failures = AuthFailures(audit, Clock())
+    for _ in range(12):
+        failures.add("guesser", "/x")
+    failures.add("slip", "/x")
+    failures.flush()
+    failures.flush()
+    assert failures.add("guesser", "/x") is False
+    assert await events(audit, path) == [("guesser", 1)] * 10 + [("slip", 1), ("guesser", 2), ("guesser", 1)]
+
+
+async def test_what_was_only_counted_is_recorded_every_minute(
+    audit: Audit, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the guesser has gone away."""
+    monkeypatch.setattr("agp_agent.api.guard._MINUTE_S", 0.001)
+    failures = AuthFailures(audit, Clock())
+    for _ in range(12):
+        failures.add("guesser", "/x")
+    loop = asyncio.create_task(failures.run())
+    await until(lambda: audit.head.seq == 11, "the summary")
+    loop.cancel()
+    assert (await events(audit, path))[-1] == ("guesser", 2)
 
 
 # --- the middleware ----------------------------------------------------------------------------------------------
