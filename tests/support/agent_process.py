@@ -167,6 +167,8 @@ class AgentProcess:
         try:
             if self._process is not None and self._process.poll() is None:
                 code = self.stop()
+            elif self._process is not None and self._process.returncode != -signal.SIGKILL:  # not the test's own doing
+                code = self._process.returncode
         finally:
             if self._process is not None and self._process.poll() is None:
                 self._process.kill()
