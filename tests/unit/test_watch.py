@@ -10,7 +10,8 @@ from agp_agent.engine import ContainerLog, Signal, Stream
 from agp_agent.errors import ContainerMissing
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import plan
-from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
+from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop, see_to_end
+from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
 from support.agent_parts import LABELS, LIMITS, Parts, agent, catalog_of, machine
 from support.async_waiting import PATIENCE_S, until
@@ -109,6 +110,28 @@ async def test_after_the_grace_a_playbook_that_ignores_term_is_killed(parts: Par
     await says(run, b"deaf")
     assert await Watched(parts, run, after_s=0, grace_s=0).end() == ContainerExit(137, asked=Reason.DEADLINE)
     assert [action for _, action in parts.host.events if action == "kill"] == ["kill", "kill"]
+
+
+class LateKill(FakeEngine):
+    """An engine whose containers end by TERM just before a KILL reaches them."""
+
+    async def signal(self, container_id: str, signal: Signal) -> bool:
+        """Deliver TERM; find nobody to kill."""
+        if signal is Signal.TERM:
+            return True
+        await super().signal(container_id, signal)
+        return False
+
+
+async def test_a_playbook_that_ends_by_term_at_the_last_moment_was_stopped(parts: Parts) -> None:
+    """The KILL found nothing to kill any more; the TERM had reached it."""
+    run = await released(parts, "print begun\nforever\n")
+    await says(run, b"begun")
+    engine = LateKill(parts.host)
+    await engine.open()
+    run.epoch = engine.epoch
+    stop = Stop(0, asyncio.Event(), 0, lambda _reason: asyncio.sleep(0))
+    assert (await see_to_end(engine, run, stop)).asked is Reason.DEADLINE
 
 
 async def test_a_cancel_stops_it_in_the_same_way(parts: Parts) -> None:
