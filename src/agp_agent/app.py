@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,7 +21,7 @@ from agp_agent.dispatcher import Dispatcher
 from agp_agent.docker_engine import DockerEngine, Endpoint
 from agp_agent.engine import ContainerEngine
 from agp_agent.engine_watch import EngineWatch
-from agp_agent.errors import ConfigurationError
+from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.intake import Intake
 from agp_agent.outbox import Outbox
@@ -74,7 +75,7 @@ class Tokens:
 
 
 class Agent:
-    """All parts of one agent. Make it with ``open``; it runs in ``running`` and is done with when that ends."""
+    """All parts of one agent. It runs in ``running``, and is done with when that ends."""
 
     def __init__(
         self,
@@ -85,13 +86,17 @@ class Agent:
         masker: Masker,
         observer: Observer,
     ) -> None:
-        """Build the parts; nothing moves yet. ``observer`` may follow the output of runs."""
+        """Build the parts; nothing moves yet. ``observer`` may follow the output of runs.
+
+        Raises:
+            ConfigurationError: the catalog or the state directory cannot be used.
+        """
         labels = state.identity.labels
         self.settings = settings
         self.identity = state.identity
         self.catalog: Catalog = catalog.load(settings.catalog)
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
-        self.audit = Audit(state.audit, masker.tree)
+        self.audit = _open_audit(state, masker)
         self.journal, self._damage = recovery.open_journal(state)
         self._state = state
         self._engine = engine
@@ -185,6 +190,13 @@ class Agent:
         self.journal.close()
 
 
+def _open_audit(state: StateDir, masker: Masker) -> Audit:
+    try:
+        return Audit(state.audit, masker.tree)
+    except OSError as error:
+        raise StateDirectoryError(f"{state.audit}: the audit trail cannot be used: {error.strerror}.") from None
+
+
 def check(settings: Settings) -> None:
     """Find out whether ``serve`` could use these settings, without starting or writing anything.
 
@@ -235,7 +247,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         await _serve(agent, tokens, listener)
 
 
-async def _serve(agent: Agent, tokens: Tokens, listener: Any) -> None:
+async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
     failures = AuthFailures(agent.audit)

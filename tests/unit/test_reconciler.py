@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from agp_agent import clock
-from agp_agent.engine import Signal
+from agp_agent.engine import ContainerState, Signal
 from agp_agent.errors import EngineUnavailable
 from agp_agent.journal import Delivery
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
+from agp_agent.reconciler import Reconciler
+from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
 from support.agent_parts import LABELS, Parts, agent, machine
 from support.async_waiting import settle, until, until_async
@@ -344,16 +346,41 @@ async def test_nothing_is_judged_without_the_engine(tmp_path: Path, host: FakeHo
         assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED
 
 
+class SlowToInspect(FakeEngine):
+    """An engine that answers inspections when a test lets it."""
+
+    def __init__(self, host: FakeHost) -> None:
+        """Nothing is answered yet."""
+        super().__init__(host)
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """Wait, then answer."""
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().inspect(container_id)
+
+
 async def test_two_reconciliations_do_not_overlap(tmp_path: Path, host: FakeHost) -> None:
     """One at the contact and one of the minute: each container is adopted once."""
     await left_behind(tmp_path, host, "print begun\nforever\n")
     async with agent(tmp_path, host) as parts:
-        await asyncio.gather(*(parts.reconciler.reconcile() for _ in range(4)))
-        await until(lambda: parts.runs, "the adoption")
-        for _ in range(10):  # whoever adopts a second time has time to be heard
+        engine = SlowToInspect(host)
+        await engine.open()
+        reconciler = Reconciler(parts.journal, engine, parts.executor, parts.walk, LABELS, retention_s=1000)
+        first, second = [parts.go(reconciler.reconcile()) for _ in range(2)]
+        await engine.asked.wait()
+        for _ in range(5):  # the second gets as far as it can
             await parts.journal.counts()
             await settle()
+        engine.may_answer.set()
+        await asyncio.gather(first, second)
+        await until(lambda: parts.runs, "the adoption")
+        await parts.journal.counts()
+        await settle()
         assert (await parts.events()).count("task adopted") == 1
+        await reconciler.aclose()
 
 
 async def test_letting_go_leaves_adopted_containers_running(tmp_path: Path, host: FakeHost) -> None:

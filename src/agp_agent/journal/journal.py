@@ -5,6 +5,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -188,7 +189,8 @@ class Journal:
         def operation(db: sqlite3.Connection) -> list[int]:
             oldest = [row[0] for row in db.execute(SQL["due_seqs"], bounds)]
             newest = [row[0] for row in db.execute(SQL["newest_due_seqs"], bounds)]
-            by_turns = [seq for pair in zip(oldest, newest, strict=True) for seq in pair]
+            # A result may be posted between the two: they need not be equally long.
+            by_turns = [seq for pair in zip_longest(oldest, newest) for seq in pair if seq is not None]
             return list(dict.fromkeys(by_turns))[:limit]
 
         return await self._db.read(operation)
