@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agp_agent.capture import Spool
-from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image
+from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, NameTaken
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.lifecycle import ContainerExit
 from agp_agent.planner import RunSpec
@@ -77,6 +77,8 @@ class Executor:
         """
         try:
             return await self._prepare(spec, slot)
+        except NameTaken:
+            raise  # the container of that name is not this one
         except BaseException:
             with contextlib.suppress(EngineError):
                 await asyncio.shield(self.discard(slot))

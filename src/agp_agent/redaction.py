@@ -32,7 +32,8 @@ class Masker:
         return _masked_tree(value, self._secrets())
 
     def _secrets(self) -> tuple[str, ...]:
-        return tuple(secret.decode(errors="replace") for secret in self._known())
+        # The longest first: one may be part of another.
+        return tuple(sorted((secret.decode(errors="replace") for secret in self._known()), key=len, reverse=True))
 
 
 def _masked(value: str, secrets: tuple[str, ...]) -> str:

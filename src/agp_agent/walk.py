@@ -193,6 +193,8 @@ class Walk:
         """Take over a released container, running or ended, and see it to its end."""
         async with self._place(attempt.run_id, attempt.runner or ""):
             attempt = await self._journal.attempt(attempt.run_id) or attempt
+            if attempt.state is not State.RUNNING:  # it has ended, or was put back, since the reconciler looked
+                return
             self._audit.record(AuditEvent.TASK_ADOPTED, **facts(attempt), container_id=state.container_id)
             timeout_s = attempt.timeout_s or self._limits.task_timeout_s
             same_boot = attempt.boot_id == clock.boot_id()
@@ -212,7 +214,8 @@ class Walk:
         """Put back an attempt of an earlier agent that certainly never started; remove what was prepared for it."""
         slot = attempt.slot or ""
         await self._ending.requeue(attempt, slot, attempt.state, "the agent stopped before its release")
-        await self._ending.discard(slot)
+        if slot:
+            await self._ending.discard(slot)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

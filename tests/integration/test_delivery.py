@@ -1,5 +1,6 @@
 """Results reach the dashboard, whatever it answers in between. Most tasks here have no runner: they end at once."""
 
+import asyncio
 import secrets
 import socket
 import sqlite3
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.agent_process import AgentProcess
@@ -130,6 +132,20 @@ def test_a_result_that_is_too_large_for_the_dashboard_comes_shorter(
     assert agent.wait_audited("task dead-lettered", task_id="always too large")["deliveries"] == 2
     lengths = [len(one.result["output"]) for one in dashboard.deliveries("always too large")]
     assert lengths[0] == 200_000 > lengths[1]
+
+
+async def test_a_burst_of_results_is_delivered_once_each(agent: AgentProcess, dashboard: DashboardStub) -> None:
+    """Results that are posted while others are being picked out are neither forgotten nor sent twice."""
+    burst = [f"burst {number}" for number in range(100)]
+    async with httpx.AsyncClient(trust_env=False, timeout=60, headers=agent.headers) as client:
+        url = f"http://127.0.0.1:{agent.port}/execute_task"
+        bodies = [{"task_id": task_id, "playbook": {"name": "p.none", "content": "x"}} for task_id in burst]
+        answers = await asyncio.gather(*(client.post(url, json=body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {202}
+    for task_id in burst:
+        await asyncio.to_thread(dashboard.acknowledged, task_id)
+    delivered = [one.result["task_id"] for one in dashboard.deliveries() if one.result["task_id"].startswith("burst ")]
+    assert sorted(delivered) == sorted(burst)
 
 
 def test_one_result_that_is_not_taken_holds_no_other_up(agent: AgentProcess, dashboard: DashboardStub) -> None:

@@ -217,3 +217,23 @@ async def test_a_journal_that_cannot_be_read_is_tried_again(tmp_path: Path, host
         parts.journal.queue_changed.set()
         await settle()
         assert not loop.done()
+
+
+async def test_a_cancel_of_a_task_on_its_way_is_left_to_its_walk(tmp_path: Path, host: FakeHost) -> None:
+    """It is still queued, and yet started: it ends once, by the walk, before any container is made."""
+    async with agent(tmp_path, host, max_running=1, journal=SlowJournal.closed) as parts:
+        journal = parts.journal
+        assert isinstance(journal, SlowJournal)
+        parts.go(parts.dispatcher.run())
+        run_id = await parts.post("print hi\n")
+        await until(lambda: journal.preparing_calls == 1, "on its way")
+        assert await journal.request_cancel("t")
+        for _ in range(5):
+            await journal.counts()
+            await settle()
+        assert await journal.verdict(run_id) is None
+        journal.may_prepare.set()
+        assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED
+        await parts.clean()
+        assert list(parts.host.events) == []
+        assert (await parts.events()).count("task cancelled") == 1

@@ -430,3 +430,30 @@ async def test_the_loop_goes_on_over_an_engine_that_is_away(
         await until_async(look, "the dead letter")
         await parts.journal.request_cancel("t")
         assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED
+
+
+async def test_a_container_that_vanishes_while_it_is_looked_at_is_lost(tmp_path: Path, host: FakeHost) -> None:
+    """It was on the list, and then it was not."""
+    run_id = await left_behind(tmp_path, host, "print begun\nforever\n")
+    async with agent(tmp_path, host) as parts:
+        engine = SlowToInspect(host)
+        await engine.open()
+        reconciler = Reconciler(parts.journal, engine, parts.executor, parts.walk, LABELS, retention_s=1000)
+        looking = parts.go(reconciler.reconcile())
+        await engine.asked.wait()
+        await host.remove(parts.container())
+        engine.may_answer.set()
+        await looking
+        assert (await parts.verdict(run_id)).reason is Reason.CONTAINER_MISSING
+
+
+async def test_idle_waits_for_what_was_taken_over(tmp_path: Path, host: FakeHost) -> None:
+    """Draining must not leave it alone too early."""
+    await left_behind(tmp_path, host, "print begun\nforever\n")
+    async with restarted(tmp_path, host) as parts:
+        idle = asyncio.create_task(parts.reconciler.idle())
+        await settle()
+        assert not idle.done()
+        assert await parts.journal.request_cancel("t")
+        await idle
+        assert parts.walk.active == {}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent import clock
+from agp_agent.ending import Ending
 from agp_agent.engine import ContainerState, Signal
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.journal import Journal, JournalUnavailable, Release
@@ -508,3 +509,26 @@ async def test_an_end_that_cannot_be_written_is_written_when_there_is_room(tmp_p
         assert due.output.total_bytes == 200_006
         await until(lambda: not parts.readiness.problems, "all well")
         await parts.clean()
+
+
+async def test_a_container_that_cannot_be_removed_now_is_left_to_the_reconciler(parts: Parts) -> None:
+    """The result is written; an engine that is away costs nothing but a second look."""
+    run_id = await parts.post("print begun\nforever\n")
+    run = await parts.printed(run_id, b"begun")
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness)
+    parts.engine.go_away()
+    await ending.discard(run.slot)
+    assert (parts.folder / "slots" / run.slot).exists()
+
+
+async def test_an_attempt_ends_once(parts: Parts) -> None:
+    """Whoever comes second changes nothing, and audits nothing."""
+    run_id = await parts.post("print hi\n")
+    verdict = await parts.verdict(run_id)
+    await parts.clean()
+    before = await parts.events()
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness)
+    await ending.finish(await parts.attempt(run_id), CANCELLED)
+    await ending.requeue(await parts.attempt(run_id), "agp-1", State.RUNNING, "why")
+    assert await parts.journal.verdict(run_id) == verdict
+    assert await parts.events() == before
