@@ -25,9 +25,11 @@ runner-images: venv engine
 	@.ci/images
 
 demo: runner-images ## See the main job: real playbooks in locked containers, results at a dashboard (30 s after set-up)
+	@echo "demo: five playbooks through the whole path (about 15 s)."
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m demo
 
 test: setup ## Run every test (about 12 minutes on two cores)
+	@echo "test: every suite, on the real engine (about 12 minutes on two cores)."
 	$(PYTHON_BIN)/pytest $(PYTEST_ARGS)
 
 check: venv ## Lint, types, floor plan, dependencies
