@@ -67,7 +67,7 @@ class Dispatcher:
                 verdict = lifecycle.cancelled_before_start()
             else:
                 verdict = lifecycle.queue_timeout(self._queue_timeout_s)
-            await self._walk.give_up(attempt, verdict)
+            await self._walk.end_without_container(attempt, verdict)
 
     async def _start_what_fits(self) -> None:
         while (free := self._readiness.slots - len(self._walk.active)) > 0:

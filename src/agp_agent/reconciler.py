@@ -97,7 +97,7 @@ class Reconciler:
             state = None
         if container is None or state is None:
             verdict = lifecycle.lost(Reason.CONTAINER_MISSING, "its container is gone, and nobody saw how it ended")
-            await self._walk.give_up(attempt, verdict)
+            await self._walk.end_without_container(attempt, verdict)
             return
         if not state.running and not state.ended:
             await self._walk.start_over(attempt)  # created, and never started

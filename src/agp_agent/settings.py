@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -122,8 +122,6 @@ class Settings(BaseSettings):
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-
-    yaml_file: ClassVar[Path | None] = None
 
     @classmethod
     def settings_customise_sources(

@@ -22,7 +22,6 @@ from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, State, Verdict
-from agp_agent.output import Output
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.readiness import Readiness
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
@@ -205,9 +204,9 @@ class Walk:
             memory_bytes = attempt.memory_bytes or 0
             await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes)
 
-    async def give_up(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
-        """End an attempt of an earlier agent whose container is gone."""
-        await self._ending.finish(attempt, verdict, output or Output())
+    async def end_without_container(self, attempt: Attempt, verdict: Verdict) -> None:
+        """End an attempt that has no container: it never got one, or an earlier agent's is gone."""
+        await self._ending.finish(attempt, verdict)
         self._journal.forget_cancel(attempt.run_id)
 
     async def start_over(self, attempt: Attempt) -> None:
