@@ -49,9 +49,7 @@ class Ending:
         if isinstance(error, LockdownRefused):
             self._audit.record(AuditEvent.CONTAINER_REFUSED, runner=spec.runner, why=str(error))
         if isinstance(error, ImageUnavailable):
-            image = spec.container.image
-            # The adapter's error is a whole sentence by itself.
-            return lifecycle.image_unavailable(image, str(error).removeprefix(f"image {image} is not available: "))
+            return lifecycle.image_unavailable(spec.container.image, error.why)
         return lifecycle.engine_refused(str(error))
 
     async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:

@@ -108,7 +108,11 @@ class EngineUnavailable(EngineError):
 
 
 class ImageUnavailable(EngineError):
-    """The runner's image is not on the engine and could not be pulled."""
+    """The runner's image is not on the engine and could not be pulled; ``why`` is the reason without its name."""
+
+    def __init__(self, message: str, why: str | None = None) -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 class ContainerMissing(EngineError):

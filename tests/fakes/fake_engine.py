@@ -126,11 +126,11 @@ class FakeEngine:
 
     def _pull(self, name: str, policy: PullPolicy) -> None:
         if policy is PullPolicy.NEVER:
-            raise ImageUnavailable(
-                f"image {name} is not available: it is not on the engine, and its pull policy is never"
-            )
+            why = "it is not on the engine, and its pull policy is never"
+            raise ImageUnavailable(f"image {name} is not available: {why}", why)
         if name not in self.host.registry:
-            raise ImageUnavailable(f"image {name} is not available: the registry does not have it")
+            why = "the registry does not have it"
+            raise ImageUnavailable(f"image {name} is not available: {why}", why)
         self.host.pulls.append(name)
         self.host.images[name] = self.host.registry[name]
 

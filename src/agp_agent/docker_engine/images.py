@@ -140,4 +140,4 @@ def _find(client: APIClient, name: str) -> Image | None:
 
 
 def _unavailable(name: str, reason: str) -> ImageUnavailable:
-    return ImageUnavailable(f"image {name} is not available: {reason}")
+    return ImageUnavailable(f"image {name} is not available: {reason}", reason)
