@@ -48,6 +48,7 @@ class AgentProcess:
         *,
         wrapper: Sequence[str] = (),
         ready: bool = True,
+        docker_host: str | None = None,
     ) -> None:
         """Prepare everything; nothing is started.
 
@@ -59,6 +60,8 @@ class AgentProcess:
                 ``AGP_DASHBOARD_TOKEN_FILE``) takes the place of the token, and is written with it if it is missing.
             wrapper: a command that executes the agent's, such as ``unshare``.
             ready: whether entering waits for /readyz.
+            docker_host: address of the engine on which the agent's containers are, where the environment names another.
+                The agent itself is told by ``settings`` (``DOCKER_HOST``): there may be a proxy between the two.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -82,11 +85,12 @@ class AgentProcess:
                     Path(file).write_text(f"{token}\n")
         self.command = (*wrapper, COMMAND, "serve")
         self._ready = ready
-        self._log = folder / "agent.log"
-        self._log.touch()
+        self.log_path = folder / "agent.log"
+        self.log_path.touch()
         self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self.engine = EngineSide()
+        self.docker_host = docker_host
+        self.engine = EngineSide(docker_host)
         self.http = httpx.Client(trust_env=False, timeout=PATIENCE_S)
         self.port = 0
         self._instance = ""
@@ -96,8 +100,8 @@ class AgentProcess:
     def start(self, *, ready: bool = True) -> Self:
         """Start the process; return once it listens and, with ``ready``, once /readyz says so."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
-        self._log_start = self._log.stat().st_size
-        with self._log.open("ab") as log:
+        self._log_start = self.log_path.stat().st_size
+        with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
                 env=self.environment,
@@ -200,11 +204,11 @@ class AgentProcess:
 
     def log_text(self) -> str:
         """Everything it ever printed."""
-        return self._log.read_text()
+        return self.log_path.read_text()
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log of the process that was started last; a line that is not JSON stands as ``event`` alone."""
-        with self._log.open("rb") as log:
+        with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             whole = log.read().rpartition(b"\n")[0]
         return [_parsed(line) for line in whole.decode().splitlines()]

@@ -63,7 +63,7 @@ class EngineProxy:
                 threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
-        with near, _engine() as far:
+        with near, connect_to_engine() as far:
             with self._lock:
                 self._connections |= {near, far}
             back = threading.Thread(target=_copy, args=(far, near), daemon=True)
@@ -82,8 +82,9 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)  # half-closed connections stay so: an attached stdin may end first
 
 
-def _engine() -> socket.socket:
-    host = urlsplit(os.environ.get("DOCKER_HOST") or _LOCAL)
+def connect_to_engine(docker_host: str | None = None) -> socket.socket:
+    """Open a connection to the engine at an address as DOCKER_HOST has it; by default to the environment's."""
+    host = urlsplit(docker_host or os.environ.get("DOCKER_HOST") or _LOCAL)
     if host.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(host.path)

@@ -14,9 +14,9 @@ from support.waiting import eventually
 class EngineSide:
     """Looks at what an agent made on the engine, and disturbs it."""
 
-    def __init__(self) -> None:
-        """Connect to the engine that the environment names."""
-        self.client = docker.from_env()
+    def __init__(self, docker_host: str | None = None) -> None:
+        """Connect to the engine that the environment names, or to the one at an address as DOCKER_HOST has it."""
+        self.client = docker.DockerClient(docker_host) if docker_host else docker.from_env()
 
     def close(self) -> None:
         """Close the connection."""
