@@ -47,7 +47,7 @@ class StartsSeen:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._watching = threading.Event()
-        self._events: socket.socket | None = None
+        self._streams: list[socket.socket] = []
         self._thread = threading.Thread(target=self._watch, name="starts-seen", daemon=True)
         self._thread.start()
         self._watching.wait(_PATIENCE_S)
@@ -60,12 +60,11 @@ class StartsSeen:
     def close(self) -> None:
         """Stop watching."""
         self._closing.set()
-        if self._events is not None:
+        for stream in self._streams:  # an attach to a container that was removed before its start never ends
             with contextlib.suppress(OSError):
-                self._events.shutdown(socket.SHUT_RDWR)
-        self._thread.join(_PATIENCE_S)
-        for reader in self._readers:  # their containers are gone, or the test has failed already
-            reader.join(_PATIENCE_S)
+                stream.shutdown(socket.SHUT_RDWR)
+        for thread in (self._thread, *self._readers):
+            thread.join(_PATIENCE_S)
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +80,13 @@ class StartsSeen:
 
     def _watch_once(self) -> None:
         filters = self._label | {"event": ["create"], "type": ["container"]}
-        with self._request("GET", f"/events?filters={quote(json.dumps(filters))}") as self._events:
-            rest = self._events.recv(_READ_BYTES)  # the head of the answer: from now on no event is missed
+        with self._request("GET", f"/events?filters={quote(json.dumps(filters))}") as events:
+            self._streams.append(events)
+            rest = events.recv(_READ_BYTES)  # the head of the answer: from now on no event is missed
             for container_id, state in self._containers():
                 self._follow(container_id, with_log=state != "created")
             self._watching.set()
-            while chunk := self._events.recv(_READ_BYTES):
+            while chunk := events.recv(_READ_BYTES):
                 whole, _, rest = (rest + chunk).rpartition(b"\n")
                 for container_id in _CREATED.findall(whole):
                     self._follow(container_id.decode(), with_log=False)
@@ -110,6 +110,7 @@ class StartsSeen:
         head = b""
         try:
             with self._request("POST", path) as stream:
+                self._streams.append(stream)
                 while chunk := stream.recv(_READ_BYTES):
                     if len(head) < _HEAD_BYTES:  # read on: an attach that nobody reads stalls the container
                         head = (head + chunk)[:_HEAD_BYTES]
