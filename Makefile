@@ -4,8 +4,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
+ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools demo test test-long check bench lock clean
+.PHONY: help setup venv engine images runner-images fault-tools demo test test-long campaign check bench lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ test: setup fault-tools ## Run every test (about 12 minutes on two cores)
 
 test-long: setup fault-tools ## Run the faults at their full length and number (about 40 minutes)
 	$(PYTHON_BIN)/pytest -m campaign $(PYTEST_ARGS)
+
+campaign: runner-images fault-tools ## Kill the agent again and again while tasks flow (ROUNDS=1000: about 80 minutes; SEED= repeats one)
+	@PYTHONPATH=tests $(PYTHON_BIN)/python -m campaign --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CAMPAIGN_ARGS)
 
 check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/ruff check .

@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import structlog
 
-from agp_agent import __version__, catalog, recovery
+from agp_agent import __version__, catalog, descriptors, recovery
 from agp_agent.api import AgentServer, AuthFailures, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
 from agp_agent.dashboard import Dashboard, HttpDashboard
+from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
 from agp_agent.dispatcher import Dispatcher
 from agp_agent.docker_engine import DockerEngine, Endpoint
@@ -96,8 +97,12 @@ class Agent:
         self.identity = state.identity
         self.catalog: Catalog = catalog.load(settings.catalog)
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
+        recovery.check_schema(state)
         self.audit = _open_audit(state, masker)
-        self.journal, self._damage = recovery.open_journal(state)
+        self._degradation = Degradation(self.audit)
+        self.readiness.on_news = self._degradation.hear
+        opened = recovery.open_journal(state)
+        self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
         self._dashboard = dashboard
@@ -153,8 +158,9 @@ class Agent:
         self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
         runners = {runner.name: runner.image for runner in self.catalog.runners.values()}
         self.audit.record(AuditEvent.CONFIG_LOADED, runners=runners)
-        if self._damage is not None:
-            await recovery.rebuild(self.journal, self._state, self.audit, self._damage)
+        if (damage := self._opened.damage) is not None:
+            await recovery.rebuild(self.journal, self._state, self.audit, damage)
+        await recovery.settle(self._opened, self._state, self.audit)
         await self._engine.open()
         try:
             async with asyncio.TaskGroup() as loops:
@@ -185,6 +191,7 @@ class Agent:
         await self._reconciler.aclose()
         await self._engine.aclose()
         await self._dashboard.aclose()
+        self._degradation.close()
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
@@ -238,6 +245,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         ConfigurationError: something the operator wrote cannot be used.
     """
     check(settings)
+    descriptors.raise_limit()
     dashboard = _dashboard(settings)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)

@@ -35,6 +35,8 @@ class AuditEvent(StrEnum):
 
     AGENT_STARTED = "agent started"
     AGENT_STOPPED = "agent stopped"
+    AGENT_DEGRADED = "agent degraded"
+    AGENT_RECOVERED = "agent recovered"
     AUDIT_REPAIRED = "audit repaired"
     CONFIG_LOADED = "config loaded"
     AUTH_FAILED = "auth failed"

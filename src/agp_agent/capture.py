@@ -16,9 +16,11 @@ from typing import Final, Self
 from agp_agent.engine import ContainerLog
 from agp_agent.output import Output
 
-_HEADER: Final = struct.Struct("<8sQQQ")  # magic, limit, bytes begun, bytes written
+_HEADER: Final = struct.Struct("<8sIIQQ")  # magic, limit, place of the gap + 1 (0: none), bytes begun, bytes written
 _MAGIC: Final = b"agpspool"
 _OVERLAP_BYTES: Final = 4096
+_SURE_BYTES: Final = 64
+"""An overlap that is no chance."""
 _READ_BYTES: Final = 64 * 1024
 
 
@@ -32,15 +34,14 @@ class Gap:
 class Spool:
     """The output of one run. Not thread-safe: it belongs to the event loop."""
 
-    def __init__(self, fd: int, limit_bytes: int, begun: int, total: int) -> None:
+    def __init__(self, fd: int, limit_bytes: int, begun: int, total: int, gap_at: int | None = None) -> None:
         """Use ``create`` or ``reopen``."""
         self._fd = fd
-        self._head_bytes = limit_bytes // 2
-        self._ring_bytes = limit_bytes - self._head_bytes
         self._limit = limit_bytes
+        self._gap_at = gap_at  # from this position on something is missing that nobody counted
+        self._lay_out()
         self._begun = begun  # positions below _begun - _ring_bytes are overwritten; above the total after a crash
         self._total = total
-        self._at_least = False
         self._closed = False
         self._changed = asyncio.Event()
 
@@ -68,9 +69,9 @@ class Spool:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         header = os.pread(fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
-            magic, limit, begun, total = _HEADER.unpack(header)
+            magic, limit, gap, begun, total = _HEADER.unpack(header)
             if magic == _MAGIC and begun >= total:
-                return cls(fd, limit, begun, total)
+                return cls(fd, limit, begun, total, gap - 1 if gap else None)
         os.close(fd)
         return cls.create(path, limit_bytes)
 
@@ -96,16 +97,27 @@ class Spool:
         self._wake()
 
     def note_gap(self) -> None:
-        """From here on something may be missing that nobody counted."""
-        self._at_least = True
+        """Between what was printed so far and what comes now something may be missing that nobody counted.
+
+        A head that is not full ends here: the line that states what is missing stands behind the head.
+        """
+        if self._gap_at is not None:
+            return
+        self._gap_at = min(self._total, self._limit)
+        self._lay_out()
+        self._write_header()
 
     def output(self) -> Output:
         """What is kept now."""
-        if self._begun <= self._limit:
-            return Output(self._read(0, self._total), b"", self._total, 0, self._at_least)
-        head = self._read(0, min(self._head_bytes, self._total))
-        oldest = self._oldest()
-        return Output.cut(head, self._read(oldest, self._total - oldest), self._total, at_least=self._at_least)
+        at_least = self._gap_at is not None
+        if self._begun > self._limit:
+            head_end, tail_start = min(self._head_bytes, self._total), self._oldest()
+        elif self._gap_at is None:
+            return Output(self._read(0, self._total), b"", self._total)
+        else:
+            head_end = tail_start = min(self._gap_at, self._total)
+        head, tail = self._read(0, head_end), self._read(tail_start, self._total - tail_start)
+        return Output.cut(head, tail, self._total, at_least=at_least)
 
     def newest(self, length: int) -> bytes:
         """The last bytes that were printed, at most ``length`` and as many as are kept."""
@@ -146,6 +158,12 @@ class Spool:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _lay_out(self) -> None:
+        """Divide the file; a gap is noted only while all bytes stand in their order, or behind a full head."""
+        half = self._limit // 2
+        self._head_bytes = half if self._gap_at is None else min(half, self._gap_at)
+        self._ring_bytes = self._limit - self._head_bytes
 
     def _wake(self) -> None:
         """Wake all followers of now; each takes up the next event before it looks for output."""
@@ -189,14 +207,30 @@ class Spool:
         return b"".join(parts)
 
     def _write_header(self) -> None:
-        self._pwrite(memoryview(_HEADER.pack(_MAGIC, self._limit, self._begun, self._total)), 0)
+        gap = 0 if self._gap_at is None else self._gap_at + 1
+        self._pwrite(memoryview(_HEADER.pack(_MAGIC, self._limit, gap, self._begun, self._total)), 0)
 
     def _pwrite(self, data: memoryview, offset: int) -> None:
         try:
             complete = os.pwrite(self._fd, data, offset) == len(data)
         except OSError:
             complete = False
-        self._at_least |= not complete
+        if not complete and self._gap_at is None:
+            self._gap_at = self._limit  # the division stays as it is: this may be in the middle of a write
+
+
+def left_output(path: Path) -> Output:
+    """What an agent that is no more left of the output in a spool; how much followed, nobody knows."""
+    if not path.exists():
+        return Output()
+    try:
+        spool = Spool.reopen(path, _OVERLAP_BYTES)
+    except OSError:
+        return Output()
+    spool.note_gap()
+    output = spool.output()
+    spool.discard()
+    return output
 
 
 def complete_from_log(spool: Spool, log: ContainerLog, *, interrupted: bool) -> None:
@@ -209,13 +243,48 @@ def complete_from_log(spool: Spool, log: ContainerLog, *, interrupted: bool) -> 
     if not interrupted and log.output.rstrip(b"\n").endswith(newest.rstrip(b"\n")):
         return
     if not log.rotated:
-        spool.append(log.output[spool.total_bytes :])
+        _complete_from_whole(spool, log.output, newest)
         return
-    joint = log.output.rfind(newest) if newest else -1
-    if joint < 0:
+    joined = _joined_bytes(newest, log.output)
+    if joined < max(1, min(_SURE_BYTES, len(newest))) or 0 <= log.output.find(newest) < joined - len(newest):
+        spool.note_gap()  # nothing in common, or output that repeats itself: where it goes on cannot be told
+    spool.append(log.output[joined:])
+
+
+def _complete_from_whole(spool: Spool, logged: bytes, newest: bytes) -> None:
+    """Add what a record has beyond the spool that begins where the output does.
+
+    An engine that was killed may take with it what it had sent to the stream and not yet written into its record: then
+    the two part before the spool ends, and what its successor wrote belongs behind a gap.
+    """
+    if logged[: spool.total_bytes].endswith(newest) and len(logged) >= spool.total_bytes:
+        spool.append(logged[spool.total_bytes :])
+        return
+    kept = spool.newest(spool.total_bytes)
+    start = spool.total_bytes - len(kept)
+    more = logged[start + _common_bytes(kept, logged[start:]) :]
+    if more or start > len(logged):
         spool.note_gap()
-        spool.append(log.output)
-        return
-    if log.output.find(newest) != joint:
-        spool.note_gap()  # output that repeats itself: where exactly it goes on cannot be told
-    spool.append(log.output[joint + len(newest) :])
+        spool.append(more)
+
+
+def _common_bytes(one: bytes, other: bytes) -> int:
+    """How many bytes two byte strings have in common from their start on."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _joined_bytes(newest: bytes, logged: bytes) -> int:
+    """How many of the logged bytes the spool has already, whose last bytes are the ``newest``."""
+    if not newest:
+        return 0
+    if (joint := logged.rfind(newest)) >= 0:
+        return joint + len(newest)
+    # The log may begin among the newest bytes: rotation dropped what was before.
+    return next((length for length in range(len(newest) - 1, 0, -1) if newest.endswith(logged[:length])), 0)

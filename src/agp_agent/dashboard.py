@@ -5,6 +5,7 @@ import email.utils
 import json
 import ssl
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Final, Protocol
 
 import httpx
 
+from agp_agent.backoff import RETRY_AFTER_MAX_S
 from agp_agent.errors import ConfigurationError
 from agp_agent.models import TaskResult
 from agp_agent.settings import TokenSource
 
 REPORT_PATH: Final = "/api/v1/agents/report_result"
 AUDIT_HEAD_HEADER: Final = "AGP-Audit-Head"
-RETRY_AFTER_MAX_S: Final = 3600.0
 
 _DEADLINE_S: Final = 60.0
 _ANSWER_MAX_BYTES: Final = 64 * 1024
@@ -105,13 +106,14 @@ class HttpDashboard:
         headers = {
             b"Authorization": b"Bearer " + token,
             b"Content-Type": b"application/json",
+            b"Content-Length": str(sum(map(len, result.json_pieces()))).encode(),
+            b"Accept-Encoding": b"identity",  # what is bounded below is what came over the wire
             b"Idempotency-Key": idempotency_key.encode(),
             AUDIT_HEAD_HEADER.encode(): audit_head.encode(),
         }
-        content = result.model_dump_json().encode()
-        async with self._client.stream("POST", self._url, content=content, headers=headers) as response:
+        async with self._client.stream("POST", self._url, content=_body(result), headers=headers) as response:
             body = b""
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > _ANSWER_MAX_BYTES:
                     break
@@ -120,6 +122,11 @@ class HttpDashboard:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+async def _body(result: TaskResult) -> AsyncIterator[bytes]:
+    for piece in result.json_pieces():
+        yield piece
 
 
 def interpret(status: int, body: bytes, retry_after: str | None) -> Answer:

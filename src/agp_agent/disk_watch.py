@@ -1,4 +1,6 @@
-"""Watches the disk: flushes the audit trail, keeps a reserve, and tries a journal again that could not be written.
+"""Watches what the agent writes with: disk, journal, audit trail, and the file descriptors for all of them.
+
+It flushes the trail, keeps a reserve of space, and tries a journal again that could not be written.
 
 The reserve is space that is taken while all is well. When the disk is full it is given up for the results of what runs,
 and no new task is taken on until it could be taken again.
@@ -6,10 +8,13 @@ and no new task is taken on until it could be taken again.
 
 import asyncio
 import contextlib
+import math
 import os
+import time
 from pathlib import Path
 from typing import Final
 
+from agp_agent import descriptors
 from agp_agent.audit import Audit
 from agp_agent.journal import Journal, JournalUnavailable
 from agp_agent.readiness import Readiness
@@ -17,6 +22,7 @@ from agp_agent.readiness import Readiness
 RESERVE_BYTES: Final = 32 * 2**20
 _FULL: Final = f"the state directory is full, or cannot be written; it needs {2 * RESERVE_BYTES // 2**20} MiB free"
 _EVERY_S: Final = 1.0
+_TOUCH_EVERY_S: Final = 30.0
 
 
 class DiskWatch:
@@ -28,6 +34,7 @@ class DiskWatch:
         self._audit = audit
         self._readiness = readiness
         self._reserve = reserve
+        self._touched_s = -math.inf
 
     async def run(self) -> None:
         """Look every second."""
@@ -36,6 +43,7 @@ class DiskWatch:
             await asyncio.sleep(_EVERY_S)
 
     async def _look(self) -> None:
+        self._readiness.report("file descriptors", descriptors.problem())
         await self._flush_audit()
         if "journal" in self._readiness.problems:
             await self._retry_journal()
@@ -68,6 +76,7 @@ class DiskWatch:
             if _free_bytes(self._reserve.parent) < (RESERVE_BYTES if is_taken else 2 * RESERVE_BYTES):
                 return _FULL
             if is_taken:
+                self._touch()
                 return None
             fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -78,6 +87,13 @@ class DiskWatch:
             self._give_up_reserve()
             return f"{_FULL} ({error.strerror})"
         return None
+
+    def _touch(self) -> None:
+        """Write something now and then: an agent without work would not notice that its disk turned read-only."""
+        now_s = time.monotonic()
+        if now_s - self._touched_s >= _TOUCH_EVERY_S:
+            os.utime(self._reserve)
+            self._touched_s = now_s
 
     def _give_up_reserve(self) -> None:
         """What runs may need it for its result; no new task is taken on meanwhile."""

@@ -1,6 +1,7 @@
 """The end of an attempt, whichever way it came: the result is written before anything is removed."""
 
 import asyncio
+import contextlib
 from typing import Final
 
 import structlog
@@ -43,6 +44,8 @@ class Ending:
             await self.finish(attempt, lifecycle.image_unavailable(attempt.image or attempt.runner or "", reason))
         elif await self._journal.requeue(attempt.run_id, slot=slot, seen=seen, failed_try=failed_try):
             self._audit.record(AuditEvent.TASK_REQUEUED, **facts(attempt), why=why)
+            with contextlib.suppress(OSError):  # before it is prepared again: see recovery, which compares the two
+                await self._audit.flush()
 
     def verdict_of(self, error: EngineError, spec: RunSpec) -> Verdict:
         """What it means for a task that its container could not be made."""

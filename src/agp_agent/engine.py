@@ -127,6 +127,10 @@ class ContainerState:
     oom_killed: bool = False
     error: str = ""
     """Why the engine could not start it, in the engine's words."""
+    ran_s: float | None = None
+    """From its start to its end, by the clock of the engine's host."""
+    killed: bool = False
+    """The engine told of a signal to it, whoever sent that. Known by its events, so False proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ class History:
     created: bool = False
     kills: int = 0
     died: bool = False
+    exit_code: int | None = None
+    """What it died with, as far as the engine told. Another one than inspect's: its end was not seen, but assumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +231,7 @@ class ContainerEngine(Protocol):
         """Send a signal to its first process. False: it does not run."""
 
     async def history(self, container_id: str) -> History:
-        """What the engine's running process remembers of the container."""
+        """What the engine's running process remembers of the container; one that is stopping does not answer this."""
 
     async def log(self, container_id: str) -> ContainerLog:
         """The engine's own record of the output so far, for recovery."""

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from agp_agent import descriptors
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
-from agp_agent.errors import AgentError, ImageUnavailable
+from agp_agent.errors import AgentError, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
 from agp_agent.readiness import Readiness
 from agp_agent.slots import choose_slots
@@ -21,8 +23,10 @@ log = structlog.get_logger(__name__)
 TASKS_PER_CORE: Final = 4
 _MEMORY_SHARE: Final = 0.8
 """Of the engine's host; the rest is for the host itself."""
-_CHECK_S: Final = 10.0
+_CHECK_S: Final = 5.0
 _RETRY_S: Final = 1.0
+_PATIENCE_S: Final = 3.0
+"""An engine that takes longer to say who it is hangs; calls that wait for it have a patience of their own."""
 _PARTS: Final = ("engine", "runner images")
 
 
@@ -59,6 +63,7 @@ class EngineWatch:
         self._max_running = max_running
         self._max_uids = max_uids
         self._epoch: int | None = None
+        self._asked: asyncio.Task[EngineInfo] | None = None
 
     async def run(self) -> None:
         """Check again and again, quickly while something is missing."""
@@ -69,16 +74,19 @@ class EngineWatch:
             await self._pause(_RETRY_S if problem else _CHECK_S)
 
     async def _pause(self, timeout_s: float) -> None:
-        """Sleep; shorter where somebody doubts the engine, but never so short that it becomes a hot loop."""
-        await asyncio.sleep(min(timeout_s, _RETRY_S))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s - _RETRY_S):
-                await self._readiness.doubted.wait()
+        """Sleep; shorter where contact broke or somebody doubts the engine, but never so short that it spins."""
+        await asyncio.sleep(_RETRY_S)
+        for _ in range(round(timeout_s / _RETRY_S) - 1):
+            if self._readiness.doubted.is_set() or self._epoch != self._engine.epoch:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY_S):
+                    await self._readiness.doubted.wait()
         self._readiness.doubted.clear()
 
     async def _check(self) -> tuple[str, str | None]:
         try:
-            info = await self._engine.describe()
+            info = await self._describe()
             if self._epoch != (epoch := self._engine.epoch):
                 await self._contact(info)
                 self._epoch = epoch
@@ -87,6 +95,17 @@ class EngineWatch:
         except (AgentError, OSError) as error:  # the journal's too: it is read at each contact
             return "engine", str(error)
         return "engine", None
+
+    async def _describe(self) -> EngineInfo:
+        """Ask the engine who it is, but wait no longer than is usual; where it hangs, it is not asked twice at once."""
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._engine.describe(), name="describe engine")
+        if not (await asyncio.wait({self._asked}, timeout=_PATIENCE_S))[0]:
+            raise EngineUnavailable(
+                f"the engine does not answer within {_PATIENCE_S:g} s; it may be overloaded or stopped"
+            )
+        asked, self._asked = self._asked, None
+        return await asked
 
     def _report(self, part: str, problem: str | None) -> None:
         if self._readiness.report(part, problem):
@@ -100,7 +119,13 @@ class EngineWatch:
         image = await self._any_image()
         slots = await choose_slots(self._engine, self._slots, image, self._labels, self._engine_state_dir)
         self._executor.use_slots(slots)
-        number, why = decide_max_running(info, self._catalog.largest_memory_bytes, self._max_running, self._max_uids)
+        number, why = decide_max_running(
+            info,
+            self._catalog.largest_memory_bytes,
+            self._max_running,
+            self._max_uids,
+            descriptors.tasks_max(descriptors.limit()),
+        )
         self._readiness.max_running = number
         log.info(
             "engine found",
@@ -136,17 +161,21 @@ class EngineWatch:
 
 
 def decide_max_running(
-    info: EngineInfo, largest_memory_bytes: int, wanted: int | None, max_uids: int
+    info: EngineInfo, largest_memory_bytes: int, wanted: int | None, max_uids: int, max_by_files: int = sys.maxsize
 ) -> tuple[int, str]:
     """How many tasks run at once, and why."""
+    bounds = [
+        (max_uids, "AGP_UID_RANGE holds no more users"),
+        (max_by_files, "RLIMIT_NOFILE grants no more file descriptors"),
+    ]
     if wanted is not None:
-        return (wanted, "AGP_MAX_RUNNING") if wanted <= max_uids else (max_uids, "AGP_UID_RANGE holds no more users")
+        return min([(wanted, "AGP_MAX_RUNNING"), *bounds], key=lambda candidate: candidate[0])
     cores = info.cores or os.cpu_count() or 1
     by_cores = TASKS_PER_CORE * cores
     by_memory = max(1, int(info.memory_bytes * _MEMORY_SHARE) // largest_memory_bytes)
     candidates = [
         (by_cores, f"{TASKS_PER_CORE} x {cores} cores"),
         (by_memory, f"{largest_memory_bytes // 2**20} MiB each in 80 % of the host's memory"),
-        (max_uids, "AGP_UID_RANGE holds no more users"),
+        *bounds,
     ]
     return min(candidates, key=lambda candidate: candidate[0])

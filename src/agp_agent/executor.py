@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agp_agent.capture import Spool
+from agp_agent.capture import Spool, left_output
 from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, NameTaken
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.lifecycle import ContainerExit
+from agp_agent.output import Output
 from agp_agent.planner import RunSpec
 from agp_agent.slots import PROBE_PREFIX, Slots
 from agp_agent.watch import LiveRun, Stop, see_to_end
@@ -152,6 +153,10 @@ class Executor:
         spools = await asyncio.to_thread(os.listdir, self._spools)
         names = {*await self.slots.names(), *spools}
         return sorted(name for name in names if not name.startswith(PROBE_PREFIX))
+
+    def left_output(self, slot: str) -> Output:
+        """What is left of the output of a run whose container is gone."""
+        return left_output(self._spools / slot)
 
     async def discard(self, slot: str) -> None:
         """Remove a slot with its container and its spool. What is missing is success.

@@ -20,6 +20,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_GROWTH: Final = 6
 """JSON may spell one byte of a playbook with six: ``\\u0000``."""
 _JSON_FRAME_BYTES: Final = 16 * 1024
+_NEEDED_TO_ACCEPT: Final = ("disk", "file descriptors")
 
 
 class Intake:
@@ -76,8 +77,9 @@ class Intake:
     async def _accept(self, task: Task, idempotency_key: str | None, peer: str) -> Accepted:
         if self._readiness.draining:
             raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
-        if problem := self._readiness.problems.get("disk"):
-            raise Unavailable(f"The agent takes on no more tasks: {problem}.")
+        for part in _NEEDED_TO_ACCEPT:
+            if problem := self._readiness.problems.get(part):
+                raise Unavailable(f"The agent takes on no more tasks: {problem}.")
         playbook = task.playbook.content.encode()
         runner = self._catalog.choose(task.playbook.name, task.playbook.content)
         new = NewAttempt(

@@ -114,7 +114,9 @@ def judge(ended: ContainerExit, *, timeout_s: float, memory_bytes: int) -> Verdi
     if ended.asked is Reason.CANCEL_REQUESTED:
         return Verdict(Outcome.CANCELLED, Reason.CANCEL_REQUESTED, "cancelled", code)
     if ended.lost_with_engine:
-        return lost(Reason.ENGINE_LOST, "the container engine stopped and took the container with it")
+        return lost(
+            Reason.ENGINE_LOST, "the container engine, or what held the container for it, ended and took it along"
+        )
     if stopped and ended.killed_externally:
         return Verdict(Outcome.FAILED, Reason.KILLED_EXTERNALLY, "killed from outside", code)
     if code == 0:

@@ -5,15 +5,17 @@ No field is ever added to these models. Extra facts travel in HTTP headers or on
 
 import json
 import unicodedata
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Final, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from agp_agent.errors import InvalidBody
 
 TASK_ID_MAX_CHARS: Final = 256
 PLAYBOOK_NAME_MAX_CHARS: Final = 255
+_PIECE_CHARS: Final = 64 * 1024
 
 
 class TaskStatus(StrEnum):
@@ -68,6 +70,20 @@ class TaskResult(_Wire):
     status: TaskStatus
     output: str
     error: str | None = None
+
+    def json_pieces(self) -> Iterator[bytes]:
+        """The body of its delivery, piece by piece: as a whole it would be several times in memory at once."""
+        yield b'{"task_id":%b,"status":%b,"output":"' % (_json(self.task_id), _json(self.status))
+        for start in range(0, len(self.output), _PIECE_CHARS):
+            yield _json(self.output[start : start + _PIECE_CHARS])[1:-1]
+        yield b'","error":%b}' % _json(self.error)
+
+
+_TEXT: Final = TypeAdapter[str | None](str | None)
+
+
+def _json(text: str | None) -> bytes:
+    return _TEXT.dump_json(text)
 
 
 _EXPECTED: Final = {

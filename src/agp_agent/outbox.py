@@ -11,61 +11,20 @@ from urllib.parse import quote
 import structlog
 
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.dashboard import RETRY_AFTER_MAX_S, Answer, Dashboard, Meaning
+from agp_agent.backoff import LONGEST_S, Gate
+from agp_agent.dashboard import Answer, Dashboard, Meaning
 from agp_agent.journal import DueResult, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.models import TaskResult, TaskStatus
 
 log = structlog.get_logger(__name__)
 
-_CONCURRENCY: Final = 4
-_FIRST_BACKOFF_S: Final = 1.0
-_LAST_BACKOFF_S: Final = 300.0
-_HOLD_S: Final = 60.0
 _RETRY_S: Final = 1.0
 _SHRUNK_BYTES: Final = 64 * 1024
-_BACKOFF_DOUBLINGS: Final = 20
-
-
-def backoff_s(deliveries: int, draw: Callable[[], float] = random.random) -> float:
-    """Full jitter: anything from 0 to a bound that doubles from 1 s to 5 min. ``deliveries`` failed before this one."""
-    bound = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(deliveries, _BACKOFF_DOUBLINGS))
-    return bound * draw()
-
-
-class Gate:
-    """Keeps a backlog from knocking at a dashboard that is away: one delivery at a time tries then, with back-off."""
-
-    def __init__(self, now_s: Callable[[], float]) -> None:
-        """``now_s``: a clock that never jumps."""
-        self._now_s = now_s
-        self._failures = 0
-        self._closed_until_s = 0.0
-
-    @property
-    def closed_for_s(self) -> float:
-        """Seconds until the next try; 0 where it is open."""
-        return max(0.0, self._closed_until_s - self._now_s())
-
-    def places(self, under_way: int) -> int:
-        """How many more deliveries may start now."""
-        if self.closed_for_s:
-            return 0
-        return (1 if self._failures else _CONCURRENCY) - under_way
-
-    def close(self, delay_s: float) -> None:
-        """The dashboard is away."""
-        self._failures += 1
-        self._closed_until_s = self._now_s() + delay_s
-
-    def open(self) -> None:
-        """The dashboard is there."""
-        self._failures = 0
-
-    @property
-    def failures(self) -> int:
-        """How often it was away, one after the other."""
-        return self._failures
+_SETTLES: Final = frozenset({Meaning.ACKNOWLEDGED, Meaning.TOO_LARGE, Meaning.REFUSED})
+"""A dashboard that says one of these has looked at the result: it works."""
+_HORIZON_MS: Final = int((LONGEST_S + 300) * 1000)
+"""Nothing was ever postponed beyond this, with room for a clock that was corrected a little."""
 
 
 class Outbox:
@@ -78,18 +37,19 @@ class Outbox:
         audit: Audit,
         agent_id: str,
         draw: Callable[[], float] = random.random,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``draw`` gives the jitter: numbers from 0 to 1."""
+        """``draw`` gives the jitter: numbers from 0 to 1; ``now_s`` is a clock that never jumps."""
         self._journal = journal
         self._dashboard = dashboard
         self._audit = audit
         self._agent_id = agent_id
-        self._draw = draw
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
         self._acknowledged: set[int] = set()
         """Acknowledged by the dashboard, and not written down yet because the disk refused."""
-        self._gate = Gate(time.monotonic)
+        self._gate = Gate(now_s, draw)
+        self._newest_first = False
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -116,9 +76,8 @@ class Outbox:
         changed = self._journal.outbox_changed
         changed.clear()
         free = self._gate.places(len(self._under_way))
-        if free > 0:
-            horizon_ms = int(2 * RETRY_AFTER_MAX_S * 1000)
-            for seq in await self._journal.due(limit=free, skip=list(self._under_way), horizon_ms=horizon_ms):
+        if free:
+            for seq in await self._next(free):
                 self._under_way[seq] = asyncio.create_task(self._attempt(seq), name=f"deliver {seq}")
         if not self._under_way and not changed.is_set():
             self._idle.set()
@@ -132,6 +91,14 @@ class Outbox:
         for seq in [seq for seq, task in self._under_way.items() if task.done()]:
             del self._under_way[seq]
 
+    async def _next(self, free: int) -> list[int]:
+        """What goes next: mostly it is one, so old and new ones take turns from one time to the next."""
+        found = await self._journal.due(
+            limit=free, skip=list(self._under_way), horizon_ms=_HORIZON_MS, newest_first=self._newest_first
+        )
+        self._newest_first ^= bool(found)
+        return found
+
     async def _attempt(self, seq: int) -> None:
         """Deliver; after an error nobody foresaw, or a journal that cannot be written, wait before it is due again."""
         try:
@@ -144,7 +111,7 @@ class Outbox:
         """How long to sleep unless something happens; None is for ever."""
         if closed_for_s := self._gate.closed_for_s:
             return closed_for_s
-        if self._gate.places(len(self._under_way)) <= 0:
+        if not self._gate.places(len(self._under_way)):
             return None
         return await self._journal.next_due_in_s(skip=list(self._under_way))
 
@@ -155,9 +122,9 @@ class Outbox:
         if seq in self._acknowledged:
             await self._settle(due, Answer(Meaning.ACKNOWLEDGED))
             return
-        status = TaskStatus.COMPLETED if due.outcome is Outcome.SUCCEEDED else TaskStatus.FAILED
-        result = TaskResult(task_id=due.task_id, status=status, output=due.output.text(), error=due.error)
-        answer = await self._dashboard.report(result, self._key(due), await self._audit_head())
+        answer = await self._dashboard.report(_result_of(due), self._key(due), await self._audit_head())
+        if answer.meaning in _SETTLES:
+            self._gate.settled()
         await self._settle(due, answer)
 
     async def _audit_head(self) -> str:
@@ -172,8 +139,6 @@ class Outbox:
 
     async def _settle(self, due: DueResult, answer: Answer) -> None:
         facts = {"task_id": due.task_id, "attempt": due.attempt, "run_id": due.run_id, "deliveries": due.deliveries + 1}
-        if not answer.away:
-            self._gate.open()
         if answer.meaning is Meaning.ACKNOWLEDGED:
             self._acknowledged.add(due.seq)
             await self._journal.acknowledge(due.seq)
@@ -188,14 +153,17 @@ class Outbox:
             self._audit.record(AuditEvent.TASK_DEAD_LETTERED, **facts, why=answer.why)
         else:
             delay_s = self._delay_s(due, answer)
-            if answer.away:
-                self._gate.close(delay_s)
             log.warning("result not delivered; kept", **facts, why=answer.why, next_try_in_s=round(delay_s, 1))
             await self._journal.postpone(due.seq, delay_s=delay_s, error=answer.why)
 
     def _delay_s(self, due: DueResult, answer: Answer) -> float:
-        jittered = backoff_s(self._gate.failures if answer.away else due.deliveries, self._draw)
         if answer.meaning is Meaning.HOLD:
-            return min(jittered, _HOLD_S)
-        # Spread after Retry-After too, or all agents return in the same second.
-        return (answer.retry_after_s or 0.0) + jittered
+            return self._gate.held()
+        return self._gate.not_taken(
+            due.seq, due.deliveries, away=answer.away, retry_after_s=answer.retry_after_s or 0.0
+        )
+
+
+def _result_of(due: DueResult) -> TaskResult:
+    status = TaskStatus.COMPLETED if due.outcome is Outcome.SUCCEEDED else TaskStatus.FAILED
+    return TaskResult(task_id=due.task_id, status=status, output=due.output.text(), error=due.error)

@@ -23,9 +23,14 @@ class Output:
         head = self.head.decode(errors="replace")
         if not self.omitted_bytes and not self.at_least:
             return head
-        count = f"at least {self.omitted_bytes}" if self.at_least else f"{self.omitted_bytes}"
         line_end = "" if head.endswith("\n") or not head else "\n"
-        return f"{head}{line_end}[agp-agent: {count} bytes omitted]\n{self.tail.decode(errors='replace')}"
+        return f"{head}{line_end}[agp-agent: {self._gap} omitted]\n{self.tail.decode(errors='replace')}"
+
+    @property
+    def _gap(self) -> str:
+        if not self.at_least:
+            return f"{self.omitted_bytes} bytes"
+        return f"at least {self.omitted_bytes} bytes" if self.omitted_bytes else "an unknown number of bytes"
 
     def cut_to(self, limit_bytes: int) -> "Output":
         """The same with at most ``limit_bytes`` kept, half of them head and half tail."""

@@ -1,6 +1,7 @@
 """Whether the agent can start tasks now, and how many at once. Written by the loops, read by dispatcher and API."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -10,11 +11,13 @@ class Readiness:
 
     max_running: int = 0
     problems: dict[str, str] = field(default_factory=dict)
-    """What is missing, by part: engine, runner images, journal, …; each with one sentence."""
+    """What is missing, by part: engine, runner images, journal, audit, disk, file descriptors; one sentence each."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody saw that a part is not well: whoever watches that part looks again at once."""
+    on_news: Callable[[str, str | None], None] = lambda _part, _problem: None
+    """Called at every change of a part, with its problem or None."""
 
     @property
     def slots(self) -> int:
@@ -35,6 +38,7 @@ class Readiness:
         else:
             self.problems[part] = problem
         self.changed.set()
+        self.on_news(part, problem)
         return True
 
     def doubt(self, part: str, problem: str) -> None:

@@ -44,6 +44,7 @@ class Reconciler:
         self._retention_s = retention_s
         self._resumed: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
+        self._grace_s = 0.0
 
     async def run(self) -> None:
         """Reconcile every minute."""
@@ -61,8 +62,8 @@ class Reconciler:
             log.error("result not acknowledged within the retention time: dead letter", seq=seq)
         await self._journal.purge(older_than_s=self._retention_s)
 
-    async def reconcile(self, grace_s: float = _GRACE_S) -> None:
-        """Compare once.
+    async def reconcile(self, grace_s: float | None = None) -> None:
+        """Compare once. At the first time nothing is spared: what is there was left by an earlier agent.
 
         Raises:
             EngineError, JournalUnavailable: what was not done is done the next time.
@@ -71,10 +72,12 @@ class Reconciler:
             # Things before rows: a row is written before its container and its slot are made, so none is missed.
             containers = {owned.name: owned for owned in await self._engine.owned(self._labels)}
             slots = await self._executor.leftover_slots()
-            for attempt in await self._journal.unfinished():
-                if attempt.run_id not in self._walk.active:
-                    await self._take_up(attempt, containers.get(attempt.slot or ""))
-            await self._remove_leftovers(containers, slots, grace_s)
+            unfinished = [one for one in await self._journal.unfinished() if one.run_id not in self._walk.active]
+            # Those that have a container first: taking them over writes nothing, and their deadlines run.
+            for attempt in sorted(unfinished, key=lambda one: one.slot not in containers):
+                await self._take_up(attempt, containers.get(attempt.slot or ""))
+            await self._remove_leftovers(containers, slots, self._grace_s if grace_s is None else grace_s)
+            self._grace_s = _GRACE_S
 
     async def idle(self) -> None:
         """Return once nothing that was taken over is on its way."""
@@ -113,10 +116,13 @@ class Reconciler:
     async def _remove_leftovers(self, containers: dict[str, OwnedContainer], slots: list[str], grace_s: float) -> None:
         needed = await self._journal.open_slots()
         now_s = time.time()
-        for container in containers.values():
-            if container.labels.get("agp.slot") not in needed and now_s - container.created_at_s > grace_s:
+        for container in list(containers.values()):
+            # A container of the future is as old as one of long ago: a clock was set back since.
+            is_old = abs(now_s - container.created_at_s) >= grace_s
+            if container.labels.get("agp.slot") not in needed and is_old:
                 log.info("removing a left-over container", container=container.name)
                 await self._engine.remove(container.container_id)
+                del containers[container.name]
         for slot in slots:
             if slot not in needed and slot not in containers:
                 await self._executor.discard(slot)

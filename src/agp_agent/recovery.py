@@ -3,11 +3,15 @@
 What was accepted and not delivered stands in the audit trail; what had begun has a note beside its slot, and a spool.
 The tasks themselves cannot be taken up again (their playbooks and results stood in the journal), so each is reported as
 lost, with the output that is left.
+
+A journal that opens well may be damaged all the same: SQLite passes over whatever does not fit in a damaged write-ahead
+log, and what is left is an older state. The trail tells: every line was written after the commit that it is about.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +19,23 @@ import structlog
 
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent, read_events
-from agp_agent.capture import Spool
-from agp_agent.journal import Journal, JournalDamaged, LostAttempt, set_aside
-from agp_agent.lifecycle import Reason
+from agp_agent.capture import left_output
+from agp_agent.errors import JournalDamaged
+from agp_agent.journal import Journal, LostAttempt, Standing, set_aside, survey
+from agp_agent.journal import check_schema as check_schema_of
+from agp_agent.lifecycle import Reason, State
 from agp_agent.output import Output
 from agp_agent.state_dir import StateDir
 
 log = structlog.get_logger(__name__)
 
+Event = dict[str, Any]
+
 _OPENED = AuditEvent.TASK_ACCEPTED.value
 _CLOSED = AuditEvent.TASK_DELIVERED.value
+_STARTED = AuditEvent.TASK_STARTED.value
+_PUT_BACK = AuditEvent.TASK_REQUEUED.value
+_ENDED = frozenset({AuditEvent.TASK_FINISHED.value, AuditEvent.TASK_LOST.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,29 @@ class Damage:
     kept_as: Path | None
 
 
-def open_journal(state: StateDir) -> tuple[Journal, Damage | None]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A journal that can be worked on. ``damage``: it is a new one, to be rebuilt."""
+
+    journal: Journal
+    damage: Damage | None = None
+    unrecorded: list[Event] = field(default_factory=list)
+    """Acceptances of what was delivered, where the agent died before it could be written into the trail."""
+    doubtful: list[str] = field(default_factory=list)
+    """Runs of which nobody can say whether they were started."""
+
+
+def check_schema(state: StateDir) -> None:
+    """Find out whether the state is of an agent that this one can follow, before anything in it is touched.
+
+    Raises:
+        StateDirectoryError: it is of a newer agent.
+    """
+    with contextlib.suppress(JournalDamaged):  # it has no schema: that is told later, and healed
+        check_schema_of(state.journal)
+
+
+def open_journal(state: StateDir) -> Opened:
     """Open the journal; a damaged one is set aside under a dated name, and an empty one made.
 
     Open the audit trail first: that repairs its torn last line.
@@ -44,23 +77,35 @@ def open_journal(state: StateDir) -> tuple[Journal, Damage | None]:
         StateDirectoryError: it cannot be opened at all, or is of a newer agent.
     """
     missing = not state.journal.exists() or state.journal.stat().st_size == 0
-    if missing and any(True for _ in undelivered(read_events(state.audit))):
-        kept_as = set_aside(state.journal)
-        return Journal(state.journal), Damage("the journal is missing or empty", kept_as)
+    if missing and _to_report(state):
+        return _anew(state, "the journal is missing or empty")
     try:
-        return Journal(state.journal), None
+        journal = Journal(state.journal)
     except JournalDamaged as error:
-        kept_as = set_aside(state.journal)
-        return Journal(state.journal), Damage(str(error), kept_as)
+        return _anew(state, str(error))
+    try:
+        unrecorded, doubtful = _compare(state)
+    except JournalDamaged as error:
+        journal.close()
+        return _anew(state, str(error))
+    except BaseException:
+        journal.close()
+        raise
+    return Opened(journal, None, unrecorded, doubtful)
+
+
+def _anew(state: StateDir, why: str) -> Opened:
+    kept_as = set_aside(state.journal)
+    return Opened(Journal(state.journal), Damage(why, kept_as))
 
 
 async def rebuild(journal: Journal, state: StateDir, audit: Audit, damage: Damage) -> int:
     """Report every task as lost that was accepted and not delivered; return their number."""
-    spools = _spools_by_run(state)
+    spools = {run_id: spool for run_id, (_, spool) in _notes(state).items()}
     number = 0
-    for accepted in undelivered(read_events(state.audit)):
+    for accepted in _to_report(state):
         lost = _lost_attempt(accepted)
-        output = _output_of(spools.get(lost.run_id))
+        output = left_output(spools[lost.run_id]) if lost.run_id in spools else Output()
         verdict = lifecycle.lost(Reason.JOURNAL_LOST, "the agent's journal was damaged, and its record with it")
         if await journal.restore_lost(lost, verdict, output):
             audit.record(AuditEvent.TASK_LOST, task_id=lost.task_id, attempt=lost.attempt, run_id=lost.run_id)
@@ -71,19 +116,53 @@ async def rebuild(journal: Journal, state: StateDir, audit: Audit, damage: Damag
     return number
 
 
-def undelivered(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The events of acceptance that no delivery followed, in their order."""
-    open_runs: dict[str, dict[str, Any]] = {}
+async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
+    """Bring journal and trail together: write late deliveries into the trail, and end what is doubtful as lost."""
+    for accepted in opened.unrecorded:
+        facts = {name: accepted.get(name) for name in ("task_id", "attempt", "run_id")}
+        audit.record(AuditEvent.TASK_DELIVERED, **facts, why="noted when the agent started again")
+    for run_id in opened.doubtful:
+        attempt = await opened.journal.attempt(run_id)
+        if attempt is None:
+            continue
+        verdict = lifecycle.lost(Reason.JOURNAL_LOST, "journal and audit trail disagree on whether it was started")
+        output = left_output(state.spool / attempt.slot) if attempt.slot else Output()
+        await opened.journal.finish(run_id, verdict, output)
+        audit.record(AuditEvent.TASK_LOST, task_id=attempt.task_id, attempt=attempt.attempt, run_id=run_id)
+
+
+# --- what the trail and the notes know -------------------------------------------------------------------------------
+
+
+def undelivered(events: Iterable[Event]) -> Iterator[Event]:
+    """The events of acceptance that no delivery followed, in their order.
+
+    A task that was accepted again had been delivered before, for else it would have been refused.
+    """
+    latest: dict[str, Event] = {}
     for event in events:
-        run_id = str(event.get("run_id", ""))
+        task_id, run_id = str(event.get("task_id", "")), str(event.get("run_id", ""))
         if event.get("event") == _OPENED and run_id:
-            open_runs[run_id] = event
-        elif event.get("event") == _CLOSED:
-            open_runs.pop(run_id, None)
-    yield from open_runs.values()
+            latest.pop(task_id, None)
+            latest[task_id] = event
+        elif event.get("event") == _CLOSED and latest.get(task_id, {}).get("run_id") == run_id:
+            del latest[task_id]
+    yield from latest.values()
 
 
-def _lost_attempt(accepted: dict[str, Any]) -> LostAttempt:
+def _to_report(state: StateDir) -> list[Event]:
+    """What is lost with the journal: by the trail, and by the notes of what the trail does not have (any more)."""
+    found = list(undelivered(read_events(state.audit)))
+    tasks = {event.get("task_id") for event in found}
+    notes = {run_id: note for run_id, (note, _) in _notes(state).items() if note.get("task_id") not in tasks}
+    if notes:
+        for event in read_events(state.audit):
+            if event.get("event") == _CLOSED:
+                notes.pop(str(event.get("run_id", "")), None)
+    return [*found, *notes.values()]
+
+
+def _lost_attempt(accepted: Event) -> LostAttempt:
     return LostAttempt(
         run_id=str(accepted["run_id"]),
         task_id=str(accepted.get("task_id", "")),
@@ -94,22 +173,54 @@ def _lost_attempt(accepted: dict[str, Any]) -> LostAttempt:
     )
 
 
-def _spools_by_run(state: StateDir) -> dict[str, Path]:
-    """Which spool belongs to which run, by the notes beside the slots."""
-    found: dict[str, Path] = {}
-    for note in state.slots.glob("*/note.json"):
+def _notes(state: StateDir) -> dict[str, tuple[Event, Path]]:
+    """The notes beside the slots by their run, each with the spool that belongs to it."""
+    found: dict[str, tuple[Event, Path]] = {}
+    for path in state.slots.glob("*/note.json"):
         try:
-            found[str(json.loads(note.read_text())["run_id"])] = state.spool / note.parent.name
+            note = json.loads(path.read_text())
+            found[str(note["run_id"])] = note, state.spool / path.parent.name
         except (OSError, ValueError, KeyError, TypeError):
             continue  # torn: that task's output is not found, the task itself stands in the audit trail
     return found
 
 
-def _output_of(spool: Path | None) -> Output:
-    if spool is None or not spool.exists():
-        return Output()
-    opened = Spool.reopen(spool, 2**20)
-    opened.note_gap()
-    output = opened.output()
-    opened.discard()
-    return output
+# --- whether the journal still knows it ------------------------------------------------------------------------------
+
+
+def _compare(state: StateDir) -> tuple[list[Event], list[str]]:
+    """Hold the journal against the trail; return what of deliveries the trail lacks, and what is doubtful.
+
+    Raises:
+        JournalDamaged: it has forgotten something that the trail has.
+    """
+    accepted = {str(event["run_id"]): event for event in undelivered(read_events(state.audit))}
+    known = survey(state.journal, accepted)
+    for run_id in accepted:
+        if run_id not in known.unacknowledged and run_id not in known.acknowledged:
+            raise _forgotten(state, run_id, "was accepted")
+    doubtful = _compare_steps(state, known.unacknowledged) if known.unacknowledged else []
+    return [accepted[run_id] for run_id in accepted if run_id in known.acknowledged], doubtful
+
+
+def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> list[str]:
+    last_step: dict[str, object] = {}
+    for event in read_events(state.audit):
+        run_id, name = str(event.get("run_id", "")), event.get("event")
+        if run_id not in standing:
+            continue
+        if name == _CLOSED:
+            raise _forgotten(state, run_id, "was delivered")
+        if name in _ENDED and standing[run_id].state is not State.FINISHED:
+            raise _forgotten(state, run_id, "has ended")
+        if name in (_STARTED, _PUT_BACK):
+            last_step[run_id] = name
+    started = {run_id: standing[run_id] for run_id, step in last_step.items() if step == _STARTED}
+    for run_id, stands in started.items():
+        if stands.state is State.QUEUED and not stands.prepared:  # what was put back had been prepared
+            raise _forgotten(state, run_id, "was started")
+    return [run_id for run_id, stands in started.items() if stands.state is State.PREPARING]
+
+
+def _forgotten(state: StateDir, run_id: str, what: str) -> JournalDamaged:
+    return JournalDamaged(f"{state.journal}: the journal has forgotten that run {run_id} {what}.")

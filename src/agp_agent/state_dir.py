@@ -36,7 +36,7 @@ class StateDir:
             agent_id: the name from the settings; None keeps the one of the first start, then the host name.
 
         Raises:
-            StateDirectoryError: it cannot be written, another agent holds it, or it belongs to another agent.
+            StateDirectoryError: it cannot be written, another agent holds it, or it belongs to another agent or user.
         """
         self.path = path.absolute()
         try:
@@ -49,6 +49,7 @@ class StateDir:
                 "give AGP_STATE_DIR a directory that this user can write."
             ) from None
         try:
+            self._check_owner()
             self._take()
             self.identity = self._identify(agent_id)
         except BaseException:
@@ -91,6 +92,15 @@ class StateDir:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    def _check_owner(self) -> None:
+        """Files of root among those of another user would lock that user out for good."""
+        owner, own = os.fstat(self._lock).st_uid, os.geteuid()
+        if owner != own:
+            raise StateDirectoryError(
+                f"{self.path}: this state directory belongs to user {owner}, and this agent runs as user {own}; "
+                "run it as that user, or give this one another AGP_STATE_DIR."
+            )
 
     def _take(self) -> None:
         try:

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from agp_agent import clock, lifecycle, planner
+from agp_agent import clock, descriptors, lifecycle, planner
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.ending import Ending, facts
@@ -101,7 +101,19 @@ class Walk:
                 await self._run(attempt, runner)
             except JournalUnavailable as error:
                 self._readiness.report("journal", str(error))
-                await asyncio.sleep(_RETRY_S)
+                await self._start_over_once_written(run_id, str(error))
+
+    async def _start_over_once_written(self, run_id: str, why: str) -> None:
+        """Put back what was being prepared, as soon as the journal takes it; meanwhile it keeps its place."""
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            try:
+                attempt = await self._journal.attempt(run_id)
+                if attempt is not None and attempt.state is State.PREPARING:
+                    await self.start_over(attempt, why)
+            except JournalUnavailable:
+                continue
+            return
 
     async def _run(self, attempt: Attempt, runner: Runner) -> None:
         spec = planner.plan(runner, self._limits, self._labels)
@@ -177,7 +189,8 @@ class Walk:
     def _doubt(self, error: Exception) -> None:
         """Start nothing more until somebody has looked: the engine is away, or this machine's disk is full."""
         if isinstance(error, OSError):
-            self._readiness.report("disk", f"a playbook cannot be handed over: {error.strerror}")
+            part = "file descriptors" if error.errno in descriptors.NONE_LEFT else "disk"
+            self._readiness.report(part, f"a playbook cannot be handed over: {error.strerror}")
         elif isinstance(error, EngineUnavailable):
             self._readiness.doubt("engine", str(error))
 
@@ -206,13 +219,14 @@ class Walk:
 
     async def end_without_container(self, attempt: Attempt, verdict: Verdict) -> None:
         """End an attempt that has no container: it never got one, or an earlier agent's is gone."""
-        await self._ending.finish(attempt, verdict)
+        output = self._executor.left_output(attempt.slot) if attempt.slot else None
+        await self._ending.finish(attempt, verdict, output)
         self._journal.forget_cancel(attempt.run_id)
 
-    async def start_over(self, attempt: Attempt) -> None:
-        """Put back an attempt of an earlier agent that certainly never started; remove what was prepared for it."""
+    async def start_over(self, attempt: Attempt, why: str = "the agent stopped before its release") -> None:
+        """Put back an attempt that certainly never started; remove what was prepared for it."""
         slot = attempt.slot or ""
-        await self._ending.requeue(attempt, slot, attempt.state, "the agent stopped before its release")
+        await self._ending.requeue(attempt, slot, attempt.state, why)
         if slot:
             await self._ending.discard(slot)
 
@@ -253,7 +267,9 @@ class Walk:
         if cancelled:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
         else:
-            await self._ending.requeue(attempt, run.slot, State.RUNNING, why, failed_try=True)
+            # A container that an earlier agent had released ended with that agent: that says nothing of its runner.
+            is_own = run.epoch is not None
+            await self._ending.requeue(attempt, run.slot, State.RUNNING, why, failed_try=is_own)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

@@ -25,9 +25,14 @@ _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
 _STREAM_EARLY_S: Final = 3.0
 """A stream that ended so long before its container was cut, or the playbook closed its stdout: the log tells."""
+_FLOOD_BYTES: Final = 64 * 1024
+_FLOOD_S: Final = 1.0
+"""More than so much in so short a time waits inside the engine, for its log or for us; less is passed on at once."""
 _STUCK_LOOKS: Final = 3
 _STUCK_S: Final = 2.0
 _RETRY_S: Final = 1.0
+_CLOCK_SLACK_S: Final = 1.0
+"""How far the clock of the engine's host may go wrong within one run."""
 
 
 class NeverStarted(EngineError):
@@ -51,6 +56,27 @@ class Stop:
 
 
 @dataclass(slots=True)
+class Flow:
+    """How much came lately: within the last one to two times ``_FLOOD_S``."""
+
+    since_s: float = 0.0
+    now_bytes: int = 0
+    before_bytes: int = 0
+
+    def take(self, size: int, at_s: float) -> None:
+        """Count bytes that came."""
+        if (passed_s := at_s - self.since_s) > _FLOOD_S:
+            self.before_bytes = self.now_bytes if passed_s <= 2 * _FLOOD_S else 0
+            self.since_s, self.now_bytes = at_s, 0
+        self.now_bytes += size
+
+    def is_flood(self, at_s: float) -> bool:
+        """Whether it was much."""
+        self.take(0, at_s)
+        return self.now_bytes + self.before_bytes >= _FLOOD_BYTES
+
+
+@dataclass(slots=True)
 class LiveRun:
     """A released container. One that was adopted has no ``epoch`` and no ``pump``: nobody saw it start."""
 
@@ -64,6 +90,10 @@ class LiveRun:
     interrupted: bool = False
     """The stream may have missed something: the output is completed from the engine's log."""
     stream_ended_s: float = 0.0
+    released_s: float | None = None
+    told_to_stop_s: float = 0.0
+    flow: Flow = field(default_factory=Flow)
+    ended_in_flood: bool = False
 
     @property
     def started(self) -> bool:
@@ -71,7 +101,8 @@ class LiveRun:
         return self.control.startswith(self.marker) or self.spool.total_bytes > 0
 
     def take_in(self, attachment: Attachment) -> None:
-        """Begin to take in what the container prints."""
+        """Begin to take in what the container prints; it was released just now."""
+        self.released_s = asyncio.get_running_loop().time()
         self.pump = asyncio.create_task(self._pump(attachment), name=f"pump {self.slot}")
 
     async def _pump(self, attachment: Attachment) -> None:
@@ -80,12 +111,14 @@ class LiveRun:
             async for stream, data in attachment.frames():
                 if stream is Stream.OUTPUT:
                     self.spool.append(data)
+                    self.flow.take(len(data), asyncio.get_running_loop().time())
                 elif len(self.control) < _MARKER_MAX_BYTES:
                     self.control += data[: _MARKER_MAX_BYTES - len(self.control)]
         except EngineUnavailable:
             self.interrupted = True
         finally:
             self.stream_ended_s = asyncio.get_running_loop().time()
+            self.ended_in_flood = self.flow.is_flood(self.stream_ended_s)
             await attachment.aclose()
 
 
@@ -102,10 +135,10 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
     ended = asyncio.create_task(engine.wait(run.container_id), name=f"wait {run.slot}")
     rescue = asyncio.create_task(_end_if_stuck(engine, run), name=f"rescue {run.slot}")
     try:
-        asked = await _until_ended(engine, run.container_id, ended, stop)
+        asked = await _until_ended(engine, run, ended, stop)
         state = await ended
         await _complete_output(engine, run)
-        if asked is not None:
+        if asked is not None and not _ended_before_its_stop(run, state):
             return ContainerExit(state.exit_code, oom_killed=state.oom_killed, asked=asked)
         await _check_started(engine, run, state)
         return await _exit(engine, run, state, stop.asked_before)
@@ -138,7 +171,7 @@ def _tells_of_start(run: LiveRun, engine_log: ContainerLog) -> bool:
 
 
 async def _until_ended(
-    engine: ContainerEngine, container_id: str, ended: asyncio.Task[ContainerState], stop: Stop
+    engine: ContainerEngine, run: LiveRun, ended: asyncio.Task[ContainerState], stop: Stop
 ) -> Reason | None:
     """Wait for the end, or bring it about; return why the agent did."""
     cancelled = asyncio.create_task(stop.cancelled.wait())
@@ -150,11 +183,22 @@ async def _until_ended(
         return None
     reason = Reason.CANCEL_REQUESTED if cancelled in done else Reason.DEADLINE
     await stop.note(reason)
-    stopped = await _signal(engine, container_id, Signal.TERM, ended)
+    run.told_to_stop_s = asyncio.get_running_loop().time()
+    stopped = await _signal(engine, run.container_id, Signal.TERM, ended)
     await asyncio.wait({ended}, timeout=stop.grace_s)
     if not ended.done():
-        stopped = await _signal(engine, container_id, Signal.KILL, ended) or stopped
+        stopped = await _signal(engine, run.container_id, Signal.KILL, ended) or stopped
     return reason if stopped else None
+
+
+def _ended_before_its_stop(run: LiveRun, state: ContainerState) -> bool:
+    """Whether it ended by itself, and an engine that hung took the signal for delivered when it went on.
+
+    Its life was shorter than the time that it had been released for when it was told to stop.
+    """
+    if run.released_s is None or state.ran_s is None or state.exit_code >= _SIGNAL_EXIT_BASE:
+        return False
+    return state.ran_s < run.told_to_stop_s - run.released_s - _CLOCK_SLACK_S
 
 
 async def _signal(
@@ -181,6 +225,11 @@ async def _complete_output(engine: ContainerEngine, run: LiveRun) -> None:
         early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
         if not run.interrupted and not early:
             return
+    await _complete_from_engine(engine, run)
+
+
+async def _complete_from_engine(engine: ContainerEngine, run: LiveRun) -> None:
+    """Add what the engine's log has beyond the spool; state a gap where that need not be all."""
     try:
         engine_log = await _patiently(lambda: engine.log(run.container_id))
     except ContainerMissing:  # removed after its end: how it ended is known, what it printed last is not
@@ -188,15 +237,18 @@ async def _complete_output(engine: ContainerEngine, run: LiveRun) -> None:
         return
     if not run.started and _tells_of_start(run, engine_log):
         run.control[:] = run.marker
+    if run.ended_in_flood and run.interrupted and not await _same_process(engine, run):
+        run.spool.note_gap()  # what the engine had read from the container and not passed on died with it
     complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
+    if run.interrupted and await _ended_unseen(engine, run):
+        run.spool.note_gap()  # what it printed last, while no engine was there, nobody took in
 
 
 async def _check_started(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
     if run.started:
         return
     # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
-    same_engine = run.epoch is not None and run.epoch == engine.epoch
-    if same_engine or (await _patiently(lambda: engine.history(run.container_id))).created:
+    if await _same_process(engine, run):
         raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
     raise StartUnknown("contact to the container engine was lost, and whether the playbook started is not known")
 
@@ -206,18 +258,38 @@ async def _exit(
 ) -> ContainerExit:
     """Find out who ended it, where it may not have ended by itself."""
     code, by_signal = state.exit_code, state.exit_code >= _SIGNAL_EXIT_BASE
-    same_engine = run.epoch is not None and run.epoch == engine.epoch
-    if state.oom_killed or (same_engine and not by_signal and asked_before is None):
+    by_itself = not by_signal and asked_before is None and (not state.killed or _ended_before_its_stop(run, state))
+    if state.oom_killed or (by_itself and _same_engine(engine, run)):
         return ContainerExit(code, oom_killed=state.oom_killed)
     history = await _patiently(lambda: engine.history(run.container_id))
     if asked_before is not None:  # noted, and perhaps not done any more
         return ContainerExit(code, asked=asked_before if by_signal or history.kills else None)
-    if same_engine or history.created:
+    if history.exit_code not in {None, code}:  # what held the container is gone, and the engine took it for dead
+        return ContainerExit(code, lost_with_engine=True)
+    if _same_engine(engine, run) or history.created:
         return ContainerExit(code, killed_externally=history.kills > 0)
     # A dockerd that comes back without live-restore sends TERM to what it finds: a kill nobody saw it created for. And
-    # one that was stopped in order leaves 137 and remembers nothing.
-    took_it_along = history.kills > 0 or (code in _ENGINE_STOP_CODES and not history.died)
+    # one that was stopped in order told of its kills, if that was heard; it leaves 137 and remembers nothing.
+    took_it_along = state.killed or history.kills > 0 or (code in _ENGINE_STOP_CODES and not history.died)
     return ContainerExit(code, lost_with_engine=took_it_along)
+
+
+def _same_engine(engine: ContainerEngine, run: LiveRun) -> bool:
+    """Whether contact to the engine has not been broken since the container was created."""
+    return run.epoch is not None and run.epoch == engine.epoch
+
+
+async def _same_process(engine: ContainerEngine, run: LiveRun) -> bool:
+    """Whether the engine's process is the one that created the container."""
+    return _same_engine(engine, run) or (await _patiently(lambda: engine.history(run.container_id))).created
+
+
+async def _ended_unseen(engine: ContainerEngine, run: LiveRun) -> bool:
+    """Whether it ended while no engine's process was there: the one of now neither created it nor saw it die."""
+    if _same_engine(engine, run):
+        return False
+    history = await _patiently(lambda: engine.history(run.container_id))
+    return not history.created and not history.died
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

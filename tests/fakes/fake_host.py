@@ -70,6 +70,7 @@ class Container:
     running: bool = False
     ended: Exit | None = None
     error: str = ""
+    killed: bool = False
     stdin: Stdin = field(default_factory=Stdin)
     pipes: list[Pipe] = field(default_factory=list)
     log: dict[Stream, bytearray] = field(default_factory=lambda: {stream: bytearray() for stream in Stream})
@@ -82,7 +83,13 @@ class Container:
         """What inspect says."""
         ended = self.ended or Exit(0)
         return ContainerState(
-            self.container_id, self.running, self.ended is not None, ended.code, ended.oom_killed, self.error
+            self.container_id,
+            self.running,
+            self.ended is not None,
+            ended.code,
+            ended.oom_killed,
+            self.error,
+            killed=self.killed,
         )
 
     async def write(self, stream: Stream, data: bytes) -> None:
@@ -159,6 +166,7 @@ class FakeHost:
         """Deliver a signal, from whoever. False: it does not run."""
         if not container.running or container.process is None:
             return False
+        container.killed = True
         self.happened(container, "kill")
         container.process.receive(signal)
         return True

@@ -11,7 +11,7 @@ import pytest
 from support.agent_process import AgentProcess
 from support.api_server import api_server
 from support.dashboard_stub import DashboardStub
-from support.raw_http import chunked, connect, exchange, read_answer, request
+from support.raw_http import chunked, connect, exchange, request
 from support.wrong_bodies import MARK, WRONG_BODIES
 
 BODY_LIMIT_BYTES = 6 * 2**20 + 16 * 1024
@@ -98,31 +98,6 @@ def test_a_declared_length_above_the_limit_is_413_before_the_body_comes(agent: A
     answer = exchange(agent.port, [head])
     assert (answer.status, answer.detail) == (413, f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
     assert answer.closed
-
-
-@pytest.mark.parametrize("way", ["declared", "chunked"])
-def test_a_body_of_64_mib_is_413_and_costs_no_memory(agent: AgentProcess, way: str) -> None:
-    """It is counted on the stream; the client, which sends all of it, gets the whole answer."""
-    piece = b"[" * 2**20
-    if way == "declared":
-        head = request("POST", "/execute_task", _json(agent)).replace(b"Length: 0", b"Length: %d" % (64 * 2**20))
-        parts = [head, *([piece] * 64)]
-    else:
-        parts = [*chunked("POST", "/execute_task", _json(agent), [piece] * 64, end=True)]
-    with Path(f"/proc/{agent.process.pid}/clear_refs").open("w") as clear:
-        clear.write("5")  # forget the peak so far
-    before_kib = _peak_kib(agent)
-    with connect(agent.port) as connection:
-        for part in parts:
-            connection.sendall(part)
-        answer = read_answer(connection)
-    assert (answer.status, answer.detail) == (413, f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
-    assert _peak_kib(agent) - before_kib < 4 * BODY_LIMIT_BYTES // 1024
-
-
-def _peak_kib(agent: AgentProcess) -> int:
-    status = Path(f"/proc/{agent.process.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def test_the_limit_itself_is_not_too_large(agent: AgentProcess) -> None:

@@ -1,6 +1,7 @@
 """Results reach the dashboard, whatever it answers in between. Most tasks here have no runner: they end at once."""
 
 import asyncio
+import itertools
 import secrets
 import socket
 import sqlite3
@@ -52,12 +53,20 @@ def agent(dashboard: DashboardStub, folder: Path) -> Iterator[AgentProcess]:
 
 @pytest.fixture(scope="module")
 def not_taken(agent: AgentProcess, dashboard: DashboardStub) -> None:
-    """A task for each answer that is no acknowledgement, all on their way at once; each is given twice."""
+    """A task for each answer that is no acknowledgement, all on their way at once; each is given twice.
+
+    Others are taken meanwhile: a dashboard that takes nothing at all counts as away, and is asked less and less often.
+    """
     for about, reply in NOT_TAKEN.items():
         headers = {name: value.format(url=dashboard.url) for name, value in reply.headers.items()}
         answer = Reply(reply.status, reply.body, headers, reply.delay_s, reply.reset)
         dashboard.script(about, answer, answer)
         agent.accept_task(about, "x", "p.none")
+    taken = (f"taken {number}" for number in itertools.count())
+    while not all(any(one.reply.acknowledges for one in dashboard.deliveries(about)) for about in NOT_TAKEN):
+        task_id = next(taken)
+        agent.accept_task(task_id, "x", "p.none")
+        dashboard.acknowledged(task_id)
 
 
 @pytest.mark.usefixtures("not_taken")

@@ -1,6 +1,5 @@
 """Every answer of the contract between dashboard and agent, byte for byte, over real HTTP."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,27 +217,3 @@ async def test_an_error_nobody_foresaw_is_500_without_a_detail_of_it(
     assert detail.startswith("The agent failed to answer; its log tells why (reference ")
     assert "secret" not in detail
     assert detail.removesuffix(").")[-8:] in capsys.readouterr().out
-
-
-async def test_of_100_simultaneous_posts_of_one_task_one_is_taken(
-    agent: AgentProcess, dashboard: DashboardStub
-) -> None:
-    """One 202, 99 times 409, one run."""
-    body = {"task_id": "once", "playbook": {"name": "p.sh", "content": "echo ran; sleep 1"}}
-    limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=60, headers=agent.headers) as client:
-        url = f"http://127.0.0.1:{agent.port}/execute_task"
-        answers = await asyncio.gather(*(client.post(url, json=body) for _ in range(100)))
-    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 99
-    details = {answer.json()["detail"] for answer in answers if answer.status_code == 409}
-    assert details <= {
-        "A task with the same task_id is already queued.",
-        "A task with the same task_id is already running.",
-    }
-    result = await asyncio.to_thread(dashboard.result, "once")
-    assert result == {"task_id": "once", "status": "completed", "output": "ran\n", "error": None}
-    await asyncio.to_thread(agent.wait_audited, "task delivered", task_id="once")
-    events = [json.loads(line) for line in agent.log_text().splitlines() if '"once"' in line]
-    for event in ("task accepted", "task started", "task finished", "task delivered"):
-        assert len([line for line in events if line["event"] == event]) == 1, event
-    assert len(dashboard.deliveries("once")) == 1

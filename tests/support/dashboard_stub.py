@@ -17,12 +17,16 @@ from support.waiting import PATIENCE_S, eventually
 
 REPORT_PATH: Final = "/api/v1/agents/report_result"
 RECEIVED: Final = b'{"message":"Result received"}'
+_END_OF_PATIENCE_BYTES: Final = 2**30
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. ``reset`` breaks the connection instead; ``delay_s`` and ``after`` are waited for before either."""
+    """One answer. ``reset`` breaks the connection instead; ``delay_s`` and ``after`` are waited for before either.
+
+    With ``endless`` the body comes in chunks, over and over, until the client has had enough.
+    """
 
     status: int = 200
     body: bytes = RECEIVED
@@ -30,6 +34,7 @@ class Reply:
     delay_s: float = 0.0
     reset: bool = False
     after: threading.Event | None = None
+    endless: bool = False
 
     @property
     def acknowledges(self) -> bool:
@@ -66,16 +71,44 @@ class DashboardStub:
         self._scripts: dict[str, deque[Reply]] = defaultdict(deque)
         self._lock = threading.Lock()
         self._deliveries: list[Delivery] = []
+        self._by_task: defaultdict[str, list[Delivery]] = defaultdict(list)
+        self._at_once = 0
+        self.most_at_once = 0
+        """Requests that were being answered at the same time; a test may set it back to 0."""
+        self.endless_bytes = 0
+        """How much of endless bodies was sent before the client closed the connection."""
+        self._reserved: socket.socket | None = None
+        self._listen(host, port)
+        self.host, self.port = host, int(self._server.server_address[1])
+        self.url = f"http://{host}:{self.port}"
+
+    def _listen(self, host: str, port: int) -> None:
         self._server = _Server((host, port), self)
-        self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening and end all connections."""
+        if self._reserved is not None:
+            self._reserved.close()
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def go_away(self) -> None:
+        """Break all connections and refuse new ones; the port stays this stub's."""
+        self.close()
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((self.host, self.port))
+
+    def come_back(self) -> None:
+        """Listen again, at the same place."""
+        assert self._reserved is not None, "it was not away"
+        self._listen(self.host, self.port)
+        self._reserved.close()
+        self._reserved = None
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +124,7 @@ class DashboardStub:
     def deliveries(self, task_id: str | None = None) -> list[Delivery]:
         """Everything that came in, or what came in for one task."""
         with self._lock:
-            everything = list(self._deliveries)
-        return [one for one in everything if task_id is None or _task_id(one.body) == task_id]
+            return list(self._deliveries if task_id is None else self._by_task.get(task_id, ()))
 
     def wait_deliveries(self, task_id: str, number: int) -> list[Delivery]:
         """Return the deliveries of a task once there are so many."""
@@ -127,8 +159,17 @@ class DashboardStub:
         headers = {name.lower(): value for name, value in request.headers.items()}
         with self._lock:
             reply = self._decide(request.command, request.path, headers, body)
-            self._deliveries.append(Delivery(request.command, request.path, headers, body, reply, time.monotonic()))
+            delivery = Delivery(request.command, request.path, headers, body, reply, time.monotonic())
+            self._deliveries.append(delivery)
+            self._by_task[_task_id(body)].append(delivery)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
         return reply
+
+    def answers(self) -> None:
+        """A request that was taken is about to be answered."""
+        with self._lock:
+            self._at_once -= 1
 
     def _decide(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         if headers.get("authorization") != f"Bearer {self.token}":
@@ -183,6 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(reply.delay_s)
         if reply.after is not None:
             reply.after.wait(PATIENCE_S)
+        self.server.stub.answers()
         if reply.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close_connection = True
@@ -191,9 +233,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(reply.status)
         for name, value in {"Content-Type": "application/json", **reply.headers}.items():
             self.send_header(name, value)
+        if reply.endless:
+            self._send_for_ever(reply.body)
+            return
         self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
         self.wfile.write(reply.body)
+
+    def _send_for_ever(self, chunk: bytes) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client has had enough
+            while self.server.stub.endless_bytes < _END_OF_PATIENCE_BYTES:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                self.server.stub.endless_bytes += len(chunk)
 
     do_GET = do_POST  # noqa: N815  the base class calls it so
 

@@ -87,6 +87,10 @@ def connect_to_engine(docker_host: str | None = None) -> socket.socket:
     host = urlsplit(docker_host or os.environ.get("DOCKER_HOST") or _LOCAL)
     if host.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(host.path)
+        try:
+            connection.connect(host.path)
+        except OSError:
+            connection.close()
+            raise
         return connection
     return socket.create_connection((host.hostname or "localhost", host.port or 2375))

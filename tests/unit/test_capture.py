@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -190,6 +191,28 @@ def test_a_gap_that_nobody_counted_is_stated() -> None:
         assert spool.output().at_least
 
 
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_a_gap_outlives_the_agent_and_stands_at_its_place(before: int, after: int) -> None:
+    """The line that states it stands between what was printed before and after, as long as there is room for both."""
+    data = printed(before + after)
+    with spooled() as (spool, path):
+        spool.append(data[:before])
+        spool.note_gap()
+        spool.append(data[before:])
+        output = reopened(path, LIMIT)
+        assert output == spool.output()
+        assert output.at_least
+        check_true(output, data)
+        if before <= LIMIT // 2 or before + after <= LIMIT:
+            assert before - 4 < len(output.head) <= before  # but for the beginning of a character at its end
+
+
+def test_a_spool_of_an_agent_before_gaps_were_written_down_is_taken_up(tmp_path: Path) -> None:
+    """An upgrade meets spools whose limit had eight bytes."""
+    (tmp_path / "spool").write_bytes(struct.pack("<8sQQQ", b"agpspool", LIMIT, 3, 3) + b"one")
+    assert reopened(tmp_path / "spool", LIMIT) == Output(b"one", b"", 3)
+
+
 # --- a disk that takes no more -----------------------------------------------------------------------------------
 
 
@@ -336,6 +359,18 @@ def test_a_log_with_its_beginning_completes_the_spool(seen: int, more: int) -> N
         assert spool.output() == kept(data, LIMIT)
 
 
+@given(st.integers(0, 900), st.integers(1, 900), st.integers(1, 900))
+def test_where_stream_and_log_part_there_is_a_gap(common: int, streamed: int, logged: int) -> None:
+    """An engine that was killed had streamed more than it had logged; its successor logs on from there."""
+    with spooled() as (spool, _):
+        spool.append(b"c" * common + b"s" * streamed)
+        complete_from_log(spool, ContainerLog(output=b"c" * common + b"l" * logged), interrupted=True)
+        output = spool.output()
+        assert output.at_least
+        if common + streamed <= LIMIT:
+            assert output.tail.endswith(b"l" * min(logged, 50))
+
+
 def test_a_log_that_is_shorter_than_the_spool_adds_nothing() -> None:
     """The stream saw more than the engine kept."""
     with spooled() as (spool, _):
@@ -360,14 +395,26 @@ def test_a_rotated_log_without_overlap_states_a_gap() -> None:
     with spooled() as (spool, _):
         spool.append(b"one\n")
         complete_from_log(spool, ContainerLog(output=b"nine\n", rotated=True), interrupted=True)
-        assert spool.output() == Output(b"one\nnine\n", b"", 9, 0, at_least=True)
+        assert spool.output() == Output(b"one\n", b"nine\n", 9, 0, at_least=True)
 
 
 def test_a_rotated_log_and_nothing_in_the_spool_states_a_gap() -> None:
     """The beginning is missing for sure."""
     with spooled() as (spool, _):
         complete_from_log(spool, ContainerLog(output=b"end\n", rotated=True), interrupted=True)
-        assert spool.output() == Output(b"end\n", b"", 4, 0, at_least=True)
+        assert spool.output() == Output(b"", b"end\n", 4, 0, at_least=True)
+
+
+@given(st.integers(1, 4000), st.integers(1, 3000))
+def test_a_rotated_log_that_begins_among_the_newest_bytes_is_joined(overlap: int, more: int) -> None:
+    """However little of the spool it repeats, nothing comes twice; where that may be chance, a gap is stated."""
+    data = b"".join(b"%07d\n" % number for number in range(1000))[: 4096 + more]
+    with spooled(16384) as (spool, _):
+        spool.append(data[:4096])
+        complete_from_log(spool, ContainerLog(output=data[4096 - overlap :], rotated=True), interrupted=True)
+        output = spool.output()
+        assert output.head + output.tail == data
+        assert output.at_least == (overlap < 64)
 
 
 def test_output_that_repeats_itself_is_joined_with_a_warning() -> None:

@@ -1,6 +1,7 @@
 """The watch over the disk."""
 
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -124,6 +125,27 @@ async def test_as_much_as_the_reserve_must_be_free_beside_it(
     assert parts.readiness.ready is enough
     assert ("it needs 64 MiB free" in parts.readiness.problems.get("disk", "")) is not enough
     assert reserved_bytes(parts) == (RESERVE_BYTES if taken or enough else 0)
+
+
+async def test_a_reserve_that_is_there_is_written_to_now_and_then(parts: Parts) -> None:
+    """Else an agent without work would not notice a disk that turned read-only."""
+    reserve = parts.folder / "reserve"
+    reserve.write_bytes(bytes(RESERVE_BYTES))
+    os.utime(reserve, (1, 1))
+    watch(parts)
+    await until(lambda: reserve.stat().st_mtime > 1, "the writing")
+    assert parts.readiness.ready
+
+
+async def test_few_file_descriptors_are_reported_until_there_are_more(parts: Parts) -> None:
+    """With their limit."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, before[1]))
+    watch(parts)
+    await until(lambda: "RLIMIT_NOFILE" in parts.readiness.problems.get("file descriptors", ""), "the report")
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    await until(lambda: parts.readiness.ready, "all well")
 
 
 async def test_a_reserve_that_cannot_be_taken_is_reported_with_its_reason(parts: Parts) -> None:

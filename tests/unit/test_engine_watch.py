@@ -42,6 +42,13 @@ def test_how_many_run_at_once_follows_from_the_machine_unless_the_operator_says(
     assert decide_max_running(info, largest_bytes, wanted, max_uids) == (number, why)
 
 
+@pytest.mark.parametrize(("wanted", "number"), [(None, 2), (50, 2), (1, 1)])
+def test_no_more_run_than_there_are_file_descriptors_for(wanted: int | None, number: int) -> None:
+    """Whatever the operator wants: a task without its stream would be of no use."""
+    info = EngineInfo("fake", "1", 2, 64 * GIB)
+    assert decide_max_running(info, 512 * MIB, wanted, 256, max_by_files=2)[0] == number
+
+
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +164,35 @@ async def test_a_new_contact_is_treated_as_the_first(parts: Parts) -> None:
     await parts.engine.come_back(restarted=True)
     await ready(parts)
     assert contacts.number == 2
+
+
+async def test_broken_contact_is_looked_into_at_once(parts: Parts) -> None:
+    """Nobody need doubt the engine first."""
+    watch(parts, Contacts(parts))
+    await ready(parts)
+    parts.engine.go_away()
+    await problem(parts, "engine", "does not answer")
+
+
+async def test_an_engine_that_hangs_is_a_problem_and_is_not_asked_again_meanwhile(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is still waited for: when it comes, all is well again."""
+    thaw, answer, asked = asyncio.Event(), parts.engine.describe, list[None]()
+
+    async def frozen() -> EngineInfo:
+        asked.append(None)
+        await thaw.wait()
+        return await answer()
+
+    watch(parts, Contacts(parts))
+    await ready(parts)
+    monkeypatch.setattr(parts.engine, "describe", frozen)
+    parts.readiness.doubt("engine", "somebody waits")
+    await problem(parts, "engine", "does not answer within")
+    assert len(asked) == 1
+    thaw.set()
+    await ready(parts)
 
 
 async def test_while_nothing_changes_nothing_is_done_again(parts: Parts) -> None:

@@ -192,13 +192,14 @@ async def test_an_order_that_cannot_be_written_is_refused(parts: Parts) -> None:
     assert parts.readiness.problems == {}
 
 
-async def test_a_disk_without_room_takes_on_nothing(intake: Intake, parts: Parts) -> None:
+@pytest.mark.parametrize("part", ["disk", "file descriptors"])
+async def test_without_room_nothing_is_taken_on(intake: Intake, parts: Parts, part: str) -> None:
     """503 with the reason, until there is room; what runs needs the rest for its result."""
-    parts.readiness.report("disk", "the state directory is full")
-    with pytest.raises(Unavailable, match="takes on no more tasks: the state directory is full"):
+    parts.readiness.report(part, "there is no room left")
+    with pytest.raises(Unavailable, match="takes on no more tasks: there is no room left"):
         await intake.accept(body(), None, "p")
     assert await parts.journal.counts() == {}
-    parts.readiness.report("disk", None)
+    parts.readiness.report(part, None)
     await intake.accept(body(), None, "p")
 
 

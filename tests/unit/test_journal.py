@@ -1,6 +1,7 @@
 """The journal's operations: accepting, the walk of an attempt, delivery, housekeeping."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from agp_agent import lifecycle
 from agp_agent.errors import AlreadyRunning, Unavailable
 from agp_agent.journal import Admission, Delivery, Journal, JournalUnavailable, LostAttempt
+from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
 from agp_agent.output import Output
@@ -78,6 +80,15 @@ async def test_running_is_said_while_there_are_places_and_pending_after_that(jou
 
 async def test_without_an_engine_orders_wait(journal: Journal) -> None:
     """No places, but room in the queue."""
+    assert (await journal.accept(order("a"), Admission(slots=0, max_queued=1))).status is TaskStatus.PENDING
+    with pytest.raises(Unavailable):
+        await journal.accept(order("b"), Admission(slots=0, max_queued=1))
+
+
+async def test_what_runs_is_not_in_the_queue_while_the_engine_is_away(journal: Journal) -> None:
+    """The engine went away under it: as many as ever may wait."""
+    running = await journal.accept(order("runs"), Admission(slots=1, max_queued=1))
+    await to_preparing(journal, running.run_id)
     assert (await journal.accept(order("a"), Admission(slots=0, max_queued=1))).status is TaskStatus.PENDING
     with pytest.raises(Unavailable):
         await journal.accept(order("b"), Admission(slots=0, max_queued=1))
@@ -416,7 +427,29 @@ async def test_the_longest_due_result_and_the_newest_go_by_turns(journal: Journa
     assert await due_now(journal) == [1, 6, 2, 5, 3, 4]
     assert await journal.due(limit=3, skip=[], horizon_ms=10_000) == [1, 6, 2]
     assert await journal.due(limit=1, skip=[], horizon_ms=10_000) == [1]
+    assert await journal.due(limit=1, skip=[], horizon_ms=10_000, newest_first=True) == [6]
+    assert await journal.due(limit=3, skip=[], horizon_ms=10_000, newest_first=True) == [6, 1, 5]
     assert await due_now(journal, skip=(1, 6)) == [2, 5, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [("due_seqs", "outbox_pending"), ("newest_due_seqs", "outbox_newest"), ("next_due", "outbox_pending")],
+)
+async def test_what_is_due_is_found_in_an_index(journal: Journal, query: str, index: str) -> None:
+    """Without sorting, and passing over what is not due: ten thousand results may wait, of megabytes each."""
+
+    def plan(db: sqlite3.Connection) -> list[str]:
+        values = {"now_ms": 0, "too_far_ms": 1, "limit": 1, "skip": "[]"}
+        return [row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {SQL[query]}", values)]
+
+    def columns(db: sqlite3.Connection) -> list[str]:
+        return [row["name"] for row in db.execute(f"PRAGMA index_info({index})")]
+
+    details = await journal._db.read(plan)
+    assert f"outbox USING INDEX {index}" in details[0]
+    assert not [detail for detail in details if "TEMP" in detail]
+    assert "next_attempt_at_ms" in await journal._db.read(columns)
 
 
 async def test_a_result_that_is_too_large_is_shrunk_once(journal: Journal) -> None:
@@ -616,6 +649,14 @@ async def test_a_probe_tells_whether_the_journal_can_be_written(journal: Journal
     journal.close()
     with pytest.raises(JournalUnavailable):
         await journal.probe()
+
+
+async def test_a_probe_writes_even_into_an_empty_journal(journal: Journal, tmp_path: Path) -> None:
+    """Or it would say nothing about the disk."""
+    files = list(tmp_path.glob("*-wal"))
+    before = [file.stat().st_size for file in files]
+    await journal.probe()
+    assert [file.stat().st_size for file in files] > before
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path, clock: SetClock) -> None:

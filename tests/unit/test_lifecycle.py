@@ -65,7 +65,9 @@ def test_success_is_exit_code_zero() -> None:
         (ContainerExit(3, killed_externally=True), Verdict(Outcome.FAILED, Reason.EXIT_CODE, "exit code 3", 3)),
         (
             ContainerExit(0, lost_with_engine=True),
-            lifecycle.lost(Reason.ENGINE_LOST, "the container engine stopped and took the container with it"),
+            lifecycle.lost(
+                Reason.ENGINE_LOST, "the container engine, or what held the container for it, ended and took it along"
+            ),
         ),
     ],
 )

@@ -158,3 +158,16 @@ def test_the_wire_is_frozen() -> None:
     task = parse_task(body())
     with pytest.raises(ValidationError, match="frozen"):
         task.task_id = "other"  # type: ignore[misc]
+
+
+@given(
+    st.text(),
+    st.text() | st.sampled_from(["x" * 200_000, "\U0001f642" * 70_000, '"\\' * 70_000]),
+    st.none() | st.text(),
+)
+def test_a_result_in_pieces_is_the_result(task_id: str, output: str, error: str | None) -> None:
+    """Joined they are the JSON of the whole; none is as large as that."""
+    result = TaskResult(task_id=task_id, status=TaskStatus.FAILED, output=output, error=error)
+    pieces = list(result.json_pieces())
+    assert b"".join(pieces) == result.model_dump_json().encode()
+    assert all(len(piece) <= 2**20 for piece in pieces)

@@ -2,20 +2,19 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.dashboard import Answer, Meaning
 from agp_agent.journal import Delivery, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult, TaskStatus
-from agp_agent.outbox import Gate, Outbox, backoff_s
+from agp_agent.outbox import Outbox
 from agp_agent.output import Output
 from support.async_waiting import PATIENCE_S, settle, until, until_async
 from support.clock import SetClock
@@ -90,10 +89,14 @@ def dashboard() -> Listening:
 
 @asynccontextmanager
 async def delivering(
-    journal: Journal, dashboard: Listening, audit: Audit, draw: Callable[[], float] = lambda: 1.0
+    journal: Journal,
+    dashboard: Listening,
+    audit: Audit,
+    draw: Callable[[], float] = lambda: 1.0,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Outbox]:
     """Run the loop."""
-    outbox = Outbox(journal, dashboard, audit, "agent-7", draw)
+    outbox = Outbox(journal, dashboard, audit, "agent-7", draw, now_s)
     loop = asyncio.create_task(outbox.run())
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -131,22 +134,6 @@ async def its_time_comes(journal: Journal, clock: SetClock) -> None:
     assert delay_s is not None
     clock.advance(delay_s)
     journal.outbox_changed.set()
-
-
-# --- pure --------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_the_backoff_has_full_jitter_between_nothing_and_its_bound(deliveries: int, drawn: float) -> None:
-    """The bound doubles from a second to five minutes."""
-    bound = min(300.0, 2.0 ** min(deliveries, 9))
-    assert backoff_s(deliveries, lambda: drawn) == pytest.approx(bound * drawn)
-    assert 0 <= backoff_s(deliveries, lambda: drawn) <= 300
-
-
-def test_the_backoff_really_draws() -> None:
-    """Many agents do not come back in the same second."""
-    assert len({backoff_s(9) for _ in range(50)}) > 40
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
@@ -261,11 +248,10 @@ async def test_a_dead_letter_is_not_tried_again(journal: Journal, dashboard: Lis
         (LATER, 0, 1.0),
         (LATER, 3, 8.0),
         (LATER, 12, 300.0),
-        (Answer(Meaning.RETRY, "x", 120.0), 0, 121.0),
-        (Answer(Meaning.RETRY, "x", 3600.0), 12, 3900.0),
-        (Answer(Meaning.HOLD, "x"), 0, 1.0),
-        (Answer(Meaning.HOLD, "x"), 12, 60.0),
-        (Answer(Meaning.HOLD, "x", 3600.0), 12, 60.0),
+        (Answer(Meaning.RETRY, "x", 120.0, away=True), 0, 240.0),
+        (Answer(Meaning.RETRY, "x", 3600.0, away=True), 12, 7200.0),
+        (Answer(Meaning.HOLD, "x", away=True), 0, 1.0),
+        (Answer(Meaning.HOLD, "x", away=True), 12, 1.0),
     ],
 )
 async def test_what_is_not_taken_is_tried_again_later(
@@ -285,8 +271,8 @@ async def test_a_held_result_goes_out_when_the_token_is_right_again(
     journal: Journal, dashboard: Listening, audit: Audit, clock: SetClock
 ) -> None:
     """Without a restart, after any number of refusals."""
-    dashboard.answers = [Answer(Meaning.HOLD, "401")] * 5
-    async with delivering(journal, dashboard, audit):
+    dashboard.answers = [Answer(Meaning.HOLD, "401", away=True)] * 5
+    async with delivering(journal, dashboard, audit, now_s=lambda: clock.now_ms / 1000):
         await finished(journal, "t")
         for number in range(1, 6):
             await postponed(journal, number)
@@ -354,32 +340,6 @@ async def test_no_result_is_delivered_twice_at_once(journal: Journal, dashboard:
 
 
 # --- a dashboard that is away ------------------------------------------------------------------------------------
-
-
-class Monotonic:
-    """A clock that never jumps, but when the test says so."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        """Return the time it is set to."""
-        return self.now_s
-
-
-def test_the_gate_lets_one_try_at_a_time_while_the_dashboard_is_away() -> None:
-    """Closed for the delay, then ajar, then open again with the first answer."""
-    clock = Monotonic()
-    gate = Gate(clock)
-    assert (gate.places(0), gate.places(3), gate.places(4), gate.closed_for_s) == (4, 1, 0, 0.0)
-    gate.close(10.0)
-    assert (gate.places(0), gate.closed_for_s, gate.failures) == (0, 10.0, 1)
-    clock.now_s += 10
-    assert (gate.places(0), gate.places(1), gate.closed_for_s) == (1, 0, 0.0)
-    gate.close(20.0)
-    assert gate.failures == 2
-    gate.open()
-    clock.now_s += 20
-    assert (gate.places(0), gate.failures) == (4, 0)
 
 
 async def test_a_backlog_does_not_knock_at_a_dashboard_that_is_away(
@@ -475,9 +435,9 @@ class LookedAt(Journal):
     after_look: asyncio.Event
     go_on: asyncio.Event
 
-    async def due(self, *, limit: int, skip: list[int], horizon_ms: int) -> list[int]:
+    async def due(self, *, limit: int, skip: list[int], horizon_ms: int, newest_first: bool = False) -> list[int]:
         """Look, then wait."""
-        found = await super().due(limit=limit, skip=skip, horizon_ms=horizon_ms)
+        found = await super().due(limit=limit, skip=skip, horizon_ms=horizon_ms, newest_first=newest_first)
         self.after_look.set()
         await self.go_on.wait()
         return found

@@ -44,6 +44,15 @@ def test_a_doubt_is_a_problem_that_somebody_looks_into() -> None:
     assert readiness.changed.is_set()
 
 
+def test_every_news_is_told_once() -> None:
+    """With the part and its problem, or none."""
+    told: list[tuple[str, str | None]] = []
+    readiness = Readiness(on_news=lambda part, problem: told.append((part, problem)))
+    for problem in ("away", "away", "still away", None, None):
+        readiness.report("engine", problem)
+    assert told == [("engine", "away"), ("engine", "still away"), ("engine", None)]
+
+
 def test_draining_takes_all_places_away_for_good() -> None:
     """Nothing is started any more, however well the parts are."""
     readiness = Readiness(max_running=4)

@@ -90,7 +90,7 @@ async def test_what_was_queued_is_started(tmp_path: Path, host: FakeHost) -> Non
 
 
 async def test_a_container_that_is_gone_makes_its_task_lost(tmp_path: Path, host: FakeHost) -> None:
-    """It is said, and never run again by guess."""
+    """It is said, with the output that is left, and never run again by guess."""
     run_id = await left_behind(tmp_path, host, "print begun\nforever\n")
     (container,) = host.containers.values()
     await host.remove(container)
@@ -99,6 +99,8 @@ async def test_a_container_that_is_gone_makes_its_task_lost(tmp_path: Path, host
         assert verdict == Verdict(
             Outcome.LOST, Reason.CONTAINER_MISSING, "lost: its container is gone, and nobody saw how it ended"
         )
+        _, due = await parts.result(run_id)
+        assert (due.output.head, due.output.at_least) == (b"begun\n", True)
         await parts.heard("task lost")
         await parts.reconciler.reconcile()
         await parts.clean()
@@ -133,7 +135,7 @@ async def test_a_release_that_was_noted_and_not_done_runs_once(tmp_path: Path, h
     async with restarted(tmp_path, host) as parts:
         verdict, due = await parts.result(run_id)
         assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
-        assert (await parts.attempt(run_id)).tries == 1
+        assert (await parts.attempt(run_id)).tries == 0  # it was the agent that ended, not its runner that failed
         await parts.clean()
 
 
@@ -280,21 +282,32 @@ async def test_many_restarts_in_a_row_converge(tmp_path: Path, host: FakeHost) -
 
 
 async def test_left_over_containers_are_removed_after_a_grace(parts: Parts) -> None:
-    """Only the agent's own; a young one may be a helper at work."""
+    """Only the agent's own; a young one may be a helper at work, and one of the future is not young."""
+    await parts.reconciler.reconcile()
     mine = parts.host.plant("agp-old", LABELS | {"agp.slot": "agp-old"})
     helper = parts.host.plant("helper", LABELS)
     other = parts.host.plant("agp-other", {**LABELS, "agp.instance": "another"})
     stranger = parts.host.plant("database", {})
     await parts.reconciler.reconcile()
     assert set(parts.host.containers) == {one.container_id for one in (mine, helper, other, stranger)}
-    for container in (mine, helper, other, stranger):
-        container.created_at_s -= 61
+    for container, seconds in ((mine, -61), (helper, 86400), (other, -61), (stranger, -61)):
+        container.created_at_s += seconds
     await parts.reconciler.reconcile()
     assert set(parts.host.containers) == {other.container_id, stranger.container_id}
 
 
+async def test_what_is_there_at_the_first_look_was_left_by_an_earlier_agent(parts: Parts) -> None:
+    """It goes at once, however young, with its slot: none of this agent's helpers is at work yet."""
+    parts.host.plant("agp-young", LABELS | {"agp.slot": "agp-young"})
+    (parts.folder / "slots/agp-young").mkdir()
+    await parts.reconciler.reconcile()
+    assert parts.host.containers == {}
+    assert list((parts.folder / "slots").iterdir()) == []
+
+
 async def test_left_over_slots_and_spools_are_removed(parts: Parts) -> None:
     """Those that no row and no container needs."""
+    await parts.reconciler.reconcile()
     for name in ("slots/agp-a/playbook", "slots/agp-b"):
         (parts.folder / name).mkdir(parents=True)
     (parts.folder / "spool/agp-c").write_bytes(b"x")

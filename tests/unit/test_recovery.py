@@ -1,6 +1,7 @@
 """A journal that was lost or damaged: everything accepted and not delivered is reported as lost."""
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from agp_agent import recovery
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.capture import Spool
 from agp_agent.errors import AlreadyRunning, StateDirectoryError
-from agp_agent.journal import DueResult, Journal
+from agp_agent.journal import DueResult, Journal, JournalDamaged, survey
 from agp_agent.lifecycle import Outcome, Reason
 from agp_agent.state_dir import StateDir
-from support.orders import ROOM, due_now, order
+from support.orders import PRINTED, ROOM, SUCCESS, due_now, order, put_back, release, to_preparing
 
 
 @pytest.fixture
@@ -52,9 +53,10 @@ def damage(state: StateDir) -> None:
 
 async def rebuilt(state: StateDir, audit: Audit) -> dict[str, DueResult]:
     """Open, rebuild, and return the results that are due by their run."""
-    journal, found = recovery.open_journal(state)
-    assert found is not None
-    await recovery.rebuild(journal, state, audit, found)
+    opened = recovery.open_journal(state)
+    assert opened.damage is not None
+    journal = opened.journal
+    await recovery.rebuild(journal, state, audit, opened.damage)
     results = [await journal.due_result(seq) for seq in await due_now(journal)]
     journal.close()
     return {result.run_id: result for result in results if result is not None}
@@ -63,11 +65,11 @@ async def rebuilt(state: StateDir, audit: Audit) -> dict[str, DueResult]:
 async def test_a_good_journal_is_simply_opened(state: StateDir, audit: Audit) -> None:
     """Also a new one; nothing is rebuilt."""
     for _ in range(2):
-        journal, found = recovery.open_journal(state)
-        assert found is None
-        await journal.accept(order(f"t{_}"), ROOM)
-        await accepted(audit, f"t{_}", f"r{_}")
-        journal.close()
+        opened = recovery.open_journal(state)
+        assert (opened.damage, opened.unrecorded) == (None, [])
+        taken = await opened.journal.accept(order(f"t{_}"), ROOM)
+        await accepted(audit, f"t{_}", taken.run_id)
+        opened.journal.close()
 
 
 async def test_what_was_accepted_and_not_delivered_is_reported_as_lost(state: StateDir, audit: Audit) -> None:
@@ -173,3 +175,201 @@ def test_deliveries_without_an_acceptance_are_nothing() -> None:
         {"event": "task delivered", "run_id": "r1"},
     ]
     assert [event["run_id"] for event in recovery.undelivered(events)] == ["r2"]
+
+
+# --- a journal that opens well, and has forgotten something ---------------------------------------------------------
+
+
+class Rolled:
+    """A journal in use, of which an older copy can be put back: what a damaged write-ahead log leaves."""
+
+    def __init__(self, state: StateDir, audit: Audit) -> None:
+        """Open it and accept one task."""
+        self._state, self._audit = state, audit
+        self.run_id = ""
+        self.journal = recovery.open_journal(state).journal
+
+    async def accept(self) -> None:
+        """Accept the task, in journal and trail."""
+        self.run_id = (await self.journal.accept(order("t"), ROOM)).run_id
+        await accepted(self._audit, "t", self.run_id)
+
+    async def start(self) -> None:
+        """Take it to running."""
+        await to_preparing(self.journal, self.run_id)
+        await self.journal.running(self.run_id, release())
+        await self.record(AuditEvent.TASK_STARTED)
+
+    async def finish(self) -> None:
+        """End it."""
+        await self.journal.finish(self.run_id, SUCCESS, PRINTED)
+        await self.record(AuditEvent.TASK_FINISHED)
+
+    async def acknowledge(self) -> None:
+        """Deliver it, without a line in the trail."""
+        (seq,) = await due_now(self.journal)
+        await self.journal.acknowledge(seq)
+
+    async def record(self, event: AuditEvent) -> None:
+        """Write a line into the trail."""
+        self._audit.record(event, task_id="t", attempt=1, run_id=self.run_id)
+        await self._audit.flush()
+
+    def copy(self) -> None:
+        """Close the journal, keep a copy of it as it is now, and open it again."""
+        self.journal.close()
+        shutil.copy(self._state.journal, self._state.path / "older")
+        self.journal = Journal(self._state.journal)
+
+    def roll_back(self) -> None:
+        """Put the copy in the journal's place."""
+        self.journal.close()
+        shutil.copy(self._state.path / "older", self._state.journal)
+
+
+@pytest.fixture
+def rolled(state: StateDir, audit: Audit) -> Rolled:
+    """A journal that is going to be rolled back."""
+    return Rolled(state, audit)
+
+
+async def check_forgotten(rolled: Rolled, state: StateDir, audit: Audit, what: str) -> None:
+    """Roll back: the journal is rebuilt, and says what it had forgotten."""
+    rolled.roll_back()
+    opened = recovery.open_journal(state)
+    assert opened.damage is not None
+    assert f"the journal has forgotten that run {rolled.run_id} {what}" in opened.damage.why
+    assert opened.damage.kept_as is not None
+    await recovery.rebuild(opened.journal, state, audit, opened.damage)
+    opened.journal.close()
+
+
+async def test_a_journal_that_forgot_an_acceptance_is_rebuilt(rolled: Rolled, state: StateDir, audit: Audit) -> None:
+    """The task is reported as lost, not forgotten; and the new journal is fine the next time."""
+    rolled.copy()
+    await rolled.accept()
+    await check_forgotten(rolled, state, audit, "was accepted")
+    opened = recovery.open_journal(state)
+    assert opened.damage is None
+    verdict = await opened.journal.verdict(rolled.run_id)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.LOST
+    opened.journal.close()
+
+
+async def test_a_journal_that_forgot_a_start_is_rebuilt(rolled: Rolled, state: StateDir, audit: Audit) -> None:
+    """Else the task would be started a second time."""
+    await rolled.accept()
+    rolled.copy()
+    await rolled.start()
+    await check_forgotten(rolled, state, audit, "was started")
+
+
+async def test_what_may_have_been_started_is_lost(rolled: Rolled, state: StateDir, audit: Audit) -> None:
+    """The start was forgotten, or the task was put back and prepared again: it alone is ended, not all others."""
+    await rolled.accept()
+    await to_preparing(rolled.journal, rolled.run_id)
+    rolled.copy()
+    await rolled.start()
+    rolled.roll_back()
+    Spool.create(state.spool / "agp-1", 4096).append(b"begun\n")
+    opened = recovery.open_journal(state)
+    assert (opened.damage, opened.doubtful) == (None, [rolled.run_id])
+    await recovery.settle(opened, state, audit)
+    verdict = await opened.journal.verdict(rolled.run_id)
+    assert verdict is not None
+    assert verdict.error == "lost: journal and audit trail disagree on whether it was started"
+    opened.journal.close()
+
+
+async def test_a_journal_that_forgot_an_end_is_rebuilt(rolled: Rolled, state: StateDir, audit: Audit) -> None:
+    """Its container is gone, and with it what happened."""
+    await rolled.accept()
+    await rolled.start()
+    rolled.copy()
+    await rolled.finish()
+    await check_forgotten(rolled, state, audit, "has ended")
+
+
+async def test_a_journal_that_forgot_a_delivery_is_rebuilt(rolled: Rolled, state: StateDir, audit: Audit) -> None:
+    """What was delivered is not reported a second time."""
+    await rolled.accept()
+    await rolled.finish()
+    rolled.copy()
+    await rolled.acknowledge()
+    await rolled.record(AuditEvent.TASK_DELIVERED)
+    await check_forgotten(rolled, state, audit, "was delivered")
+    opened = recovery.open_journal(state)
+    assert await due_now(opened.journal) == []
+    opened.journal.close()
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_what_was_put_back_is_no_contradiction(
+    rolled: Rolled, state: StateDir, audit: Audit, *, told: bool
+) -> None:
+    """Also where the agent died before the trail had it."""
+    await rolled.accept()
+    await rolled.start()
+    await put_back(rolled.journal, rolled.run_id)
+    if told:
+        await rolled.record(AuditEvent.TASK_REQUEUED)
+    rolled.journal.close()
+    opened = recovery.open_journal(state)
+    assert opened.damage is None
+    opened.journal.close()
+    del audit
+
+
+async def test_a_delivery_that_the_trail_lacks_is_written_down_late(
+    rolled: Rolled, state: StateDir, audit: Audit
+) -> None:
+    """The agent died between the two; without that line the task would one day look forgotten."""
+    await rolled.accept()
+    await rolled.finish()
+    await rolled.acknowledge()
+    rolled.journal.close()
+    opened = recovery.open_journal(state)
+    assert [event["run_id"] for event in opened.unrecorded] == [rolled.run_id]
+    await recovery.settle(opened, state, audit)
+    await audit.flush()
+    opened.journal.close()
+    again = recovery.open_journal(state)
+    assert (again.damage, again.unrecorded) == (None, [])
+    again.journal.close()
+
+
+async def test_a_rebuilding_that_was_cut_off_is_done_again(state: StateDir, audit: Audit) -> None:
+    """Each task of the trail is in the journal in the end."""
+    for number in (1, 2):
+        await accepted(audit, f"t{number}", f"r{number}")
+    damage(state)
+    recovery.open_journal(state).journal.close()  # and the agent dies here
+    assert set(await rebuilt(state, audit)) == {"r1", "r2"}
+
+
+async def test_of_a_task_that_was_accepted_again_only_the_last_run_is_lost(state: StateDir, audit: Audit) -> None:
+    """It would have been refused if the first had not been delivered."""
+    await accepted(audit, "t", "r1")
+    await accepted(audit, "t", "r2", attempt=2)
+    damage(state)
+    assert set(await rebuilt(state, audit)) == {"r2"}
+
+
+async def test_a_run_that_only_its_note_knows_is_reported_too(state: StateDir, audit: Audit) -> None:
+    """Its line in the trail could not be written, or was put aside with an old file. A delivered one is not."""
+    for run_id, task_id in (("r1", "known"), ("r2", "forgotten"), ("r3", "delivered")):
+        slot = state.slots / f"agp-{run_id}"
+        slot.mkdir()
+        (slot / "note.json").write_text(json.dumps({"run_id": run_id, "task_id": task_id, "attempt": 1}))
+    await accepted(audit, "known", "r1")
+    audit.record(AuditEvent.TASK_DELIVERED, task_id="delivered", run_id="r3")
+    await audit.flush()
+    assert set(await rebuilt(state, audit)) == {"r1", "r2"}
+
+
+def test_a_journal_that_cannot_be_surveyed_is_damaged(tmp_path: Path) -> None:
+    """Whatever is wrong with the file."""
+    (tmp_path / "journal.db").write_bytes(b"no database at all" * 300)
+    with pytest.raises(JournalDamaged):
+        survey(tmp_path / "journal.db", [])

@@ -511,6 +511,39 @@ async def test_an_end_that_cannot_be_written_is_written_when_there_is_room(tmp_p
         await parts.clean()
 
 
+async def test_a_start_that_cannot_be_written_begins_again_as_soon_as_it_can(tmp_path: Path, host: FakeHost) -> None:
+    """Nobody has to come by: the walk itself puts the attempt back, and removes what was prepared."""
+    to_refuse = ["running", "requeue"]
+
+    class Locked(Journal):
+        """Cannot write some steps down at first, as if another process held the file."""
+
+        async def running(self, run_id: str, release: Release) -> bool:
+            """Refuse once."""
+            self._refuse_once("running")
+            return await super().running(run_id, release)
+
+        async def requeue(self, run_id: str, *, slot: str, seen: State, failed_try: bool) -> bool:
+            """Refuse once."""
+            self._refuse_once("requeue")
+            return await super().requeue(run_id, slot=slot, seen=seen, failed_try=failed_try)
+
+        def _refuse_once(self, step: str) -> None:
+            if step in to_refuse:
+                to_refuse.remove(step)
+                raise JournalUnavailable("the journal cannot be written: database is locked")
+
+    async with agent(tmp_path, host, journal=Locked) as parts:
+        parts.go(parts.dispatcher.run())
+        run_id = await parts.post("print hi\n")
+        await parts.heard("task requeued")
+        assert parts.readiness.problems == {"journal": "the journal cannot be written: database is locked"}
+        parts.readiness.report("journal", None)
+        assert (await parts.verdict(run_id)).outcome is Outcome.SUCCEEDED
+        await parts.clean()
+        assert (await parts.events()).count("task started") == 1
+
+
 async def test_a_container_that_cannot_be_removed_now_is_left_to_the_reconciler(parts: Parts) -> None:
     """The result is written; an engine that is away costs nothing but a second look."""
     run_id = await parts.post("print begun\nforever\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.engine import ContainerLog, Signal, Stream
-from agp_agent.errors import ContainerMissing
+from agp_agent.engine import ContainerLog, ContainerState, History, Signal, Stream
+from agp_agent.errors import ContainerMissing, EngineUnavailable
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import plan
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop, see_to_end
@@ -210,6 +210,32 @@ async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> 
     assert run.interrupted
 
 
+async def test_what_was_printed_while_no_engine_was_there_may_be_missing(parts: Parts) -> None:
+    """It ended by itself before the engine was back: the exit code is known, and a gap at the end is stated."""
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+    await says(run, b"one")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await until(lambda: parts.container().ended is not None, "its end")
+    parts.container().log[Stream.OUTPUT][:] = b"one\n"  # as dockerd leaves it
+    await parts.engine.come_back(restarted=True)
+    assert await watched.end() == ContainerExit(5)
+    output = run.spool.output()
+    assert (output.head + output.tail, output.at_least) == (b"one\n", True)
+
+
+async def test_an_end_that_the_engine_saw_leaves_no_doubt(parts: Parts) -> None:
+    """A restarted engine took the container over alive (live-restore), and its output with it."""
+    run = await released(parts, "print one\nforever\n")
+    await says(run, b"one")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=True)
+    parts.host.signal(parts.container(), Signal.KILL)
+    await watched.end()
+    assert (run.interrupted, run.spool.output().text()) == (True, "one\n")
+
+
 async def test_a_container_that_died_with_its_engine_is_told_so(parts: Parts) -> None:
     """A bare 137, a new engine process, and nobody who killed it."""
     run = await released(parts, "print begun\nforever\n")
@@ -219,6 +245,89 @@ async def test_a_container_that_died_with_its_engine_is_told_so(parts: Parts) ->
     await parts.engine.come_back(restarted=True, kill_running=True)
     ended = await watched.end()
     assert ended == ContainerExit(137, lost_with_engine=True)
+
+
+async def test_an_engine_that_was_stopped_took_along_what_it_told_to_end(parts: Parts) -> None:
+    """A playbook may end with 0 when it is told to: it was not finished all the same."""
+    run = await released(parts, "print begun\nignore TERM\nsleep 0.1\nexit 0\n")
+    await says(run, b"begun")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    parts.host.signal(parts.container(), Signal.TERM)
+    await until(lambda: parts.container().ended is not None, "its end")
+    await parts.engine.come_back(restarted=True)
+    assert await watched.end() == ContainerExit(0, lost_with_engine=True)
+
+
+async def test_a_clean_exit_after_a_signal_waits_for_what_becomes_of_the_engine(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it stops, an engine still serves the connections it has; only its successor shows what it did."""
+    run = await released(parts, "print begun\nignore TERM\nsleep 0.1\nexit 0\n")
+    await says(run, b"begun")
+    watched, remembered, asked = Watched(parts, run), parts.engine.history, asyncio.Event()
+
+    async def stopping(container_id: str) -> History:
+        if not asked.is_set():
+            asked.set()
+            raise EngineUnavailable("it is stopping")
+        return await remembered(container_id)
+
+    monkeypatch.setattr(parts.engine, "history", stopping)
+    parts.host.signal(parts.container(), Signal.TERM)
+    await asked.wait()
+    parts.engine.go_away()
+    await parts.engine.come_back(restarted=True)
+    assert await watched.end() == ContainerExit(0, lost_with_engine=True)
+
+
+@pytest.mark.parametrize(("ran_s", "asked"), [(0.1, None), (1.5, Reason.DEADLINE)])
+async def test_who_ended_before_the_deadline_is_not_said_to_be_stopped_by_it(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, ran_s: float, asked: Reason | None
+) -> None:
+    """An engine that hung takes the signal, when it goes on, before it has noticed the end."""
+    run = await released(parts, "print begun\nforever\n")
+    told = asyncio.Event()
+
+    async def wait(container_id: str) -> ContainerState:
+        await told.wait()
+        return ContainerState(container_id, running=False, ended=True, exit_code=0, ran_s=ran_s, killed=True)
+
+    async def signal(_container_id: str, _signal: Signal) -> bool:
+        told.set()
+        return True
+
+    monkeypatch.setattr(parts.engine, "wait", wait)
+    monkeypatch.setattr(parts.engine, "signal", signal)
+    monkeypatch.setattr(parts.engine, "log", lambda _container_id: asyncio.sleep(0, ContainerLog(b"begun\n")))
+    assert await Watched(parts, run, after_s=1.5).end() == ContainerExit(0, asked=asked)
+
+
+async def test_a_flood_that_an_engine_took_along_has_a_gap(parts: Parts) -> None:
+    """What it had read and not passed on is nowhere; a trickle is passed on at once."""
+    run = await released(parts, "fill 200000\nprint one\nsleep 0.1\nprint two\nexit 5\n")
+    await says(run, b"one")
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await until(lambda: parts.container().ended is not None, "its end")
+    await parts.engine.come_back(restarted=True)
+    assert await watched.end() == ContainerExit(5)
+    output = run.spool.output()
+    assert output.at_least
+    assert output.tail.endswith(b"two\n")
+
+
+async def test_an_end_that_the_engine_only_assumed_is_its_own_loss(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What held the container died: the engine told of another exit code than the one it wrote down."""
+    run = await released(parts, "print begun\nexit 137\n")
+
+    async def assumed(_container_id: str) -> History:
+        return History(created=True, died=True, exit_code=255)
+
+    monkeypatch.setattr(parts.engine, "history", assumed)
+    assert await Watched(parts, run).end() == ContainerExit(137, lost_with_engine=True)
 
 
 @pytest.mark.parametrize(

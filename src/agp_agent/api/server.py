@@ -1,7 +1,6 @@
-"""The HTTP server: uvicorn, with signals that drain instead of stopping, and its own errors in the contract's shape."""
+"""The HTTP server: uvicorn, with signals that drain instead of stopping, and a door that bounds its connections."""
 
 import asyncio
-import json
 import socket
 import ssl
 import struct
@@ -12,72 +11,13 @@ from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from agp_agent.api.app import BODY_DEADLINE_S
+from agp_agent import descriptors
+from agp_agent.api.connection import Connection
+from agp_agent.api.door import Door
 from agp_agent.errors import ConfigurationError
 
-HEADERS_DEADLINE_S: Final = 10.0
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_S: Final = 75
-
-
-class _Protocol(HttpToolsProtocol):
-    """Adds what uvicorn lacks: a deadline for the arrival of a request, and its own errors in the contract's shape."""
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A new connection must send a request at once."""
-        super().connection_made(transport)
-        self._arm(HEADERS_DEADLINE_S)
-
-    def on_message_begin(self) -> None:
-        """The first byte of a request."""
-        super().on_message_begin()
-        self._arm(HEADERS_DEADLINE_S)
-
-    def on_headers_complete(self) -> None:
-        """The route has a deadline of its own for the body, and an answer; this one is for bodies nobody reads."""
-        super().on_headers_complete()
-        self._arm(2 * BODY_DEADLINE_S, self.transport.close)
-
-    def on_message_complete(self) -> None:
-        """All is there; from here on the keep-alive time counts."""
-        self._disarm()
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody is there any more."""
-        self._disarm()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Bytes that are no HTTP."""
-        self._refuse("400 Bad Request", msg if msg.endswith(".") else f"{msg}.")
-
-    def _arm(self, delay_s: float, too_late: Callable[[], None] | None = None) -> None:
-        self._disarm()
-        self._deadline = self.loop.call_later(delay_s, too_late or self._no_request)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _no_request(self) -> None:
-        self._refuse("408 Request Timeout", "The request did not arrive in time.")
-
-    def _refuse(self, status: str, detail: str) -> None:
-        if self.transport.is_closing():
-            return
-        body = json.dumps({"detail": detail}).encode()
-        head = (
-            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
 
 
 class AgentServer(uvicorn.Server):
@@ -97,11 +37,12 @@ class AgentServer(uvicorn.Server):
             ConfigurationError: these files cannot be used.
         """
         self._on_signal = on_signal
+        self._doors: list[asyncio.Task[None]] = []
         check_tls(tls_cert_file, tls_key_file)
         super().__init__(
             uvicorn.Config(
                 api,
-                http=_Protocol,
+                http=Connection,
                 ws="none",
                 loop="none",
                 lifespan="off",
@@ -109,12 +50,40 @@ class AgentServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=5,
                 ssl_certfile=str(tls_cert_file) if tls_cert_file else None,
                 ssl_keyfile=str(tls_key_file) if tls_key_file else None,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn would accept whatever comes, until there is no file descriptor left."""
+        loop, config, state = asyncio.get_running_loop(), self.config, self.server_state
+        for listener in sockets or []:
+            door = Door(
+                listener,
+                state,
+                lambda on_lost: Connection(config, state, loop, on_lost),
+                config.ssl,
+                descriptors.clients_max(descriptors.limit()),
+            )
+            self._doors.append(asyncio.create_task(door.run(), name="door"))
+        self.servers = []
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second. A door that is no more must not leave an agent that hears nobody."""
+        for door in self._doors:
+            if door.done():
+                door.result()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in any more, and finish what is being answered."""
+        for door in self._doors:
+            door.cancel()
+        await asyncio.gather(*self._doors, return_exceptions=True)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Uvicorn would stop at once, and raise the signal again when it has stopped."""

@@ -4,7 +4,8 @@ import asyncio
 import json
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 
 from docker import APIClient
 from docker.errors import APIError, NotFound
@@ -142,7 +143,8 @@ class DockerEngine:
 
     async def inspect(self, container_id: str) -> ContainerState:
         """The truth about the container now."""
-        return reading.container_state(await self._calls.run(lambda client: client.inspect_container(container_id)))
+        state = reading.container_state(await self._calls.run(lambda client: client.inspect_container(container_id)))
+        return replace(state, killed=self._events.killed(container_id))
 
     async def wait(self, container_id: str) -> ContainerState:
         """Return once inspect says that it has ended; woken by events, not by a clock."""
@@ -180,13 +182,17 @@ class DockerEngine:
         return await self._calls.run(kill)
 
     async def history(self, container_id: str) -> History:
-        """Read the engine's last events (dockerd: the latest 256 of all kinds since it started)."""
+        """Read the engine's last events (dockerd: the latest 256 of all kinds since it started).
 
-        def events(client: APIClient) -> bytes:
-            # The engine's own clock: an end in its future would make it wait, one in its past would hide events.
-            now = reading.unix_time(client.info()["SystemTime"])
-            filters = json.dumps({"container": [container_id], "type": ["container"]})
-            return b"".join(get_chunks(client, {"since": "1", "until": now, "filters": filters}, "events"))
+        Over a new connection: while it stops, and its containers with it, an engine still serves those it has.
+        """
+
+        def events(_client: APIClient) -> bytes:
+            with closing(self._calls.endpoint.client(self._calls.timeout_s)) as client:
+                # The engine's own clock: an end in its future would make it wait, one in its past would hide events.
+                now = reading.unix_time(client.info()["SystemTime"])
+                filters = json.dumps({"container": [container_id], "type": ["container"]})
+                return b"".join(get_chunks(client, {"since": "1", "until": now, "filters": filters}, "events"))
 
         lines = (await self._calls.run(events)).splitlines()
         return reading.history(container_id, map(json.loads, lines))

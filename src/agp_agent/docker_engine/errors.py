@@ -1,5 +1,6 @@
 """What the SDK raises, told in the port's errors: one sentence each, with what to do where that is known."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, I
 CONFLICT = 409
 _NOT_FOUND = 404
 _GATEWAY_ERRORS = (502, 503, 504)
+_RUNTIME_AWAY = re.compile(r": unavailable(: unknown)?$")
+"""How the engine's sentence ends when it is its container runtime that does not answer: dockerd says 500 then."""
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def explanation(error: APIError) -> str:
 def _refusal(error: APIError) -> EngineError:
     status = error.status_code
     sentence = explanation(error)
-    if status in _GATEWAY_ERRORS:
+    if status in _GATEWAY_ERRORS or _RUNTIME_AWAY.search(sentence):
         return EngineUnavailable(f"the engine cannot answer now: {sentence}")
     if isinstance(error, ImageNotFound):
         return ImageUnavailable(f"the image is not on the engine: {sentence}")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeAlias
@@ -19,7 +19,8 @@ from agp_agent.docker_engine.translate import Json
 _Stream: TypeAlias = "CancellableStream[Json]"  # a string: only the stubs make it generic
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_FILTERS = json.dumps({"type": ["container"], "event": ["die", "destroy"]})
+_FILTERS = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill"]})
+_REMEMBERED_KILLS = 1024
 _TIMEOUTS_S = (10.0, None)
 """To connect, and between events: there is none, for nothing may happen for days."""
 
@@ -28,7 +29,7 @@ _BROKEN = (DockerException, RequestException, OSError, ValueError, AttributeErro
 
 
 class EventWatch:
-    """Listens to the ends of containers, for ever, over any number of interruptions.
+    """Listens to the ends of containers and to what is sent to them, for ever, over any number of interruptions.
 
     Waiters are told "look again": when their container ends or goes, and whenever contact with the engine was
     (re)established, because events may have been missed in between. What really happened they ask the engine.
@@ -39,6 +40,7 @@ class EventWatch:
         self._connect = connect
         self._on_contact = on_contact
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._killed: deque[str] = deque(maxlen=_REMEMBERED_KILLS)
         self._tried = asyncio.Event()
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -76,6 +78,10 @@ class EventWatch:
             self._waiters[container_id].discard(bell)
             if not self._waiters[container_id]:
                 del self._waiters[container_id]
+
+    def killed(self, container_id: str) -> bool:
+        """Whether a signal to this container was told of, be it by an engine process that is gone since."""
+        return container_id in self._killed
 
     def close(self) -> None:
         """End the thread and wait for it. Blocks; idempotent."""
@@ -127,7 +133,12 @@ class EventWatch:
             return
         with suppress(*_BROKEN):
             for event in stream:
-                loop.call_soon_threadsafe(self._ring, event["Actor"]["ID"])
+                happened = self._note_kill if event["Action"] == "kill" else self._ring
+                loop.call_soon_threadsafe(happened, event["Actor"]["ID"])
+
+    def _note_kill(self, container_id: str) -> None:
+        if container_id not in self._killed:
+            self._killed.append(container_id)
 
     def _ring(self, container_id: str) -> None:
         for bell in self._waiters.get(container_id, ()):

@@ -21,7 +21,15 @@ def container_state(inspected: Json) -> ContainerState:
         exit_code=state["ExitCode"],
         oom_killed=bool(state["OOMKilled"]),
         error=state["Error"],
+        ran_s=_ran_s(state),
     )
+
+
+def _ran_s(state: Json) -> float | None:
+    started, finished = state["StartedAt"], state.get("FinishedAt", _NEVER)
+    if state["Running"] or _NEVER in {started, finished}:
+        return None
+    return float(unix_time(finished)) - float(unix_time(started))
 
 
 def owned_container(listed: Json) -> OwnedContainer:
@@ -46,8 +54,15 @@ def host_mounts(inspected: Json) -> list[Mount]:
 
 def history(container_id: str, events: Iterable[Json]) -> History:
     """Count what the engine remembers of one container."""
-    actions = [event["Action"] for event in events if event["Actor"]["ID"] == container_id]
-    return History(created="create" in actions, kills=actions.count("kill"), died="die" in actions)
+    own = [event for event in events if event["Actor"]["ID"] == container_id]
+    actions = [event["Action"] for event in own]
+    codes = [event["Actor"].get("Attributes", {}).get("exitCode", "") for event in own if event["Action"] == "die"]
+    return History(
+        created="create" in actions,
+        kills=actions.count("kill"),
+        died="die" in actions,
+        exit_code=int(codes[-1]) if codes and codes[-1].isdecimal() else None,
+    )
 
 
 def engine_info(info: Json) -> EngineInfo:

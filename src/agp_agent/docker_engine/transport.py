@@ -72,11 +72,11 @@ class _UnixPool(UnixHTTPConnectionPool):
 
 class _UnixAdapter(UnixHTTPAdapter):
     def get_connection(self, url: Any, proxies: object = None) -> _UnixPool:
-        """One pool for one address."""
+        """One pool for the socket. The SDK's own has one for every path, and each keeps its connections open."""
         del proxies
         with self.pools.lock:
-            pool: _UnixPool | None = self.pools.get(url)
+            pool: _UnixPool | None = self.pools.get(self.socket_path)
             if pool is None:
                 pool = _UnixPool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
-                self.pools[url] = pool
+                self.pools[self.socket_path] = pool
             return pool

@@ -1,7 +1,7 @@
 """The journal: the one durable truth about every accepted task, and the place where the loops meet."""
 
 from agp_agent.errors import JournalDamaged
-from agp_agent.journal.database import JournalUnavailable, set_aside
+from agp_agent.journal.database import JournalUnavailable, check_schema, set_aside
 from agp_agent.journal.journal import Journal
 from agp_agent.journal.records import (
     Accepted,
@@ -14,6 +14,7 @@ from agp_agent.journal.records import (
     Release,
     Waiting,
 )
+from agp_agent.journal.survey import Standing, Survey, survey
 
 __all__ = [
     "Accepted",
@@ -27,6 +28,10 @@ __all__ = [
     "LostAttempt",
     "NewAttempt",
     "Release",
+    "Standing",
+    "Survey",
     "Waiting",
+    "check_schema",
     "set_aside",
+    "survey",
 ]

@@ -1,12 +1,12 @@
 """SQLite as the journal needs it: durable, one writer thread that commits many writes at once, one reader thread."""
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -19,7 +19,9 @@ T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
 _BATCH_MAX: Final = 256
-_BUSY_TIMEOUT_S: Final = 5
+_BUSY_AT_START_S: Final = 5
+_BUSY_MS: Final = 1000
+"""How long a write waits where another process holds the file: whoever asks for it has an answer soon after."""
 _OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 """What one write does wrong by itself."""
 
@@ -53,6 +55,7 @@ class Database:
         """
         self._path = path
         connection = _open(path)
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         self._reader_connection = _connect(path)
         self._reader_connection.execute("PRAGMA query_only = ON")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agp-journal-read")
@@ -166,7 +169,7 @@ def set_aside(path: Path) -> Path | None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_AT_START_S)
     connection.row_factory = sqlite3.Row
     try:
         connection.execute("PRAGMA synchronous = FULL")
@@ -177,7 +180,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
+@contextlib.contextmanager
 def _errors_of_opening(path: Path) -> Iterator[None]:
     try:
         yield
@@ -188,6 +191,7 @@ def _errors_of_opening(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    check_schema(path)
     with _errors_of_opening(path):
         connection = _connect(path)
         try:
@@ -204,7 +208,7 @@ def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalDamaged(f"{path}: the journal is damaged ({found.splitlines()[-1]}).")
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StateDirectoryError(f"{path}: this file system cannot hold the journal; use a local one.")
-    _migrate(connection, path)
+    _migrate(connection)
 
 
 def migrations() -> list[str]:
@@ -213,13 +217,27 @@ def migrations() -> list[str]:
     return [entry.read_text() for entry in sorted(folder.iterdir(), key=lambda e: e.name) if entry.name[0].isdigit()]
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    steps = migrations()
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(steps):
+def check_schema(path: Path) -> None:
+    """Find out, without changing a byte, whether the journal is of an agent that this one can follow.
+
+    Raises:
+        StateDirectoryError: it is of a newer agent, or cannot be opened.
+    """
+    if not path.exists():
+        return
+    # Read-only: whoever closes a journal last would otherwise move what is in its write-ahead log.
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    with _errors_of_opening(path), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > (known := len(migrations())):
         raise StateDirectoryError(
-            f"{path}: the journal is of a newer agent (schema {version}, this agent knows {len(steps)}); "
+            f"{path}: the journal is of a newer agent (schema {version}, this agent knows {known}); "
             "install that agent again, or give this one another state directory."
         )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    steps = migrations()
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number, sql in enumerate(steps[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {sql} PRAGMA user_version = {number}; COMMIT;")

@@ -176,10 +176,11 @@ class Journal:
 
     # --- delivery --------------------------------------------------------------------------------------------------
 
-    async def due(self, *, limit: int, skip: list[int], horizon_ms: int) -> list[int]:
+    async def due(self, *, limit: int, skip: list[int], horizon_ms: int, newest_first: bool = False) -> list[int]:
         """Numbers of results to deliver now, without those in ``skip``: the longest due and the newest by turns.
 
-        So neither a backlog keeps new results waiting, nor they the backlog.
+        So neither a backlog keeps new results waiting, nor they the backlog. Whoever asks for one at a time has to
+        change ``newest_first`` from one time to the next.
 
         A result due later than ``horizon_ms`` from now is due at once: only a clock that was set back does that.
         """
@@ -187,10 +188,10 @@ class Journal:
         bounds = {"now_ms": now_ms, "too_far_ms": now_ms + horizon_ms, "limit": limit, "skip": json.dumps(skip)}
 
         def operation(db: sqlite3.Connection) -> list[int]:
-            oldest = [row[0] for row in db.execute(SQL["due_seqs"], bounds)]
-            newest = [row[0] for row in db.execute(SQL["newest_due_seqs"], bounds)]
+            names = ("newest_due_seqs", "due_seqs") if newest_first else ("due_seqs", "newest_due_seqs")
+            ends = [[row[0] for row in db.execute(SQL[name], bounds)] for name in names]
             # A result may be posted between the two: they need not be equally long.
-            by_turns = [seq for pair in zip_longest(oldest, newest) for seq in pair if seq is not None]
+            by_turns = [seq for pair in zip_longest(*ends) for seq in pair if seq is not None]
             return list(dict.fromkeys(by_turns))[:limit]
 
         return await self._db.read(operation)
@@ -246,7 +247,12 @@ class Journal:
 
     async def probe(self) -> None:
         """Find out whether the journal can be written. Raises ``JournalUnavailable`` where it cannot."""
-        await self._db.write(lambda db: db.execute(SQL["probe"]))
+
+        def operation(db: sqlite3.Connection) -> None:
+            # The same value again: a page is written for it, also into a journal without a single row.
+            db.execute(f"PRAGMA user_version = {db.execute('PRAGMA user_version').fetchone()[0]}")
+
+        await self._db.write(operation)
 
     async def expire(self, *, older_than_s: float) -> list[int]:
         """Make dead letters of results that were not acknowledged for so long; return their numbers."""

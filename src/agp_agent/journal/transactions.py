@@ -32,9 +32,7 @@ def accept(db: sqlite3.Connection, new: NewAttempt, run_id: str, admission: Admi
     if latest is not None:
         _refuse_while_open(latest)
         _refuse_identical(latest, new, admission, now_ms)
-    live = db.execute(SQL["count_live"]).fetchone()[0]
-    if live >= admission.slots + admission.max_queued:
-        raise Unavailable(f"The queue is full ({admission.max_queued} tasks are waiting); send the task again later.")
+    live = _refuse_when_full(db, admission)
     status = TaskStatus.RUNNING if live < admission.slots else TaskStatus.PENDING
     attempt = latest["attempt"] + 1 if latest is not None else 1
     row: dict[str, object] = {"run_id": run_id, "attempt": attempt, "accepted_status": status.value}
@@ -52,6 +50,16 @@ def _replay(db: sqlite3.Connection, new: NewAttempt, now_ms: int) -> Accepted | 
     if row["body_sha256"] != new.body_sha256:
         raise AlreadyRunning("This Idempotency-Key was used for another task within the last 24 h.")
     return Accepted(TaskStatus(row["accepted_status"]), replayed=True)
+
+
+def _refuse_when_full(db: sqlite3.Connection, admission: Admission) -> int:
+    """Return how many attempts have not ended; what runs is not in the queue, also while the engine is away."""
+    states = dict(db.execute(SQL["count_by_state"]).fetchall())
+    live: int = sum(states.values())
+    running = live - states.get(State.QUEUED, 0)
+    if live >= max(admission.slots, running) + admission.max_queued:
+        raise Unavailable(f"The queue is full ({admission.max_queued} tasks are waiting); send the task again later.")
+    return live
 
 
 def _refuse_while_open(latest: sqlite3.Row) -> None:

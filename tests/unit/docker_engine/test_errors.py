@@ -29,6 +29,12 @@ def refusal(kind: type[APIError], status: int, sentence: str) -> APIError:
         (refusal(NotFound, 404, "get v: no such volume"), EngineError),
         (refusal(APIError, 409, "volume is in use"), EngineError),
         (refusal(APIError, 500, "boom"), EngineError),
+        (
+            refusal(APIError, 500, 'connection error: desc = "dial unix x.sock: connection refused": unavailable'),
+            EngineUnavailable,
+        ),
+        (refusal(APIError, 500, "transport is closing: unavailable: unknown"), EngineUnavailable),
+        (refusal(APIError, 500, "the device is unavailable: no such device"), EngineError),
         (ReadTimeout("slow"), EngineUnavailable),
         (ConnectTimeout("slow"), EngineUnavailable),
         (RequestsConnectionError("reset"), EngineUnavailable),

@@ -97,6 +97,23 @@ async def test_a_break_is_a_new_epoch_and_wakes_everybody(watch: EventWatch, api
         assert watch.epoch > before
 
 
+async def test_a_kill_is_remembered_after_the_engine_that_told_of_it(
+    watch: EventWatch, api: DockerApi, stream: Stream
+) -> None:
+    """An engine that is stopped kills its containers, tells of it, and is gone; nobody is woken by that alone."""
+    with watch.waiting("a") as bell:
+        watch.start()
+        await rung(bell)
+        stream.say("a", "kill")
+        stream.say("b")
+        stream.say("a")
+        await rung(bell)
+        await api.close()
+        await api.open()
+        await rung(bell)
+        assert (watch.killed("a"), watch.killed("b")) == (True, False)
+
+
 async def test_without_contact_no_two_epochs_are_equal(watch: EventWatch, api: DockerApi) -> None:
     """Nobody can say whether it is the same engine."""
     await api.close()

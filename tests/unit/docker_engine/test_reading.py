@@ -61,6 +61,13 @@ def test_history_counts_only_its_own_container() -> None:
     assert reading.history("abc", events) == History(created=True, kills=2, died=False)
 
 
+@pytest.mark.parametrize(("attributes", "code"), [({"exitCode": "255"}, 255), ({"exitCode": "?"}, None), ({}, None)])
+def test_history_tells_what_the_engine_saw_it_die_with(attributes: dict[str, str], code: int | None) -> None:
+    """As far as the engine says it."""
+    events = [{"Action": "die", "Actor": {"ID": "abc", "Attributes": attributes}}]
+    assert reading.history("abc", events) == History(died=True, exit_code=code)
+
+
 @pytest.mark.parametrize(
     ("name", "digests", "digest"),
     [

@@ -8,9 +8,6 @@ SELECT a.attempt, a.is_open, a.state, a.body_sha256, o.acknowledged_at_ms, o.sta
   FROM attempts a LEFT JOIN outbox o USING (seq)
  WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
 
--- name: count_live
-SELECT count(*) FROM attempts WHERE state <> 'finished';
-
 -- name: count_by_state
 SELECT state, count(*) FROM attempts WHERE state <> 'finished' GROUP BY state;
 
@@ -135,8 +132,11 @@ RETURNING seq;
 -- name: count_outbox
 SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
 
--- name: probe
-UPDATE sqlite_sequence SET seq = seq WHERE name = 'attempts';
+-- name: unacknowledged
+SELECT run_id, state, image IS NOT NULL FROM attempts WHERE is_open = 1;
+
+-- name: is_acknowledged
+SELECT 1 FROM attempts WHERE run_id = :run_id AND is_open = 0;
 
 -- name: purge
 DELETE FROM attempts WHERE seq IN (

@@ -1,0 +1,122 @@
+"""Lets connections in, no more at a time than there is room for."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from uvicorn.server import ServerState
+
+from agp_agent.api.connection import HEADERS_DEADLINE_S, Connection, spare_from_s
+
+log = structlog.get_logger(__name__)
+
+_HANDSHAKE_GRACE_S: Final = 1.0
+_SHUTDOWN_S: Final = 5.0
+_LOOK_S: Final = 0.1
+_QUIET_S: Final = 60.0
+
+
+class Door:
+    """Accepts on one listening socket while there are less than ``limit`` connections.
+
+    At the limit, the connection that has kept the server waiting for longest gives way, be it silent, dripping or idle.
+    Where every one is being answered the next waits in the kernel's queue. So slow clients cost each other their
+    connections, and never an honest one its answer.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        state: ServerState,
+        connection: Callable[[Callable[[], None]], Connection],
+        tls: ssl.SSLContext | None,
+        limit: int,
+    ) -> None:
+        """``connection`` makes the protocol of one connection, which calls what it is given when it is lost."""
+        self._listener = listener
+        self._state = state
+        self._connection = connection
+        self._tls = tls
+        self._limit = limit
+        self._opening: dict[asyncio.Task[Any], float] = {}
+        self._changed = asyncio.Event()
+        self._pressed_s = -_QUIET_S
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> None:
+        """Accept until this is cancelled."""
+        self._listener.setblocking(False)  # noqa: FBT003  the standard library's
+        try:
+            while True:
+                connected = await self._next()
+                try:
+                    await self._room()  # only now: nobody gives way before somebody else is there
+                except BaseException:
+                    connected.close()
+                    raise
+                task = asyncio.create_task(self._open(connected))
+                self._opening[task] = self._loop.time()
+                task.add_done_callback(self._opened)
+        finally:
+            for task in self._opening:
+                task.cancel()
+
+    async def _next(self) -> socket.socket:
+        while True:
+            try:
+                connected, _ = await self._loop.sock_accept(self._listener)
+            except OSError as error:  # no file descriptor left, or a client that went away in the queue
+                self._tell(why=error.strerror or str(error))
+                self._make_room()
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return connected
+
+    async def _open(self, connected: socket.socket) -> None:
+        tls = {"ssl_handshake_timeout": HEADERS_DEADLINE_S, "ssl_shutdown_timeout": _SHUTDOWN_S} if self._tls else {}
+        try:
+            with contextlib.suppress(OSError):  # it went away, or its TLS is none
+                await self._loop.connect_accepted_socket(
+                    lambda: self._connection(self._changed.set), connected, ssl=self._tls, **tls
+                )
+        except BaseException:
+            connected.close()
+            raise
+
+    def _opened(self, task: "asyncio.Task[Any]") -> None:
+        del self._opening[task]
+        self._changed.set()
+
+    async def _room(self) -> None:
+        """Return once there may be one more."""
+        while len(self._state.connections) + len(self._opening) >= self._limit:
+            self._changed.clear()
+            self._make_room()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._changed.wait()
+
+    def _make_room(self) -> None:
+        """Close the connection that has been waited for longest, if there is one that may be closed."""
+        now_s = self._loop.time()
+        longest: Any = min(self._state.connections, key=spare_from_s, default=None)
+        if longest is not None and longest.spare_from_s <= now_s:
+            self._tell(why=f"there are {self._limit} connections")
+            longest.give_way()
+            return
+        for task, since_s in self._opening.items():  # the oldest first
+            if now_s - since_s > _HANDSHAKE_GRACE_S:
+                self._tell(why=f"there are {self._limit} connections")
+                task.cancel()
+            return
+
+    def _tell(self, why: str) -> None:
+        """One line a burst."""
+        now_s = self._loop.time()
+        if now_s - self._pressed_s >= _QUIET_S:
+            log.warning("too many connections: those that are waited for longest are closed", why=why)
+        self._pressed_s = now_s

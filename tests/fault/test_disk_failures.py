@@ -1,0 +1,156 @@
+"""Row 14: the disk under the state directory is full, turns read-only, or fails: nothing that was accepted is lost."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fault.conftest import StartWatched
+from support.agent_process import AgentProcess
+from support.disks import abort, failing, fill, with_ext4
+from support.ledger import Ledger
+from support.namespaces import with_tmpfs
+from support.waiting import eventually
+
+RUNNING: Final = 5
+WAITING: Final = (
+    "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\nhead -c 300000 /dev/zero | tr '\\0' x\necho after\n"
+)
+WRITES: Final = ("write", "pwrite64", "fdatasync", "ftruncate", "fallocate")
+FILES: Final = ("journal.db", "journal.db-wal", "audit.jsonl", "reserve")
+
+
+def send_running(watched: Ledger) -> dict[str, str]:
+    """Send tasks that run until they are let go; return their containers by task."""
+    agent = watched.agent
+    tasks = [watched.send(WAITING, ends_well=True) for _ in range(RUNNING)]
+    containers = {task_id: agent.container_of(task_id) for task_id in tasks}
+    for container in containers.values():
+        agent.engine.wait_printed(container, b"before")
+    return containers
+
+
+def check_refusing(watched: Ledger, task_id: str) -> str:
+    """New work is refused with 503 and its reason; the agent is alive and says that it is not ready."""
+    agent = watched.agent
+    refused = watched.try_send("echo never\n", task_id)
+    assert refused.status_code == 503, refused.text
+    assert refused.headers["retry-after"] == "5"
+    eventually(lambda: agent.http.get("/readyz").status_code == 503, "not ready")
+    assert agent.http.get("/healthz").status_code == 200
+    return str(refused.json()["detail"])
+
+
+def events_by_part(agent: AgentProcess, event: str) -> list[str]:
+    """The parts of all degradations of the running process, or of all recoveries, in their order."""
+    return [str(line["part"]) for line in agent.log_lines() if line["event"] == event]
+
+
+def check_told_once(agent: AgentProcess, part: str) -> None:
+    """Each part that was degraded has one event for that, and one for its end; ``part`` is among them."""
+    degraded = events_by_part(agent, "agent degraded")
+    assert part in degraded
+    assert len(set(degraded)) == len(degraded), degraded
+    for each in degraded:
+        agent.wait_log("agent recovered", part=each)
+    assert sorted(events_by_part(agent, "agent recovered")) == sorted(degraded)
+
+
+def test_a_full_disk_costs_no_result(start_watched: StartWatched, tmp_path: Path) -> None:
+    """Row 14: on a full disk new work gets 503, what runs ends and is delivered, and space heals it without restart."""
+    state = tmp_path / "agent-0/state"
+    state.mkdir(parents=True)
+    watched = start_watched({"AGP_MAX_RUNNING": RUNNING}, wrapper=with_tmpfs(state, "128m"))
+    agent = watched.agent
+    containers = send_running(watched)
+    watched.neighbours()
+    fill(agent.state_inside / "fill")
+    agent.wait_log("agent degraded", part="disk")
+    assert "state directory is full" in check_refusing(watched, "refused")
+    for container in containers.values():
+        agent.engine.let_go(container)
+    for task_id in containers:
+        assert watched.dashboard.result(task_id)["output"].endswith("xafter\n")
+    check_refusing(watched, "refused as before")
+    (agent.state_inside / "fill").unlink()
+    agent.wait_ready()
+    watched.send("echo well\n", ends_well=True)
+    watched.check()
+    check_told_once(agent, "disk")
+
+
+@pytest.mark.parametrize("error", [pytest.param("EIO", marks=pytest.mark.campaign), "EROFS"])
+def test_a_disk_that_fails_every_write_costs_no_result(start_watched: StartWatched, error: str) -> None:
+    """Row 14: while every write ends in EIO or EROFS the agent refuses, keeps what runs, and heals without restart."""
+    watched = start_watched({"AGP_MAX_RUNNING": RUNNING})
+    agent = watched.agent
+    containers = send_running(watched)
+    watched.neighbours()
+    with failing(agent, WRITES, error, FILES):
+        assert "cannot write durably" in check_refusing(watched, "refused")
+        for container in containers.values():
+            agent.engine.let_go(container)
+            agent.engine.wait_ended(container)
+        assert not any(watched.dashboard.deliveries(task_id) for task_id in containers)
+    results = watched.check()
+    assert all(results[task_id]["output"].endswith("xafter\n") for task_id in containers)
+    check_told_once(agent, "journal")
+    check_told_once(agent, "audit")
+
+
+@pytest.mark.campaign
+def test_a_file_system_that_turned_read_only_gives_everything_back_when_repaired(
+    start_watched: StartWatched, tmp_path: Path
+) -> None:
+    """Row 14: an ext4 that met an error refuses every write for good; once it is repaired the next agent goes on.
+
+    Only root can mount it.
+    """
+    state = tmp_path / "agent-0/state"
+    state.mkdir(parents=True)
+    wrapper = with_ext4(tmp_path / "image", state, "256M")
+    watched = start_watched({"AGP_MAX_RUNNING": RUNNING}, wrapper=wrapper)
+    agent = watched.agent
+    containers = send_running(watched)
+    watched.neighbours()
+    abort(agent)
+    with pytest.raises(OSError, match="Read-only"):
+        (agent.state_inside / "probe").touch()
+    assert "cannot write durably" in check_refusing(watched, "refused")
+    for container in containers.values():
+        agent.engine.let_go(container)
+        agent.engine.wait_ended(container)
+    assert len(events_by_part(agent, "agent degraded")) == len(set(events_by_part(agent, "agent degraded")))
+    agent.kill()
+    agent.start()
+    results = watched.check()
+    assert all(results[task_id]["output"].endswith("xafter\n") for task_id in containers)
+
+
+@pytest.mark.campaign
+def test_an_agent_that_died_on_a_full_disk_starts_on_it(start_watched: StartWatched, tmp_path: Path) -> None:
+    """Row 14: killed on a full disk it starts again there, and delivers what ended meanwhile, before there is space.
+
+    Only root can mount the file system.
+    """
+    state = tmp_path / "agent-0/state"
+    state.mkdir(parents=True)
+    wrapper = with_ext4(tmp_path / "image", state, "160M")
+    watched = start_watched({"AGP_MAX_RUNNING": RUNNING}, wrapper=wrapper)
+    agent = watched.agent
+    containers = send_running(watched)
+    fill(agent.state_inside / "fill")
+    agent.wait_log("agent degraded", part="disk")
+    agent.kill()
+    for container in containers.values():
+        agent.engine.let_go(container)
+        agent.engine.wait_ended(container)
+    agent.start(ready=False)
+    agent.wait_log("agent degraded", part="disk")
+    check_refusing(watched, "refused")
+    for task_id in containers:
+        assert watched.dashboard.result(task_id)["output"].endswith("xafter\n")
+    (agent.state_inside / "fill").unlink()
+    agent.wait_ready()
+    watched.neighbours()
+    watched.check()

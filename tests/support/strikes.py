@@ -1,0 +1,308 @@
+"""Kills the agent at an exact step of a task's walk, from outside: there is no switch for it in the product.
+
+Two ways. A ``HttpGate`` between the agent and its engine, or its dashboard, stops before a call is passed on ("call not
+made") or before its answer is ("call made, answer lost"), and the agent is killed there. What the agent does by itself
+is struck by ``strace``, attached to the running process, which kills it where it enters its N-th call of a kind: at the
+first ``pwrite64`` into the journal's WAL nothing of the commit is on disk, at the third a part of it is, and at the
+``fdatasync`` all of it is, though nobody was told. Where the next such call is not yet the wanted one, strace is
+attached only when a gate has stopped just before it.
+
+Every ``Step`` of ``STEPS`` strikes the next task that comes by.
+"""
+
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from support.agent_process import AgentProcess
+from support.http_gate import Action, HttpGate, Moment
+from support.waiting import PATIENCE_S, eventually
+
+_ID: Final = "[0-9a-f]{64}"
+_CREATE: Final = r"^POST /containers/create\?name=agp-"
+_ATTACH: Final = rf"^POST /containers/{_ID}/attach"
+_START: Final = rf"^POST /containers/{_ID}/start"
+_INSPECT: Final = rf"^GET /containers/{_ID}/json"
+_REMOVE: Final = r"^DELETE /containers/agp-"
+_EVENTS: Final = "^GET /events"
+_REPORT: Final = "^POST .*/report_result"
+_DIED: Final = b'"status":"die"'
+_LINE: Final = b"agp1 release"
+_OUTPUT: Final = b"run "
+"""What the first line of output of a ``numbered`` playbook begins with."""
+_WAL: Final = "journal.db-wal"
+_TRAIL: Final = "audit.jsonl"
+_TRACE: Final = "strace.log"
+_STOPPED: Final = "--- stopped by SIGSTOP ---"
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What stands between the agent and its neighbours."""
+
+    engine: HttpGate
+    dashboard: HttpGate
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What tells the agent to go through the gates."""
+        return {"DOCKER_HOST": self.engine.address, "AGP_DASHBOARD_URL": self.dashboard.address}
+
+    def forget(self) -> None:
+        """Stop nowhere any more."""
+        self.engine.forget()
+        self.dashboard.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class Syscall:
+    """The ``number``-th system call of a kind from now on, in one thread; of a file in the state directory, or any."""
+
+    names: str
+    number: int = 1
+    file: str | None = None
+
+
+@dataclass(slots=True)
+class Strike:
+    """A death that was prepared, of the process that runs. ``wait`` returns once it has died of it."""
+
+    agent: AgentProcess
+    step: str
+    where: list[str] = field(default_factory=list)
+    """What the killer saw."""
+    of_next: bool = False
+    """The process that is meant is yet to be started."""
+    _tracer: "subprocess.Popen[bytes] | None" = None
+    _running: "subprocess.Popen[bytes] | None" = None
+
+    def __post_init__(self) -> None:
+        """Whoever is started later is not meant."""
+        if not self.of_next:
+            self._running = self.agent.process
+
+    @property
+    def _process(self) -> "subprocess.Popen[bytes]":
+        return self._running or self.agent.process
+
+    def kill(self) -> bool:
+        """Kill now; an ``Action`` of a gate, which cuts the connection."""
+        self.where.append(self.step)
+        self._process.kill()
+        self._process.wait(PATIENCE_S)
+        return False
+
+    def kill_at(self, call: Syscall) -> bool:
+        """Let strace kill it at a system call; an ``Action`` of a gate, which passes on."""
+        self._attach(call, signal.SIGKILL)
+        return True
+
+    def stop_at(self, call: Syscall) -> None:
+        """Let strace stop it just behind a system call."""
+        self._attach(call, signal.SIGSTOP)
+
+    def go_on_to(self, call: Syscall) -> None:
+        """Once it is stopped, let it go on to its death at another system call."""
+        eventually(lambda: _STOPPED in (self.agent.folder / _TRACE).read_text(), "stopped")
+        self._detach()
+        self.kill_at(call)
+        self._process.send_signal(signal.SIGCONT)
+
+    def _attach(self, call: Syscall, number: signal.Signals) -> None:
+        pid = self._process.pid
+        paths = () if call.file is None else ("-P", str(self.agent.state / call.file))
+        inject = f"inject={call.names}:signal={number.name}:when={call.number}"
+        command = ("strace", "-f", "-q", "-p", str(pid), *paths, "-e", f"trace={call.names}", "-e", inject)
+        with (self.agent.folder / _TRACE).open("ab") as log:
+            self._tracer = subprocess.Popen(command, stderr=log)
+        tracer = str(self._tracer.pid)
+        eventually(lambda: all(_field(task, "TracerPid") == tracer for task in _threads(pid)), "strace attached")
+
+    def _detach(self) -> None:
+        assert self._tracer is not None
+        self._tracer.terminate()
+        self._tracer.wait(PATIENCE_S)
+
+    def wait(self, patience_s: float = PATIENCE_S) -> None:
+        """Return once the agent was killed, by this and at this step."""
+        assert self._process.wait(patience_s) == -signal.SIGKILL, f"{self.step}: it ended otherwise"
+        if self._tracer is not None:
+            self._tracer.wait(PATIENCE_S)
+            trace = self.agent.folder / _TRACE
+            self.where += trace.read_text().splitlines()
+            trace.unlink()
+        assert self.where, f"{self.step}: something else killed it"
+
+
+def _threads(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
+
+
+def _field(process: Path, name: str) -> str:
+    """A field of /proc/…/status."""
+    try:
+        text = (process / "status").read_text()
+    except OSError:  # it has ended meanwhile
+        return ""
+    found = re.search(rf"^{name}:\t(\S+)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+_Arm = Callable[[Strike, Gates], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the walk at which the agent can be killed."""
+
+    name: str
+    row: int
+    """Of the table of faults."""
+    _arm: _Arm
+    unanswered: bool = False
+    """The agent dies before the 202, or may do so: the sender sees a reset."""
+
+    def arm(self, agent: AgentProcess, gates: Gates) -> Strike:
+        """Prepare the death of the agent: it comes when the next task gets to this step."""
+        strike = Strike(agent, self.name)
+        self._arm(strike, gates)
+        return strike
+
+
+def _at_engine(moment: Moment, call: str, containing: bytes = b"") -> _Arm:
+    return lambda strike, gates: gates.engine.at(moment, call, strike.kill, containing=containing)
+
+
+def _at_dashboard(moment: Moment) -> _Arm:
+    return lambda strike, gates: gates.dashboard.at(moment, _REPORT, strike.kill)
+
+
+def _at_syscall(names: str, number: int = 1, file: str | None = None) -> _Arm:
+    def arm(strike: Strike, _gates: Gates) -> None:
+        strike.kill_at(Syscall(names, number, file))
+
+    return arm
+
+
+def _after(moment: Moment, call: str, names: str, number: int = 1, file: str | None = None, piece: bytes = b"") -> _Arm:
+    """At a system call, counted from a stop at the engine's gate on."""
+
+    def arm(strike: Strike, gates: Gates) -> None:
+        then: Action = lambda: strike.kill_at(Syscall(names, number, file))  # noqa: E731  an Action has no arguments
+        gates.engine.at(moment, call, then, containing=piece)
+
+    return arm
+
+
+def _after_report(names: str, number: int = 1, file: str | None = None) -> _Arm:
+    def arm(strike: Strike, gates: Gates) -> None:
+        gates.dashboard.at(Moment.ANSWER, _REPORT, lambda: strike.kill_at(Syscall(names, number, file)))
+
+    return arm
+
+
+def _at_last_inspect(moment: Moment) -> _Arm:
+    """At the look at a container whose end was told."""
+
+    def arm(strike: Strike, gates: Gates) -> None:
+        def told() -> bool:
+            gates.engine.at(moment, _INSPECT, strike.kill)
+            return True
+
+        gates.engine.at(Moment.DOWN, _EVENTS, told, containing=_DIED)
+
+    return arm
+
+
+def _when_delivered(moment: Moment) -> _Arm:
+    """At the removal of a container, which is held until its result is acknowledged and that is written down."""
+
+    def arm(strike: Strike, gates: Gates) -> None:
+        delivered = _count(strike.agent, "task delivered") + 1
+
+        def held() -> bool:
+            eventually(lambda: _count(strike.agent, "task delivered") >= delivered, "delivered")
+            return strike.kill()
+
+        gates.engine.at(moment, _REMOVE, held)
+
+    return arm
+
+
+def _count(agent: AgentProcess, event: str) -> int:
+    return agent.log_text().count(f'"event": "{event}"')
+
+
+def _after_accept(names: str, number: int, file: str) -> _Arm:
+    """At a system call after the one that made the acceptance durable: there the agent is stopped, and armed again."""
+
+    def arm(strike: Strike, _gates: Gates) -> None:
+        strike.stop_at(Syscall("fdatasync", 1, _WAL))
+        then = threading.Thread(target=strike.go_on_to, args=(Syscall(names, number, file),), daemon=True)
+        then.start()
+
+    return arm
+
+
+STEPS: Final = (
+    Step("accept: nothing written", 1, _at_syscall("pwrite64", 1, _WAL), unanswered=True),
+    Step("accept: commit torn", 1, _at_syscall("pwrite64", 4, _WAL), unanswered=True),
+    Step("accept: written, not synced", 2, _at_syscall("fdatasync", 1, _WAL), unanswered=True),
+    Step("accept: not audited", 2, _at_syscall("write", 1, _TRAIL), unanswered=True),
+    Step("accept: audited, not answered", 2, _at_syscall("fdatasync", 1, _TRAIL), unanswered=True),
+    Step("preparing: nothing written", 3, _after_accept("pwrite64", 1, _WAL), unanswered=True),
+    Step("preparing: commit torn", 3, _after_accept("pwrite64", 3, _WAL), unanswered=True),
+    Step("preparing: written", 3, _at_syscall("fdatasync", 2, _WAL), unanswered=True),
+    Step("slot: not made", 3, _at_syscall("mkdir", 1)),
+    Step("slot: half made", 3, _at_syscall("mkdir", 2)),
+    Step("create: not called", 3, _at_engine(Moment.CALL, _CREATE)),
+    Step("create: answer lost", 3, _at_engine(Moment.ANSWER, _CREATE)),
+    Step("attach: not called", 3, _at_engine(Moment.CALL, _ATTACH)),
+    Step("attach: answer lost", 3, _at_engine(Moment.ANSWER, _ATTACH)),
+    Step("start: not called", 3, _at_engine(Moment.CALL, _START)),
+    Step("start: answer lost", 3, _at_engine(Moment.ANSWER, _START)),
+    Step("running: nothing written", 3, _after(Moment.ANSWER, _START, "pwrite64", 1, _WAL)),
+    Step("running: commit torn", 3, _after(Moment.ANSWER, _START, "pwrite64", 3, _WAL)),
+    Step("running: written", 4, _after(Moment.ANSWER, _START, "fdatasync", 1, _WAL)),
+    Step("fill: note not synced", 4, _at_syscall("fsync", 1)),
+    Step("fill: playbook not synced", 4, _at_syscall("fsync", 2)),
+    Step("spool: no space taken", 4, _at_syscall("fallocate", 1)),
+    Step("release: line not sent", 4, _at_engine(Moment.UP, _ATTACH, _LINE)),
+    Step("release: line sent", 4, _at_engine(Moment.UP_PASSED, _ATTACH, _LINE)),
+    Step("marker: printed, not seen", 4, _at_engine(Moment.DOWN, _ATTACH)),
+    Step("marker: seen", 5, _at_engine(Moment.DOWN_PASSED, _ATTACH)),
+    Step("output: printed, not seen", 5, _at_engine(Moment.DOWN, _ATTACH, _OUTPUT)),
+    Step("output: seen", 5, _at_engine(Moment.DOWN_PASSED, _ATTACH, _OUTPUT)),
+    Step("exit: not told", 6, _at_engine(Moment.DOWN, _EVENTS, _DIED)),
+    Step("inspect: not called", 6, _at_last_inspect(Moment.CALL)),
+    Step("inspect: answer lost", 6, _at_last_inspect(Moment.ANSWER)),
+    Step("finish: nothing written", 6, _after(Moment.DOWN, _EVENTS, "pwrite64", 1, _WAL, _DIED)),
+    Step("finish: commit torn", 6, _after(Moment.DOWN, _EVENTS, "pwrite64", 4, _WAL, _DIED)),
+    Step("finish: written", 7, _after(Moment.DOWN, _EVENTS, "fdatasync", 1, _WAL, _DIED)),
+    Step("delivery: not sent", 7, _at_dashboard(Moment.CALL)),
+    Step("delivery: answer lost", 7, _at_dashboard(Moment.ANSWER)),
+    Step("delivered: nothing written", 7, _after_report("pwrite64", 1, _WAL)),
+    Step("delivered: commit torn", 7, _after_report("pwrite64", 4, _WAL)),
+    Step("delivered: written", 8, _after_report("fdatasync", 1, _WAL)),
+    Step("remove: not called", 8, _at_engine(Moment.CALL, _REMOVE)),
+    Step("remove: answer lost", 8, _at_engine(Moment.ANSWER, _REMOVE)),
+    Step("delivered, remove not called", 8, _when_delivered(Moment.CALL)),
+    Step("slot: not removed", 8, _at_syscall("unlinkat", 1)),
+    Step("slot: half removed", 8, _at_syscall("unlinkat", 3)),
+    Step("spool: not removed", 8, _at_syscall("unlink", 1)),
+)
+"""Every step of the walk: before and after each durable write and each call of the engine, in their order.
+
+The calls that only an agent makes which takes up another's work (list, logs) are steps of its start; the test of
+row 8 strikes there.
+"""
+
+
+def steps_of(*rows: int) -> tuple[Step, ...]:
+    """The steps of these rows of the table of faults."""
+    return tuple(step for step in STEPS if step.row in rows)

@@ -1,0 +1,113 @@
+"""The door: how many connections come in, and which one gives way."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from agp_agent.api.connection import Connection
+from agp_agent.api.door import Door
+from agp_agent.api.server import listen
+from support.async_waiting import until
+
+REQUEST = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+
+
+class App:
+    """An application that answers when it is told to."""
+
+    def __init__(self) -> None:
+        """At first it answers at once."""
+        self.go = asyncio.Event()
+        self.go.set()
+        self.asked = 0
+
+    async def __call__(self, scope: object, receive: object, send: object) -> None:
+        """Answer 200, once it may."""
+        del scope, receive
+        self.asked += 1
+        await self.go.wait()
+        assert callable(send)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@contextlib.asynccontextmanager
+async def door(app: App, limit: int) -> AsyncIterator[tuple[int, ServerState]]:
+    """An open one; yields its port and the connections that it let in."""
+    config, state, listener = Config(app, http=Connection, lifespan="off", log_config=None), ServerState(), None
+    config.load()
+    loop, listener = asyncio.get_running_loop(), listen("127.0.0.1", 0, None)
+    opened = Door(listener, state, lambda on_lost: Connection(config, state, loop, on_lost), None, limit)
+    running = asyncio.create_task(opened.run())
+    try:
+        yield listener.getsockname()[1], state
+    finally:
+        running.cancel()
+        listener.close()
+        for connection in list(state.connections):
+            connection.give_way()  # type: ignore[union-attr]
+
+
+async def connect(port: int, *sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that says this at first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.writelines(sent)
+    return reader, writer
+
+
+async def test_the_one_that_was_waited_for_longest_gives_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """A silent one before a younger one; whoever asks is answered; one line tells of it."""
+    async with door(App(), 3) as (port, state):
+        slow = [await connect(port) for _ in range(3)]
+        await until(lambda: len(state.connections) == 3, "three connections")
+        for closed in range(3):
+            reader, writer = await connect(port, REQUEST)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            assert await slow[closed][0].read() == b""
+            writer.close()
+            await until(lambda: len(state.connections) <= 2, "room")
+            slow.append(await connect(port))
+            await until(lambda: len(state.connections) == 3, "three connections again")
+        for _, one in slow:
+            one.close()
+    assert capsys.readouterr().out.count("too many connections") == 1
+
+
+async def test_nobody_who_is_being_answered_gives_way() -> None:
+    """The next waits until there is room, and is answered then."""
+    app = App()
+    app.go.clear()
+    async with door(app, 2) as (port, state):
+        asking = [await connect(port, REQUEST) for _ in range(3)]
+        await until(lambda: app.asked == 2, "two requests")
+        await asyncio.sleep(0.3)  # longer than any grace
+        assert (app.asked, len(state.connections)) == (2, 2)
+        app.go.set()
+        for reader, writer in asking:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+
+async def test_without_file_descriptors_the_door_waits_for_better_times(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An accept that fails ends nothing."""
+    loop, failures = asyncio.get_running_loop(), [OSError(24, "Too many open files")]
+    accept = loop.sock_accept
+
+    async def failing(listener: socket.socket) -> object:
+        if failures:
+            raise failures.pop()
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", failing)
+    async with door(App(), 2) as (port, _):
+        reader, writer = await connect(port, REQUEST)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert "Too many open files" in capsys.readouterr().out
