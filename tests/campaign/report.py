@@ -78,7 +78,7 @@ def as_json(outcome: Outcome, seed: str) -> str:
         "seed": seed,
         **{fault: faults[fault] for fault in FAULTS},
         "pending": len(book.unreported),
-        "counts": book.counts,
+        "counts": {name: book.counts[name] for name in ("accepted", "reported", "reported lost", *_COUNTS)},
         "kinds": book.kinds,
         "strikes": outcome.strikes,
         "left": outcome.left,
