@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+BEGIN: Final = "<!-- faults: made by tests/docs/fault_table.py -->"
+END: Final = "<!-- end of faults -->"
 SUITE: Final = Path(__file__).parents[1] / "fault"
 _ROWS: Final = re.compile(r"Rows? (\d+(?:(?:, | and )\d+)*): (.+)", re.DOTALL)
 
@@ -24,6 +26,8 @@ class FaultTest:
     seen: str
     is_long: bool
     """Whether only ``make test-long`` runs it."""
+    has_long_form: bool
+    """Whether ``make test-long`` runs it at full length too."""
 
 
 def fault_tests() -> list[FaultTest]:
@@ -41,7 +45,7 @@ def table() -> str:
     lines = ["| row | test | what is seen |", "|---|---|---|"]
     for test in fault_tests():
         rows = ", ".join(map(str, test.rows))
-        long = " (`make test-long`)" if test.is_long else ""
+        long = " (`make test-long`)" if test.is_long else " (longer: `make test-long`)" if test.has_long_form else ""
         lines.append(f"| {rows} | [{test.file}]({test.file}) `{test.name}`{long} | {test.seen} |")
     return "\n".join(lines)
 
@@ -58,8 +62,9 @@ def _read(path: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> FaultTest
         raise ValueError(f"{path.name}::{node.name}: its docstring must begin with 'Row N: '")
     rows = tuple(int(number) for number in re.findall(r"\d+", match[1]))
     seen = " ".join(match[2].split()).replace("|", "\\|")
-    is_long = any("campaign" in ast.unparse(decorator) for decorator in node.decorator_list)
-    return FaultTest(rows, path.name, node.name, seen, is_long)
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    is_long = "pytest.mark.campaign" in decorators
+    return FaultTest(rows, path.name, node.name, seen, is_long, any("campaign" in one for one in decorators))
 
 
 if __name__ == "__main__":
