@@ -2,9 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class BootTime(NamedTuple):
+    """A moment by the boot clock. Two of different boots cannot be compared."""
+
+    boot_id: str
+    boot_s: float
 
 
 def wall_ms() -> int:
@@ -20,3 +27,8 @@ def boot_s() -> float:
 def boot_id() -> str:
     """Which boot ``boot_s`` counts from."""
     return _BOOT_ID.read_text().strip()
+
+
+def boot_time() -> BootTime:
+    """Now, by the boot clock."""
+    return BootTime(boot_id(), boot_s())

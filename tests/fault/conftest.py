@@ -1,5 +1,6 @@
 """What the fault suite shares: a dashboard a test, and agents that are watched from their first moment on."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,12 @@ from support.ledger import Ledger
 
 StartWatched = Callable[..., Ledger]
 """``start_watched(settings, wrapper=…, docker_host=…)``: a ready agent, and the ledger of what it is sent."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root() -> None:
+    """Say at once what this suite cannot do without."""
+    assert os.geteuid() == 0, "the fault suite mounts file systems and starts an engine of its own: run it as root"
 
 
 @pytest.fixture

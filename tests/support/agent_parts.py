@@ -108,7 +108,7 @@ class Parts:
         queue_timeout_s: float = 0,
         clock: SetClock | None = None,
         uids: range = range(20000, 20256),
-        journal: Callable[[Path, SetClock], Journal] = Journal,
+        journal: Callable[[Path, SetClock], Journal] = lambda path, clock: Journal(path, clock, clock.boot_time),
     ) -> Self:
         """Build the parts; nothing moves yet."""
         for name in ("slots", "spool"):

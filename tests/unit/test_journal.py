@@ -1,6 +1,7 @@
 """The journal's operations: accepting, the walk of an attempt, delivery, housekeeping."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent import lifecycle
+from agp_agent.clock import BootTime
 from agp_agent.errors import AlreadyRunning, Unavailable
 from agp_agent.journal import Admission, Delivery, Journal, JournalUnavailable, LostAttempt
 from agp_agent.journal.transactions import SQL
@@ -382,17 +384,25 @@ async def test_only_what_has_not_ended_can_be_cancelled(journal: Journal) -> Non
     assert not await journal.request_cancel("t")
 
 
-async def test_those_who_waited_too_long_need_not_start(journal: Journal, clock: SetClock) -> None:
-    """Zero is no limit."""
-    await journal.accept(order("old"), ROOM)
-    clock.advance(60)
-    await journal.accept(order("young"), ROOM)
-    assert await journal.not_to_start(queue_timeout_s=0) == []
-    (waiting,) = await journal.not_to_start(queue_timeout_s=59)
-    attempt = await journal.attempt(waiting.run_id)
-    assert attempt is not None
-    assert (attempt.task_id, waiting.cancel_requested) == ("old", False)
-    assert await journal.not_to_start(queue_timeout_s=61) == []
+@pytest.mark.parametrize("jump_s", [0, 86_400, -86_400])
+async def test_those_who_waited_too_long_need_not_start(tmp_path: Path, clock: SetClock, jump_s: float) -> None:
+    """Zero is no limit. A wall clock that jumps changes nothing; after a reboot it is all there is."""
+    boot = BootTime("first", 1000.0)
+    with contextlib.closing(Journal(tmp_path / "boot.db", clock, lambda: boot)) as journal:
+        await journal.accept(order("old"), ROOM)
+        clock.advance(60 + jump_s)
+        boot = BootTime("first", 1060.0)
+        await journal.accept(order("young"), ROOM)
+        assert await journal.not_to_start(queue_timeout_s=0) == []
+        (waiting,) = await journal.not_to_start(queue_timeout_s=59)
+        attempt = await journal.attempt(waiting.run_id)
+        assert attempt is not None
+        assert (attempt.task_id, waiting.cancel_requested) == ("old", False)
+        assert await journal.not_to_start(queue_timeout_s=61) == []
+        clock.advance(5)
+        boot = BootTime("second", 5.0)
+        assert len(await journal.not_to_start(queue_timeout_s=4)) == (1 if jump_s < 0 else 2)
+        assert await journal.not_to_start(queue_timeout_s=0) == []
 
 
 # --- the end and its delivery ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
-from agp_agent.clock import wall_ms
+from agp_agent.clock import BootTime, boot_time, wall_ms
 from agp_agent.journal import transactions
 from agp_agent.journal.database import Database
 from agp_agent.journal.records import (
@@ -36,14 +37,17 @@ class Journal:
     The loops never call each other; each sleeps on an event of the journal that is set after the commit it waits for.
     """
 
-    def __init__(self, path: Path, now_ms: Callable[[], int] = wall_ms) -> None:
-        """Open the journal at ``path``; ``now_ms`` is the wall clock.
+    def __init__(
+        self, path: Path, now_ms: Callable[[], int] = wall_ms, boot_time: Callable[[], BootTime] = boot_time
+    ) -> None:
+        """Open the journal at ``path``; ``now_ms`` is the wall clock, ``boot_time`` the one that never jumps.
 
         Raises:
             StateDirectoryError: the file is damaged, of a newer agent, or cannot be opened.
         """
         self._db = Database(path)
         self._now_ms = now_ms
+        self._boot_time = boot_time
         self.queue_changed = asyncio.Event()
         self.outbox_changed = asyncio.Event()
         self._cancels: dict[str, asyncio.Event] = {}
@@ -62,10 +66,10 @@ class Journal:
             Unavailable: the queue is full (503).
             JournalUnavailable: it could not be made durable.
         """
-        run_id, now_ms = uuid.uuid4().hex, self._now_ms()
+        run_id, now_ms, boot = uuid.uuid4().hex, self._now_ms(), self._boot_time()
 
         def operation(db: sqlite3.Connection) -> Accepted:
-            accepted = transactions.accept(db, new, run_id, admission, now_ms)
+            accepted = transactions.accept(db, new, run_id, admission, now_ms, boot)
             if reject and not accepted.replayed:
                 transactions.finish(db, run_id, reject, Output(), now_ms)
             return accepted
@@ -104,9 +108,12 @@ class Journal:
         return await self._waiting("next_queued", {"limit": limit, "skip": json.dumps(skip)})
 
     async def not_to_start(self, *, queue_timeout_s: float) -> list[Waiting]:
-        """Queued attempts that were cancelled or have waited too long; 0 is no limit."""
-        expired_before_ms = self._now_ms() - int(queue_timeout_s * 1000) if queue_timeout_s else 0
-        return await self._waiting("not_to_start", {"expired_before_ms": expired_before_ms})
+        """Queued attempts that were cancelled or have waited too long; 0 is no limit.
+
+        Waiting is counted by the boot clock, and by the wall clock only where a reboot lies between.
+        """
+        values: dict[str, object] = {"queue_timeout_s": queue_timeout_s or math.inf, "now_ms": self._now_ms()}
+        return await self._waiting("not_to_start", values | self._boot_time()._asdict())
 
     async def _waiting(self, query: str, values: dict[str, object]) -> list[Waiting]:
         rows = await self._db.read(lambda db: db.execute(SQL[query], values).fetchall())

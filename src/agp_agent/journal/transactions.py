@@ -4,6 +4,7 @@ import sqlite3
 from importlib.resources import files
 from typing import Any, Final
 
+from agp_agent.clock import BootTime
 from agp_agent.errors import AlreadyRunning, Unavailable
 from agp_agent.journal.records import Accepted, Admission, Attempt, Delivery, DueResult, NewAttempt
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -24,7 +25,9 @@ def _named_queries(text: str) -> dict[str, str]:
 SQL: Final = _named_queries((files(__package__) / "sql" / "queries.sql").read_text())
 
 
-def accept(db: sqlite3.Connection, new: NewAttempt, run_id: str, admission: Admission, now_ms: int) -> Accepted:
+def accept(
+    db: sqlite3.Connection, new: NewAttempt, run_id: str, admission: Admission, now_ms: int, boot: BootTime
+) -> Accepted:
     """Take on an order, or raise why not; first replay, then 409, then the queue's limit."""
     if new.idempotency_key is not None and (replay := _replay(db, new, now_ms)):
         return replay
@@ -37,7 +40,7 @@ def accept(db: sqlite3.Connection, new: NewAttempt, run_id: str, admission: Admi
     attempt = latest["attempt"] + 1 if latest is not None else 1
     row: dict[str, object] = {"run_id": run_id, "attempt": attempt, "accepted_status": status.value}
     row |= {name: getattr(new, name) for name in NewAttempt.__slots__} | {"accepted_at_ms": now_ms}
-    db.execute(SQL["insert"], row)
+    db.execute(SQL["insert"], row | boot._asdict())
     return Accepted(status, run_id, attempt)
 
 

@@ -24,6 +24,8 @@ CREATE TABLE attempts (
     boot_id              TEXT,                               -- the kernel's boot in which it was released
     released_boot_s      REAL,                               -- and that boot's clock at that moment
     accepted_at_ms       INTEGER NOT NULL,
+    accepted_boot_id     TEXT,                               -- the same moment by the boot clock, which never jumps
+    accepted_boot_s      REAL,
     started_at_ms        INTEGER,
     finished_at_ms       INTEGER,
     cancel_requested     INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),

@@ -13,9 +13,9 @@ SELECT state, count(*) FROM attempts WHERE state <> 'finished' GROUP BY state;
 
 -- name: insert
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, idempotency_key, accepted_status, playbook_name,
-                      playbook_sha256, playbook, runner, state, accepted_at_ms)
+                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s)
 VALUES (:run_id, :task_id, :attempt, :body_sha256, :idempotency_key, :accepted_status, :playbook_name,
-        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms);
+        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms, :boot_id, :boot_s);
 
 -- (state <> 'finished' is said again where it is implied: only so SQLite sees that the index on live rows will do)
 
@@ -26,7 +26,10 @@ SELECT run_id, runner, cancel_requested FROM attempts
 
 -- name: not_to_start
 SELECT run_id, runner, cancel_requested FROM attempts
- WHERE state <> 'finished' AND state = 'queued' AND (cancel_requested = 1 OR accepted_at_ms < :expired_before_ms) ORDER BY seq;
+ WHERE state <> 'finished' AND state = 'queued'
+   AND (cancel_requested = 1 OR CASE WHEN accepted_boot_id = :boot_id THEN accepted_boot_s < :boot_s - :queue_timeout_s
+                                     ELSE accepted_at_ms < :now_ms - 1000 * :queue_timeout_s END)
+ ORDER BY seq;
 
 -- name: unfinished
 SELECT * FROM attempts WHERE state <> 'finished' AND state IN ('preparing', 'running') ORDER BY seq;
