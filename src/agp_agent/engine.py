@@ -129,6 +129,8 @@ class ContainerState:
     """Why the engine could not start it, in the engine's words."""
     ran_s: float | None = None
     """From its start to its end, by the clock of the engine's host."""
+    ended_s: float | None = None
+    """When it ended, by that clock."""
     killed: bool = False
     """The engine told of a signal to it, whoever sent that. Known by its events, so False proves nothing."""
 
@@ -155,6 +157,8 @@ class History:
     created: bool = False
     kills: int = 0
     died: bool = False
+    died_s: float | None = None
+    """When the engine told of its end, by the clock of its host."""
     exit_code: int | None = None
     """What it died with, as far as the engine told. Another one than inspect's: its end was not seen, but assumed."""
 

@@ -18,8 +18,10 @@ from agp_agent.lifecycle import ContainerExit, Reason
 T = TypeVar("T")
 
 _SIGNAL_EXIT_BASE: Final = 128
-_ENGINE_STOP_CODES: Final = frozenset({137, 143})
-"""What a container ends with that its engine stopped: KILL and TERM."""
+_ENGINE_STOP_CODES: Final = frozenset({137, 143, 255})
+"""What a container ends with that its engine stopped, by KILL and TERM, and what dockerd says where it cannot know."""
+_TOLD_LATE_S: Final = 0.1
+"""An engine that is there tells of an end within a few hundredths of a second."""
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
@@ -137,7 +139,7 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
     try:
         asked = await _until_ended(engine, run, ended, stop)
         state = await ended
-        await _complete_output(engine, run)
+        await _complete_output(engine, run, state)
         if asked is not None and not _ended_before_its_stop(run, state):
             return ContainerExit(state.exit_code, oom_killed=state.oom_killed, asked=asked)
         await _check_started(engine, run, state)
@@ -213,7 +215,7 @@ async def _signal(
     return False
 
 
-async def _complete_output(engine: ContainerEngine, run: LiveRun) -> None:
+async def _complete_output(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
     """Wait for the rest of the output; where the stream was interrupted, complete it from the engine's log."""
     if run.pump is not None:
         _, late = await asyncio.wait({run.pump}, timeout=_STREAM_END_S)
@@ -225,10 +227,10 @@ async def _complete_output(engine: ContainerEngine, run: LiveRun) -> None:
         early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
         if not run.interrupted and not early:
             return
-    await _complete_from_engine(engine, run)
+    await _complete_from_engine(engine, run, state)
 
 
-async def _complete_from_engine(engine: ContainerEngine, run: LiveRun) -> None:
+async def _complete_from_engine(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
     """Add what the engine's log has beyond the spool; state a gap where that need not be all."""
     try:
         engine_log = await _patiently(lambda: engine.log(run.container_id))
@@ -240,7 +242,7 @@ async def _complete_from_engine(engine: ContainerEngine, run: LiveRun) -> None:
     if run.ended_in_flood and run.interrupted and not await _same_process(engine, run):
         run.spool.note_gap()  # what the engine had read from the container and not passed on died with it
     complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
-    if run.interrupted and await _ended_unseen(engine, run):
+    if run.interrupted and await _ended_unseen(engine, run, state):
         run.spool.note_gap()  # what it printed last, while no engine was there, nobody took in
 
 
@@ -284,12 +286,19 @@ async def _same_process(engine: ContainerEngine, run: LiveRun) -> bool:
     return _same_engine(engine, run) or (await _patiently(lambda: engine.history(run.container_id))).created
 
 
-async def _ended_unseen(engine: ContainerEngine, run: LiveRun) -> bool:
-    """Whether it ended while no engine's process was there: the one of now neither created it nor saw it die."""
+async def _ended_unseen(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> bool:
+    """Whether it ended while no engine's process was there: the one of now neither created it nor saw it die.
+
+    One that was just coming back tells of the end, but late: it was not there to take in what came before.
+    """
     if _same_engine(engine, run):
         return False
     history = await _patiently(lambda: engine.history(run.container_id))
-    return not history.created and not history.died
+    if history.created:
+        return False
+    if history.died_s is None or state.ended_s is None:
+        return not history.died
+    return history.died_s - state.ended_s > _TOLD_LATE_S
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -13,7 +13,7 @@ OUTPUT_LIMIT_BYTES: Final = 2048
 TIMEOUT_S: Final = 30.0
 GRACE_S: Final = 5.0
 MAX_TRIES: Final = 3
-_ENGINE_STOP_CODES: Final = (137, 143)
+_ENGINE_STOP_CODES: Final = (137, 143, 255)
 _SIGNAL_EXIT_BASE: Final = 128
 _NOTICE_S: Final = 12.0
 """How long it may take an agent to notice that the engine is there, and to take up what it finds."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,31 @@ async def test_a_flood_that_an_engine_took_along_has_a_gap(parts: Parts) -> None
     assert output.tail.endswith(b"two\n")
 
 
+@pytest.mark.parametrize(("told_after_s", "at_least"), [(0.03, False), (0.4, True)])
+async def test_an_end_that_a_new_engine_tells_of_late_has_a_gap(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, told_after_s: float, *, at_least: bool
+) -> None:
+    """It was only coming back when the container ended, and was not there to take in what that printed last."""
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+    await says(run, b"one")
+    wait = parts.engine.wait
+
+    async def waited(container_id: str) -> ContainerState:
+        return replace(await wait(container_id), ended_s=100.0)
+
+    async def history(_container_id: str) -> History:
+        return History(died=True, died_s=100.0 + told_after_s, exit_code=5)
+
+    monkeypatch.setattr(parts.engine, "wait", waited)
+    monkeypatch.setattr(parts.engine, "history", history)
+    watched = Watched(parts, run)
+    parts.engine.go_away()
+    await until(lambda: parts.container().ended is not None, "its end")
+    await parts.engine.come_back(restarted=True)
+    assert await watched.end() == ContainerExit(5)
+    assert run.spool.output().at_least is at_least
+
+
 async def test_an_end_that_the_engine_only_assumed_is_its_own_loss(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,12 +357,12 @@ async def test_an_end_that_the_engine_only_assumed_is_its_own_loss(
 
 
 @pytest.mark.parametrize(
-    ("code", "lost_with_engine"), [(137, True), (143, True), (129, False), (139, False), (255, False)]
+    ("code", "lost_with_engine"), [(137, True), (143, True), (129, False), (139, False), (255, True)]
 )
 async def test_only_what_an_engine_does_itself_is_blamed_on_its_restart(
     parts: Parts, code: int, *, lost_with_engine: bool
 ) -> None:
-    """KILL and TERM; any other exit code is the playbook's own."""
+    """KILL and TERM, and what dockerd says where nobody told it; any other exit code is the playbook's own."""
     run = await released(parts, f"print begun\nexit {code}\n")
     await parts.engine.wait(run.container_id)
     parts.engine.go_away()

@@ -14,6 +14,7 @@ def container_state(inspected: Json) -> ContainerState:
     """What inspect says of a container's life. One that never ran has not ended, whatever its exit code says."""
     state = inspected["State"]
     running = bool(state["Running"])
+    started_s, ended_s = _times_s(state)
     return ContainerState(
         container_id=inspected["Id"],
         running=running,
@@ -21,15 +22,17 @@ def container_state(inspected: Json) -> ContainerState:
         exit_code=state["ExitCode"],
         oom_killed=bool(state["OOMKilled"]),
         error=state["Error"],
-        ran_s=_ran_s(state),
+        ran_s=ended_s - started_s if started_s and ended_s else None,
+        ended_s=ended_s,
     )
 
 
-def _ran_s(state: Json) -> float | None:
+def _times_s(state: Json) -> tuple[float | None, float | None]:
+    """When it started, and when it ended, by the clock of the engine's host."""
     started, finished = state["StartedAt"], state.get("FinishedAt", _NEVER)
     if state["Running"] or _NEVER in {started, finished}:
-        return None
-    return float(unix_time(finished)) - float(unix_time(started))
+        return None, None
+    return float(unix_time(started)), float(unix_time(finished))
 
 
 def owned_container(listed: Json) -> OwnedContainer:
@@ -56,12 +59,14 @@ def history(container_id: str, events: Iterable[Json]) -> History:
     """Count what the engine remembers of one container."""
     own = [event for event in events if event["Actor"]["ID"] == container_id]
     actions = [event["Action"] for event in own]
-    codes = [event["Actor"].get("Attributes", {}).get("exitCode", "") for event in own if event["Action"] == "die"]
+    deaths = [event for event in own if event["Action"] == "die"]
+    code = deaths[-1]["Actor"].get("Attributes", {}).get("exitCode", "") if deaths else ""
     return History(
         created="create" in actions,
         kills=actions.count("kill"),
-        died="die" in actions,
-        exit_code=int(codes[-1]) if codes and codes[-1].isdecimal() else None,
+        died=bool(deaths),
+        died_s=deaths[-1]["timeNano"] / 1e9 if deaths and "timeNano" in deaths[-1] else None,
+        exit_code=int(code) if code.isdecimal() else None,
     )
 
 

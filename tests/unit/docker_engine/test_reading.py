@@ -64,8 +64,8 @@ def test_history_counts_only_its_own_container() -> None:
 @pytest.mark.parametrize(("attributes", "code"), [({"exitCode": "255"}, 255), ({"exitCode": "?"}, None), ({}, None)])
 def test_history_tells_what_the_engine_saw_it_die_with(attributes: dict[str, str], code: int | None) -> None:
     """As far as the engine says it."""
-    events = [{"Action": "die", "Actor": {"ID": "abc", "Attributes": attributes}}]
-    assert reading.history("abc", events) == History(died=True, exit_code=code)
+    events = [{"Action": "die", "timeNano": 1_500_000_000, "Actor": {"ID": "abc", "Attributes": attributes}}]
+    assert reading.history("abc", events) == History(died=True, died_s=1.5, exit_code=code)
 
 
 @pytest.mark.parametrize(
