@@ -1,5 +1,6 @@
 """The clocks: wall time for people, the boot clock for deadlines."""
 
+import functools
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,8 +25,9 @@ def boot_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+@functools.cache
 def boot_id() -> str:
-    """Which boot ``boot_s`` counts from."""
+    """Which boot ``boot_s`` counts from. It outlives every process, so it is read once."""
     return _BOOT_ID.read_text().strip()
 
 

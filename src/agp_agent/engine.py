@@ -131,6 +131,8 @@ class ContainerState:
     """From its start to its end, by the clock of the engine's host."""
     ended_s: float | None = None
     """When it ended, by that clock."""
+    seen_ending: bool = False
+    """It was seen running over the contact to the engine that told of its end: an engine was there all the while."""
     killed: bool = False
     """The engine told of a signal to it, whoever sent that. Known by its events, so False proves nothing."""
 

@@ -291,7 +291,7 @@ async def _ended_unseen(engine: ContainerEngine, run: LiveRun, state: ContainerS
 
     One that was just coming back tells of the end, but late: it was not there to take in what came before.
     """
-    if _same_engine(engine, run):
+    if state.seen_ending or _same_engine(engine, run):
         return False
     history = await _patiently(lambda: engine.history(run.container_id))
     if history.created:

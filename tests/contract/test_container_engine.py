@@ -212,7 +212,7 @@ class TestEnd:
         await attachment.aclose()
 
     async def test_wait_does_not_poll(self, rig: Rig) -> None:
-        """While nothing happens the engine is not asked anything."""
+        """While nothing happens the engine is not asked anything; in the end it is told that it was seen running."""
         container_id, attachment = await rig.released(RUN_FOREVER)
         waiter = asyncio.create_task(rig.engine.wait(container_id))
         await asyncio.sleep(1.5)  # the start's own event may still have been on its way
@@ -220,7 +220,9 @@ class TestEnd:
         await asyncio.sleep(1.5)
         assert rig.calls == before
         await rig.engine.signal(container_id, Signal.KILL)
-        assert (await waiter).ended
+        state, later = await waiter, await rig.engine.wait(container_id)
+        assert (state.ended, state.seen_ending) == (True, True)
+        assert (later.ended, later.seen_ending) == (True, False)
         await attachment.aclose()
 
     @pytest.mark.parametrize(("signal", "code"), [(Signal.TERM, 143), (Signal.KILL, 137)])

@@ -10,6 +10,7 @@ host's volumes, at the release. A second ``FakeEngine`` on the same host is an a
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 from agp_agent.engine import (
     Attachment,
@@ -174,12 +175,14 @@ class FakeEngine:
 
     async def wait(self, container_id: str) -> ContainerState:
         """Return once it has ended; an absent engine is waited for."""
+        running_in = -1
         while True:
-            changed = self.host.changed
+            changed, epoch = self.host.changed, self.epoch
             try:
                 state = await self.inspect(container_id)
                 if state.ended:
-                    return state
+                    return replace(state, seen_ending=running_in == epoch)
+                running_in = epoch
             except EngineUnavailable:
                 pass  # it is waited for
             await changed.wait()

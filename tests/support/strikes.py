@@ -184,6 +184,8 @@ def _at_dashboard(moment: Moment) -> _Arm:
 
 def _at_syscall(names: str, number: int = 1, file: str | None = None) -> _Arm:
     def arm(strike: Strike, _gates: Gates) -> None:
+        if file == _TRAIL:  # what is recorded already would be the next that is written
+            eventually(lambda: _trail_is_written(strike.agent), "the audit trail on disk")
         strike.kill_at(Syscall(names, number, file))
 
     return arm
@@ -232,6 +234,12 @@ def _when_delivered(moment: Moment) -> _Arm:
         gates.engine.at(moment, _REMOVE, held)
 
     return arm
+
+
+def _trail_is_written(agent: AgentProcess) -> bool:
+    recorded = max((line.get("audit_seq", 0) for line in agent.log_lines()), default=0)
+    lines = agent.audit()
+    return bool(lines) and lines[-1]["seq"] >= recorded
 
 
 def _count(agent: AgentProcess, event: str) -> int:

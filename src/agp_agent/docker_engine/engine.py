@@ -150,17 +150,19 @@ class DockerEngine:
         """Return once inspect says that it has ended; woken by events, not by a clock."""
         retry_s = _RECHECK_S / 2
         patience_s: float | None
-        rung = False
+        rung, running_in = False, -1
         with self._events.waiting(container_id) as bell:
             while True:
                 bell.clear()
+                epoch = self.epoch
                 try:
                     state = await self.inspect(container_id)
                 except EngineUnavailable:
                     retry_s = patience_s = min(2 * retry_s, _LONGEST_RETRY_S)
                 else:
                     if state.ended:
-                        return state
+                        return replace(state, seen_ending=running_in == epoch)
+                    running_in = epoch
                     # An event came and it still runs: one look more, should the engine tell before it knows.
                     patience_s = _RECHECK_S if rung else None
                 rung = await _rings(bell, patience_s)
