@@ -122,7 +122,7 @@ class Agent:
             self.journal, walk, self.catalog, self.readiness, queue_timeout_s=settings.queue_timeout_s
         )
         self._reconciler = Reconciler(
-            self.journal, engine, executor, walk, labels, retention_s=settings.result_retention_s
+            self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
         self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from agp_agent import lifecycle
+from agp_agent.audit import Audit, AuditEvent
 from agp_agent.engine import ContainerEngine, OwnedContainer
 from agp_agent.errors import ContainerMissing, EngineError
 from agp_agent.executor import Executor
@@ -31,6 +32,7 @@ class Reconciler:
         engine: ContainerEngine,
         executor: Executor,
         walk: Walk,
+        audit: Audit,
         labels: Mapping[str, str],
         *,
         retention_s: float,
@@ -40,6 +42,7 @@ class Reconciler:
         self._engine = engine
         self._executor = executor
         self._walk = walk
+        self._audit = audit
         self._labels = labels
         self._retention_s = retention_s
         self._resumed: set[asyncio.Task[None]] = set()
@@ -58,9 +61,12 @@ class Reconciler:
 
     async def _forget(self) -> None:
         """Bound what is kept; a result that nobody acknowledged is never dropped, but becomes a dead letter."""
-        for seq in await self._journal.expire(older_than_s=self._retention_s):
-            log.error("result not acknowledged within the retention time: dead letter", seq=seq)
-        await self._journal.purge(older_than_s=self._retention_s)
+        why = f"not acknowledged within {self._retention_s:g} s"
+        while expired := await self._journal.expire(older_than_s=self._retention_s, why=why):
+            for facts in expired:
+                self._audit.record(AuditEvent.TASK_DEAD_LETTERED, **facts, why=why)
+        while await self._journal.purge(older_than_s=self._retention_s):
+            pass  # some at a time: what runs writes to the journal, too
 
     async def reconcile(self, grace_s: float | None = None) -> None:
         """Compare once. At the first time nothing is spared: what is there was left by an earlier agent.

@@ -56,6 +56,8 @@ class Opened:
     """Acceptances of what was delivered, where the agent died before it could be written into the trail."""
     doubtful: list[str] = field(default_factory=list)
     """Runs of which nobody can say whether they were started."""
+    put_back: list[str] = field(default_factory=list)
+    """Runs that were put back into the queue, where the agent died before it could be written into the trail."""
 
 
 def check_schema(state: StateDir) -> None:
@@ -84,14 +86,14 @@ def open_journal(state: StateDir) -> Opened:
     except JournalDamaged as error:
         return _anew(state, str(error))
     try:
-        unrecorded, doubtful = _compare(state)
+        unrecorded, doubtful, put_back = _compare(state)
     except JournalDamaged as error:
         journal.close()
         return _anew(state, str(error))
     except BaseException:
         journal.close()
         raise
-    return Opened(journal, None, unrecorded, doubtful)
+    return Opened(journal, None, unrecorded, doubtful, put_back)
 
 
 def _anew(state: StateDir, why: str) -> Opened:
@@ -121,6 +123,12 @@ async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
     for accepted in opened.unrecorded:
         facts = {name: accepted.get(name) for name in ("task_id", "attempt", "run_id")}
         audit.record(AuditEvent.TASK_DELIVERED, **facts, why="noted when the agent started again")
+    for run_id in opened.put_back:
+        if attempt := await opened.journal.attempt(run_id):
+            facts = {"task_id": attempt.task_id, "attempt": attempt.attempt, "run_id": run_id}
+            audit.record(AuditEvent.TASK_REQUEUED, **facts, why="noted when the agent started again")
+    with contextlib.suppress(OSError):  # before they are prepared again, or they would look as if they had started
+        await audit.flush()
     for run_id in opened.doubtful:
         attempt = await opened.journal.attempt(run_id)
         if attempt is None:
@@ -188,8 +196,8 @@ def _notes(state: StateDir) -> dict[str, tuple[Event, Path]]:
 # --- whether the journal still knows it ------------------------------------------------------------------------------
 
 
-def _compare(state: StateDir) -> tuple[list[Event], list[str]]:
-    """Hold the journal against the trail; return what of deliveries the trail lacks, and what is doubtful.
+def _compare(state: StateDir) -> tuple[list[Event], list[str], list[str]]:
+    """Hold the journal against the trail; return the deliveries that it lacks, what is doubtful, and what was put back.
 
     Raises:
         JournalDamaged: it has forgotten something that the trail has.
@@ -199,11 +207,11 @@ def _compare(state: StateDir) -> tuple[list[Event], list[str]]:
     for run_id in accepted:
         if run_id not in known.unacknowledged and run_id not in known.acknowledged:
             raise _forgotten(state, run_id, "was accepted")
-    doubtful = _compare_steps(state, known.unacknowledged) if known.unacknowledged else []
-    return [accepted[run_id] for run_id in accepted if run_id in known.acknowledged], doubtful
+    doubtful, put_back = _compare_steps(state, known.unacknowledged) if known.unacknowledged else ([], [])
+    return [accepted[run_id] for run_id in accepted if run_id in known.acknowledged], doubtful, put_back
 
 
-def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> list[str]:
+def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> tuple[list[str], list[str]]:
     last_step: dict[str, object] = {}
     for event in read_events(state.audit):
         run_id, name = str(event.get("run_id", "")), event.get("event")
@@ -219,7 +227,8 @@ def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> list[str]:
     for run_id, stands in started.items():
         if stands.state is State.QUEUED and not stands.prepared:  # what was put back had been prepared
             raise _forgotten(state, run_id, "was started")
-    return [run_id for run_id, stands in started.items() if stands.state is State.PREPARING]
+    of_state = {state: [run for run, stands in started.items() if stands.state is state] for state in State}
+    return of_state[State.PREPARING], of_state[State.QUEUED]
 
 
 def _forgotten(state: StateDir, run_id: str, what: str) -> JournalDamaged:

@@ -96,6 +96,8 @@ class LiveRun:
     told_to_stop_s: float = 0.0
     flow: Flow = field(default_factory=Flow)
     ended_in_flood: bool = False
+    log_is_gone: bool = False
+    """The container was removed before the engine's log of it could be read."""
 
     @property
     def started(self) -> bool:
@@ -235,6 +237,7 @@ async def _complete_from_engine(engine: ContainerEngine, run: LiveRun, state: Co
     try:
         engine_log = await _patiently(lambda: engine.log(run.container_id))
     except ContainerMissing:  # removed after its end: how it ended is known, what it printed last is not
+        run.log_is_gone = True
         run.spool.note_gap()
         return
     if not run.started and _tells_of_start(run, engine_log):
@@ -249,6 +252,8 @@ async def _complete_from_engine(engine: ContainerEngine, run: LiveRun, state: Co
 async def _check_started(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
     if run.started:
         return
+    if run.log_is_gone:
+        raise StartUnknown("its container was removed before anybody could see whether the playbook had started")
     # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
     if await _same_process(engine, run):
         raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")

@@ -142,7 +142,7 @@ class Parts:
             executor=executor,
             walk=walk,
             dispatcher=Dispatcher(opened, walk, runners, readiness, queue_timeout_s=queue_timeout_s),
-            reconciler=Reconciler(opened, engine, executor, walk, LABELS, retention_s=1000),
+            reconciler=Reconciler(opened, engine, executor, walk, audit, LABELS, retention_s=1000),
             clock=clock,
             slots=slots,
             runs=runs,

@@ -485,9 +485,20 @@ async def test_a_result_nobody_took_within_the_retention_time_becomes_a_dead_let
     clock.advance(100)
     await finished(journal, "young")
     clock.advance(1)
-    assert await journal.expire(older_than_s=100) == [1]
-    assert await journal.expire(older_than_s=100) == []
+    (expired,) = await journal.expire(older_than_s=100, why="too old")
+    assert (expired["task_id"], expired["attempt"]) == ("old", 1)
+    assert await journal.expire(older_than_s=100, why="too old") == []
     assert await journal.counts() == {State.QUEUED: 1, Delivery.PENDING: 1, Delivery.DEAD_LETTER: 1}
+
+
+async def test_an_acknowledgement_beats_the_retention(journal: Journal, clock: SetClock) -> None:
+    """The delivery was under way when its time was over: the dashboard has it, and the task may be sent again."""
+    await finished(journal, "t")
+    clock.advance(101)
+    assert await journal.expire(older_than_s=100, why="too old")
+    await journal.acknowledge(1)
+    assert await journal.counts() == {}
+    assert (await journal.accept(order("t"), ROOM)).attempt == 2
 
 
 async def test_an_attempt_whose_row_was_lost_is_written_down_as_ended(journal: Journal) -> None:

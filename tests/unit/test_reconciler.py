@@ -381,7 +381,9 @@ async def test_two_reconciliations_do_not_overlap(tmp_path: Path, host: FakeHost
     async with agent(tmp_path, host) as parts:
         engine = SlowToInspect(host)
         await engine.open()
-        reconciler = Reconciler(parts.journal, engine, parts.executor, parts.walk, LABELS, retention_s=1000)
+        reconciler = Reconciler(
+            parts.journal, engine, parts.executor, parts.walk, parts.audit, LABELS, retention_s=1000
+        )
         first, second = [parts.go(reconciler.reconcile()) for _ in range(2)]
         await engine.asked.wait()
         for _ in range(5):  # the second gets as far as it can
@@ -422,6 +424,10 @@ async def test_what_is_finished_is_none_of_its_business(parts: Parts) -> None:
     assert (await parts.attempt(run_id)).state is State.FINISHED
 
 
+async def _told(parts: Parts, event: str) -> bool:
+    return event in await parts.events()
+
+
 async def test_the_loop_goes_on_over_an_engine_that_is_away(
     tmp_path: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +447,7 @@ async def test_the_loop_goes_on_over_an_engine_that_is_away(
             return Delivery.DEAD_LETTER in await parts.journal.counts()
 
         await until_async(look, "the dead letter")
+        await until_async(lambda: _told(parts, "task dead-lettered"), "its audit event")
         await parts.journal.request_cancel("t")
         assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED
 
@@ -451,7 +458,9 @@ async def test_a_container_that_vanishes_while_it_is_looked_at_is_lost(tmp_path:
     async with agent(tmp_path, host) as parts:
         engine = SlowToInspect(host)
         await engine.open()
-        reconciler = Reconciler(parts.journal, engine, parts.executor, parts.walk, LABELS, retention_s=1000)
+        reconciler = Reconciler(
+            parts.journal, engine, parts.executor, parts.walk, parts.audit, LABELS, retention_s=1000
+        )
         looking = parts.go(reconciler.reconcile())
         await engine.asked.wait()
         await host.remove(parts.container())

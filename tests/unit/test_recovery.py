@@ -12,7 +12,7 @@ from agp_agent.audit import Audit, AuditEvent
 from agp_agent.capture import Spool
 from agp_agent.errors import AlreadyRunning, StateDirectoryError
 from agp_agent.journal import DueResult, Journal, JournalDamaged, survey
-from agp_agent.lifecycle import Outcome, Reason
+from agp_agent.lifecycle import Outcome, Reason, State
 from agp_agent.state_dir import StateDir
 from support.orders import PRINTED, ROOM, SUCCESS, due_now, order, put_back, release, to_preparing
 
@@ -280,6 +280,24 @@ async def test_what_may_have_been_started_is_lost(rolled: Rolled, state: StateDi
     assert verdict is not None
     assert verdict.error == "lost: journal and audit trail disagree on whether it was started"
     opened.journal.close()
+
+
+async def test_what_was_put_back_and_not_audited_is_not_doubtful_later(
+    rolled: Rolled, state: StateDir, audit: Audit
+) -> None:
+    """The agent died between the two; the next one writes it down before the task is prepared again."""
+    await rolled.accept()
+    await rolled.start()
+    await rolled.journal.requeue(rolled.run_id, slot="agp-1", seen=State.RUNNING, failed_try=False)
+    rolled.journal.close()
+    opened = recovery.open_journal(state)
+    assert (opened.damage, opened.doubtful, opened.put_back) == (None, [], [rolled.run_id])
+    await recovery.settle(opened, state, audit)
+    await to_preparing(opened.journal, rolled.run_id)
+    opened.journal.close()
+    again = recovery.open_journal(state)
+    assert (again.damage, again.doubtful, again.put_back) == (None, [], [])
+    again.journal.close()
 
 
 async def test_a_journal_that_forgot_an_end_is_rebuilt(rolled: Rolled, state: StateDir, audit: Audit) -> None:

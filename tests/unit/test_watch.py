@@ -381,6 +381,22 @@ async def test_a_kill_counts_as_one_from_outside_only_where_the_engine_remembers
     assert await watched.end() == ContainerExit(143, lost_with_engine=True)
 
 
+async def test_a_silent_playbook_whose_container_is_removed_after_its_end_is_not_run_again(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its marker stood in the log that is gone: whether it started nobody can tell any more."""
+
+    async def gone(container_id: str) -> ContainerLog:
+        raise ContainerMissing(f"the container is gone: {container_id}")
+
+    run = await released(parts, "exit 5\n")
+    await parts.engine.wait(run.container_id)
+    taken = adopted(parts, run)
+    monkeypatch.setattr(parts.engine, "log", gone)
+    with pytest.raises(StartUnknown, match="removed before anybody could see"):
+        await Watched(parts, taken).end()
+
+
 async def test_a_container_that_is_removed_after_its_end_keeps_its_exit_code(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,15 +261,19 @@ class Journal:
 
         await self._db.write(operation)
 
-    async def expire(self, *, older_than_s: float) -> list[int]:
-        """Make dead letters of results that were not acknowledged for so long; return their numbers."""
+    async def expire(self, *, older_than_s: float, why: str) -> list[dict[str, object]]:
+        """Make dead letters of some results that were not acknowledged for so long; return what they are about."""
         bounds = {"before_ms": self._now_ms() - int(older_than_s * 1000), "limit": _PURGE_BATCH}
-        bounds_and_why = bounds | {"why": f"not acknowledged within {older_than_s:g} s"}
-        rows = await self._db.write(lambda db: db.execute(SQL["expire"], bounds_and_why).fetchall())
-        return [row["seq"] for row in rows]
+
+        def operation(db: sqlite3.Connection) -> list[dict[str, object]]:
+            rows = db.execute(SQL["expired"], bounds).fetchall()
+            db.executemany(SQL["expire"], [{"seq": row["seq"], "why": why} for row in rows])
+            return [{name: row[name] for name in ("task_id", "attempt", "run_id")} for row in rows]
+
+        return await self._db.write(operation)
 
     async def purge(self, *, older_than_s: float) -> int:
-        """Forget acknowledged results that are older; return how many were forgotten."""
+        """Forget some acknowledged results that are older; return how many were forgotten."""
         now_ms = self._now_ms()
         keys_before_ms = now_ms - transactions.IDEMPOTENCY_WINDOW_MS
         bounds = {"before_ms": now_ms - int(older_than_s * 1000), "keys_before_ms": keys_before_ms}

@@ -106,7 +106,7 @@ SELECT min(next_attempt_at_ms) FROM outbox
 
 -- name: acknowledge
 UPDATE outbox SET state = 'acknowledged', attempts = attempts + 1, last_error = NULL, acknowledged_at_ms = :now_ms
- WHERE seq = :seq AND state = 'pending';
+ WHERE seq = :seq AND state <> 'acknowledged';  -- what has become a dead letter meanwhile, too: the dashboard has it
 
 -- name: close
 UPDATE attempts SET is_open = 0 WHERE seq = :seq;
@@ -126,11 +126,13 @@ UPDATE attempts SET output_omitted_bytes = :output_omitted_bytes WHERE seq = :se
 UPDATE outbox SET state = 'dead_letter', attempts = attempts + 1, last_error = :last_error
  WHERE seq = :seq AND state = 'pending';
 
+-- name: expired
+SELECT seq, task_id, attempt, run_id FROM outbox o JOIN attempts a USING (seq)
+ WHERE o.state = 'pending' AND a.finished_at_ms < :before_ms LIMIT :limit;
+
 -- name: expire
 UPDATE outbox SET state = 'dead_letter', last_error = coalesce(last_error || '; ', '') || :why
- WHERE state = 'pending' AND seq IN (
-    SELECT seq FROM attempts WHERE state = 'finished' AND is_open = 1 AND finished_at_ms < :before_ms LIMIT :limit)
-RETURNING seq;
+ WHERE state = 'pending' AND seq = :seq;
 
 -- name: count_outbox
 SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
