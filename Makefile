@@ -32,10 +32,9 @@ demo: runner-images ## See the main job: real playbooks in locked containers, re
 	@echo "demo: five playbooks through the whole path (about 15 s)."
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m demo
 
-# Most tests wait for containers, so two run side by side; a file stays with one of the two, as its agent does.
-test: setup fault-tools ## Run every test (about 13 minutes on two cores)
-	@echo "test: every suite, on the real engine (about 13 minutes on two cores)."
-	$(PYTHON_BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+test: setup fault-tools ## Run every test (about 17 minutes on two cores)
+	@echo "test: every suite, on the real engine (about 17 minutes on two cores)."
+	$(PYTHON_BIN)/pytest $(PYTEST_ARGS)
 
 test-long: setup fault-tools ## Run the faults at their full length and number (about 40 minutes)
 	$(PYTHON_BIN)/pytest -m campaign $(PYTEST_ARGS)

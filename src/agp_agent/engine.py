@@ -163,6 +163,12 @@ class History:
     """When the engine told of its end, by the clock of its host."""
     exit_code: int | None = None
     """What it died with, as far as the engine told. Another one than inspect's: its end was not seen, but assumed."""
+    remembers_from_s: float = 0.0
+    """Before this, by the clock of its host, the engine has forgotten everything; 0: nothing since it began."""
+
+    def missed(self, ended_s: float | None) -> bool:
+        """Whether it would remember an end at that time, had its process been there, and does not."""
+        return not self.died and (ended_s is None or ended_s >= self.remembers_from_s)
 
 
 @dataclass(frozen=True, slots=True)

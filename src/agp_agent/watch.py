@@ -18,8 +18,10 @@ from agp_agent.lifecycle import ContainerExit, Reason
 T = TypeVar("T")
 
 _SIGNAL_EXIT_BASE: Final = 128
-_ENGINE_STOP_CODES: Final = frozenset({137, 143, 255})
-"""What a container ends with that its engine stopped, by KILL and TERM, and what dockerd says where it cannot know."""
+_ENGINE_STOP_CODES: Final = frozenset({137, 143})
+"""What a container ends with that its engine stopped: KILL and TERM."""
+_UNKNOWN_CODE: Final = 255
+"""What dockerd says where it cannot know; a playbook may end with it, too."""
 _TOLD_LATE_S: Final = 0.1
 """An engine that is there tells of an end within a few hundredths of a second."""
 _MARKER_MAX_BYTES: Final = 256
@@ -278,6 +280,7 @@ async def _exit(
     # A dockerd that comes back without live-restore sends TERM to what it finds: a kill nobody saw it created for. And
     # one that was stopped in order told of its kills, if that was heard; it leaves 137 and remembers nothing.
     took_it_along = state.killed or history.kills > 0 or (code in _ENGINE_STOP_CODES and not history.died)
+    took_it_along |= code == _UNKNOWN_CODE and history.missed(state.ended_s)
     return ContainerExit(code, lost_with_engine=took_it_along)
 
 
@@ -301,8 +304,10 @@ async def _ended_unseen(engine: ContainerEngine, run: LiveRun, state: ContainerS
     history = await _patiently(lambda: engine.history(run.container_id))
     if history.created:
         return False
+    if history.missed(state.ended_s):
+        return True
     if history.died_s is None or state.ended_s is None:
-        return not history.died
+        return False
     return history.died_s - state.ended_s > _TOLD_LATE_S
 
 

@@ -8,6 +8,8 @@ from agp_agent.docker_engine.translate import Json
 from agp_agent.engine import ContainerState, EngineInfo, History, Image, Mount, OwnedContainer
 
 _NEVER = "0001-01-01T00:00:00Z"
+_REMEMBERED = 256
+"""Events that dockerd keeps in memory, of all kinds."""
 
 
 def container_state(inspected: Json) -> ContainerState:
@@ -56,8 +58,9 @@ def host_mounts(inspected: Json) -> list[Mount]:
 
 
 def history(container_id: str, events: Iterable[Json]) -> History:
-    """Count what the engine remembers of one container."""
-    own = [event for event in events if event["Actor"]["ID"] == container_id]
+    """Count what the engine remembers of one container; ``events`` are all that it remembers of anything."""
+    events = list(events)
+    own = [event for event in events if event.get("Actor", {}).get("ID") == container_id]
     actions = [event["Action"] for event in own]
     deaths = [event for event in own if event["Action"] == "die"]
     code = deaths[-1]["Actor"].get("Attributes", {}).get("exitCode", "") if deaths else ""
@@ -67,6 +70,7 @@ def history(container_id: str, events: Iterable[Json]) -> History:
         died=bool(deaths),
         died_s=deaths[-1]["timeNano"] / 1e9 if deaths and "timeNano" in deaths[-1] else None,
         exit_code=int(code) if code.isdecimal() else None,
+        remembers_from_s=events[0].get("timeNano", 0) / 1e9 if len(events) >= _REMEMBERED else 0.0,
     )
 
 

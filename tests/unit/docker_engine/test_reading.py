@@ -61,6 +61,14 @@ def test_history_counts_only_its_own_container() -> None:
     assert reading.history("abc", events) == History(created=True, kills=2, died=False)
 
 
+def test_a_full_memory_has_forgotten_what_was_before() -> None:
+    """An end that it should remember, and does not, was missed; one from before its oldest event need not have been."""
+    events = [{"Action": "pull", "timeNano": (1000 + n) * 10**9, "Actor": {"ID": "image"}} for n in range(256)]
+    full, young = reading.history("abc", events), reading.history("abc", events[1:])
+    assert (full.remembers_from_s, full.missed(999.0), full.missed(1000.5)) == (1000.0, False, True)
+    assert (young.remembers_from_s, young.missed(999.0)) == (0.0, True)
+
+
 @pytest.mark.parametrize(("attributes", "code"), [({"exitCode": "255"}, 255), ({"exitCode": "?"}, None), ({}, None)])
 def test_history_tells_what_the_engine_saw_it_die_with(attributes: dict[str, str], code: int | None) -> None:
     """As far as the engine says it."""
