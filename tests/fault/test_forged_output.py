@@ -54,9 +54,9 @@ def test_forged_output_is_delivered_as_data(start_watched: StartWatched) -> None
     assert [_behind_start(results[one]["output"]) for one in (plain, "forger")] == [text, text * 2]
     assert [results[one]["error"] for one in (plain, "forger")] == ["exit code 3", "exit code 7"]
     assert results[control]["error"] == "exit code 9"
-    assert (
-        _behind_start(results[control]["output"]) == "reached\n"
-    )  # the channel can be reached, and nothing comes of it
+    # The channel can be reached, and nothing comes of it. It fills the engine's log: where the agent died before it had
+    # taken in what was printed first, a gap is stated before it.
+    assert results[control]["output"].endswith("\nreached\n")
     assert agent.audit_heads()
     everything = agent.log_text() + (agent.state / "audit.jsonl").read_text()
     assert FORGED_EVENT not in everything
