@@ -51,7 +51,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile
 
-bench: runner-images ## Measure, side by side with the alternatives (about 4 minutes)
+bench: runner-images ## Measure, side by side with the alternatives (about 5 minutes)
 	PYTHONPATH=tests $(PYTHON_BIN)/python -m bench $(BENCH_ARGS)
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)

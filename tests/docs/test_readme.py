@@ -38,7 +38,7 @@ def test_links_to_files_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-long", "campaign", "check", "bench"])
 def test_make_targets_that_the_readme_names_exist(target: str) -> None:
     """`make -n` knows every target that a reader is told to run."""
     assert f"make {target}" in README
