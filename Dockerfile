@@ -18,7 +18,7 @@ WORKDIR /src
 COPY requirements.lock dis[t]/wheelhous[e] /wheelhouse/
 RUN python3 -m venv /opt/agp-agent \
     && if ls /wheelhouse/*.whl >/dev/null 2>&1; then set -- --no-index --find-links=/wheelhouse; fi \
-    && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --require-hashes -r /wheelhouse/requirements.lock \
+    && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --no-deps --require-hashes -r /wheelhouse/requirements.lock \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/agp-agent/lib
 
 COPY pyproject.toml README.md LICENSE ./
