@@ -15,7 +15,7 @@ from contract.line import Line
 from contract.scripts import Dialect, Step, playbook
 from fakes.fake_engine import FakeEngine
 
-IMAGE = "agp/runner-shell:0.1.0"
+IMAGE = "agp/runner-shell:0.2.0"
 NO_IMAGE = "127.0.0.1:1/agp/no-such-image:1"
 NONCE = "0123456789abcdef0123456789abcdef"
 RELEASE = f"agp1 release {NONCE}\n".encode()

@@ -1,7 +1,7 @@
 """A ``ContainerEngine`` in memory, as strict as the real one: both pass ``tests/contract``.
 
     host = FakeHost()
-    host.images["agp/runner-shell:0.1.0"] = "sha256:…"
+    host.images["agp/runner-shell:0.2.0"] = "sha256:…"
     engine = FakeEngine(host)
 
 The playbook steers what a container does (see ``fake_process``): it is read from the bind mount on disk, or from the

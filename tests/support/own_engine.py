@@ -20,7 +20,7 @@ from support.waiting import eventually
 
 T = TypeVar("T")
 
-SHELL_IMAGE: Final = "agp/runner-shell:0.1.0"
+SHELL_IMAGE: Final = "agp/runner-shell:0.2.0"
 """The runner that most faults need; the catalog's other images are larger, and may be missing."""
 
 _HOLDER: Final = """

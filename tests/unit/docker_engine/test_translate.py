@@ -11,7 +11,7 @@ from agp_agent.engine import ContainerSpec, Mount, Tmpfs
 
 SPEC = ContainerSpec(
     name="agp-slot-1",
-    image="agp/runner-shell:0.1.0",
+    image="agp/runner-shell:0.2.0",
     command=("agp-shell", "/playbook/playbook.sh"),
     uid=20007,
     labels={"agp.slot": "1"},
