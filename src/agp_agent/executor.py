@@ -88,7 +88,7 @@ class Executor:
     async def _prepare(self, spec: RunSpec, slot: str) -> Prepared:
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
-        container = spec.in_slot(slot, self._take_uid(slot), mount)
+        container = spec.in_slot(slot, self._take_uid(slot, spec.uid), mount)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
         attachment = await self._engine.attach(container_id)
@@ -99,7 +99,10 @@ class Executor:
             raise
         return Prepared(spec, container, container_id, image, attachment, epoch)
 
-    def _take_uid(self, slot: str) -> int:
+    def _take_uid(self, slot: str, fixed: int | None) -> int:
+        if fixed is not None:
+            self._uid_of[slot] = fixed
+            return fixed
         taken = set(self._uid_of.values())
         free = [uid for uid in self._uids if uid not in taken]
         if not free:
