@@ -110,7 +110,7 @@ class Agent:
         self._state = state
         self._engine = engine
         self._dashboard = dashboard
-        executor = Executor(engine, state.spool, settings.uids)
+        executor = Executor(engine, state.spool, settings.uids, masker, rules)
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         walk = Walk(
             self.journal,

@@ -86,10 +86,11 @@ def run(
     """
     from agp_agent.local_run import EXIT_UNREAD, run_file  # noqa: PLC0415  the other commands start faster without
 
-    logs.configure("info" if verbose else "error", lambda tree: tree, sys.stderr)
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "error", masker.tree, sys.stderr)
     content = _read_playbook(file)
     given = _load(config, task_timeout_s=timeout_s)
-    verdict, code = _run(lambda: run_file(file.name, content, given))
+    verdict, code = _run(lambda: run_file(file.name, content, given, masker))
     if code == EXIT_UNREAD:
         os._exit(code)  # the interpreter would complain that it cannot flush what nobody reads
     if verdict.error and code != verdict.exit_code:

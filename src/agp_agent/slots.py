@@ -39,6 +39,9 @@ class Slots(Protocol):
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
         """Put the playbook in, readable by every user of the container, and the note beside it, both on disk."""
 
+    async def note(self, name: str) -> Mapping[str, object]:
+        """What stands in the note; nothing where there is none, or it is torn."""
+
     async def drop(self, name: str) -> None:
         """Remove the slot with all that is in it; a missing one is success."""
 
@@ -64,6 +67,10 @@ class BindSlots:
         """Write both files."""
         del image
         await asyncio.to_thread(_fill_slot, self._slots / name, file, playbook, note)
+
+    async def note(self, name: str) -> Mapping[str, object]:
+        """Read it."""
+        return await asyncio.to_thread(_read_note, self._slots / name)
 
     async def drop(self, name: str) -> None:
         """Remove the folder."""
@@ -96,6 +103,10 @@ class VolumeSlots:
         await asyncio.to_thread(_fill_slot, self._slots / name, None, b"", note)
         mount = Mount("volume", name, PLAYBOOK_DIR)
         await self._engine.put_file(mount, image, file, playbook, {**self._labels, "agp.slot": name})
+
+    async def note(self, name: str) -> Mapping[str, object]:
+        """Read it: it is in the folder."""
+        return await asyncio.to_thread(_read_note, self._slots / name)
 
     async def drop(self, name: str) -> None:
         """Remove the volume, then the folder: the folder's name is how a left-over volume is found."""
@@ -198,6 +209,14 @@ def _fill_slot(slot: Path, file: str | None, playbook: bytes, note: Mapping[str,
     _write_durably(slot / _NOTE, json.dumps(note).encode(), 0o600)
     if file is not None:
         _write_durably(slot / _FOLDER / file, playbook, 0o444)
+
+
+def _read_note(slot: Path) -> dict[str, object]:
+    try:
+        note = json.loads((slot / _NOTE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _write_durably(path: Path, data: bytes, mode: int) -> None:
