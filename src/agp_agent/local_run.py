@@ -97,7 +97,7 @@ async def run_file(name: str, content: str, settings: Settings, masker: Masker) 
     """
     here, terminal = _Here(), _Terminal(sys.stdout.buffer)
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
-        engine = DockerEngine.from_environment(os.environ)
+        engine = DockerEngine.from_environment(os.environ, accepted=settings.accepted_lacks)
         agent = Agent(settings, state, engine, here, masker, terminal.observe)
         async with agent.running():
             await _contact(agent)

@@ -9,12 +9,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
+from agp_agent import selinux
 from agp_agent.engine import ContainerEngine, Mount
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.planner import PLAYBOOK_DIR
@@ -52,21 +53,29 @@ class Slots(Protocol):
 class BindSlots:
     """A folder of the state directory, which the engine's host sees too, under the same path or another."""
 
-    def __init__(self, slots: Path, engine_slots: Path, kind: str) -> None:
-        """``slots`` is the folder as the agent sees it, ``engine_slots`` as the engine's host does."""
+    def __init__(
+        self, slots: Path, engine_slots: Path, kind: str, share: Callable[[Path], None] = selinux.share
+    ) -> None:
+        """``slots`` is the folder as the agent sees it, ``engine_slots`` as the engine's host does.
+
+        ``share`` labels what containers are to read, where the host asks for that.
+        """
         self._slots = slots
+        self._share = share
         self._engine_slots = engine_slots
         self.kind = kind
 
     async def open(self, name: str) -> Mount:
         """Make the folder."""
         await asyncio.to_thread(_make_slot, self._slots / name)
+        await asyncio.to_thread(self._share, self._slots / name / _FOLDER)
         return Mount("bind", str(self._engine_slots / name / _FOLDER), PLAYBOOK_DIR)
 
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
         """Write both files."""
         del image
         await asyncio.to_thread(_fill_slot, self._slots / name, file, playbook, note)
+        await asyncio.to_thread(self._share, self._slots / name / _FOLDER / file)
 
     async def note(self, name: str) -> Mapping[str, object]:
         """Read it."""
