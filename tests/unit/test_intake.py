@@ -15,7 +15,7 @@ from agp_agent.errors import AlreadyRunning, InvalidBody, Refused, TooLarge, Una
 from agp_agent.intake import Intake
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
-from support.agent_parts import Parts, agent, machine
+from support.agent_parts import Parts, agent, catalog_of, machine
 
 LIMIT = 1000
 
@@ -166,6 +166,19 @@ async def test_anything_else_is_no_key(intake: Intake, parts: Parts, key: str) -
     with pytest.raises(InvalidBody, match="Idempotency-Key header must have 1 to 255 visible ASCII characters"):
         await intake.accept(body(), key, "p")
     assert await parts.journal.counts() == {}
+
+
+async def test_an_order_keeps_the_runner_it_was_accepted_under(intake: Intake, parts: Parts) -> None:
+    """The catalog may change while it waits; one that is replayed keeps the first."""
+    old = intake._catalogs.current.runners["shell"]
+    _, accepted = await intake.accept(body("a"), "key", "p")
+    intake._catalogs.replace(catalog_of(shell={"memory": "32MiB", "match": {"suffixes": [".sh"]}}))
+    assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
+    await intake.accept(body("a"), "key", "p")
+    assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
+    _, later = await intake.accept(body("b"), None, "p")
+    assert intake._catalogs.runner_of(later.run_id, "shell") == intake._catalogs.current.runners["shell"]
+    assert parts.readiness.warnings == {}
 
 
 # --- a disk that does not write ----------------------------------------------------------------------------------
