@@ -172,7 +172,8 @@ async def test_an_order_keeps_the_runner_it_was_accepted_under(intake: Intake, p
     """The catalog may change while it waits; one that is replayed keeps the first."""
     old = intake._catalogs.current.runners["shell"]
     _, accepted = await intake.accept(body("a"), "key", "p")
-    intake._catalogs.replace(catalog_of(shell={"memory": "32MiB", "match": {"suffixes": [".sh"]}}))
+    changed = {"shell": {"memory": "32MiB", "match": {"suffixes": [".sh"]}}}
+    intake._catalogs.replace(catalog_of(**changed))
     assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
     await intake.accept(body("a"), "key", "p")
     assert intake._catalogs.runner_of(accepted.run_id, "shell") == old

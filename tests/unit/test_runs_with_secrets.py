@@ -37,7 +37,8 @@ def secret(tmp_path: Path) -> Secret:
 def catalog(secret: Secret) -> Catalog:
     """A shell runner that has it."""
     granted = {"name": secret.name, "source": str(secret.source)}
-    return catalog_of(shell={"secrets": [granted], "match": {"suffixes": [".sh"]}})
+    runners = {"shell": {"secrets": [granted], "match": {"suffixes": [".sh"]}}}
+    return catalog_of(**runners)
 
 
 @pytest.fixture
