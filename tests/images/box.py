@@ -171,7 +171,7 @@ class Boxes:
         entrypoint: tuple[str, ...] | None = None,
         secrets_place: bool = False,
     ) -> Iterator[Box]:
-        """A box that waits for its release; ``command`` replaces the runner's own; ``secrets_place``: it takes secrets."""
+        """A box that waits for its release; ``command`` replaces the runner's; ``secrets_place``: it takes secrets."""
         config = locked_down(
             playbook_folder(self.folder, self.suffix, playbook), uid, executable_work=self.executable_work
         )
