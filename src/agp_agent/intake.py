@@ -10,7 +10,7 @@ from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
-from agp_agent.journal import Accepted, Admission, Journal, JournalUnavailable, NewAttempt
+from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
 
@@ -56,6 +56,7 @@ class Intake:
 
         Raises:
             Refused: with the status and the sentence of the answer; nothing has changed.
+            JournalInDoubt: it is not taken on, unless the agent dies before its next write; no answer would be right.
         """
         task_id = None
         try:
@@ -101,6 +102,9 @@ class Intake:
         admission = Admission(self._readiness.slots, self._max_queued, self._rerun_after_s)
         try:
             accepted = await self._journal.accept(new, admission, reject)
+        except JournalInDoubt as error:
+            self._readiness.report("journal", str(error))
+            raise
         except JournalUnavailable as error:
             self._readiness.report("journal", str(error))
             raise Unavailable("The agent cannot write durably at the moment; send the task again later.") from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from fault.conftest import StartWatched
@@ -96,6 +97,31 @@ def test_a_disk_that_fails_every_write_costs_no_result(start_watched: StartWatch
     assert all(results[task_id]["output"].endswith("xafter\n") for task_id in containers)
     check_told_once(agent, "journal")
     check_told_once(agent, "audit")
+
+
+def test_a_commit_whose_sync_failed_is_undone_before_its_sender_is_told(start_watched: StartWatched) -> None:
+    """Row 14: all of a commit was written and its sync failed: 503, and a death at that moment does not bring it back."""
+    watched = start_watched()
+    agent = watched.agent
+    with failing(agent, ("fdatasync",), "EIO", ("journal.db-wal",), when="1"):
+        assert watched.try_send("echo never\n", "refused").status_code == 503
+        agent.kill()
+    agent.start()
+    watched.neighbours()  # what had been brought back would run before them, and be reported
+    watched.check()
+
+
+def test_a_commit_that_cannot_be_undone_has_no_answer(start_watched: StartWatched) -> None:
+    """Row 14: no sync succeeds: the connection is closed without a word, and sending again works when it is well."""
+    watched = start_watched()
+    agent = watched.agent
+    with failing(agent, ("fdatasync",), "EIO", ("journal.db-wal",)), pytest.raises(httpx.TransportError):
+        watched.try_send("echo once\n", "in doubt")
+    agent.wait_ready()
+    watched.send("echo once\n", "in doubt", ends_well=True)
+    watched.neighbours()
+    watched.check()
+    check_told_once(agent, "journal")
 
 
 @pytest.mark.campaign

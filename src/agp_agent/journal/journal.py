@@ -12,7 +12,7 @@ from typing import Final
 
 from agp_agent.clock import BootTime, boot_time, wall_ms
 from agp_agent.journal import transactions
-from agp_agent.journal.database import Database
+from agp_agent.journal.database import Database, touch
 from agp_agent.journal.records import (
     Accepted,
     Admission,
@@ -255,11 +255,7 @@ class Journal:
     async def probe(self) -> None:
         """Find out whether the journal can be written. Raises ``JournalUnavailable`` where it cannot."""
 
-        def operation(db: sqlite3.Connection) -> None:
-            # The same value again: a page is written for it, also into a journal without a single row.
-            db.execute(f"PRAGMA user_version = {db.execute('PRAGMA user_version').fetchone()[0]}")
-
-        await self._db.write(operation)
+        await self._db.write(touch)
 
     async def expire(self, *, older_than_s: float, why: str) -> list[dict[str, object]]:
         """Make dead letters of some results that were not acknowledged for so long; return what they are about."""
