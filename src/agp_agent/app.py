@@ -25,6 +25,7 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.intake import Intake
+from agp_agent.journal import Delivery
 from agp_agent.outbox import Outbox
 from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
@@ -125,7 +126,13 @@ class Agent:
             self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
-        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)
+        self._disk_watch = DiskWatch(
+            self.journal,
+            self.audit,
+            self.readiness,
+            state.reserve,
+            journal_limit_bytes=settings.journal_limit_bytes,
+        )
         self._engine_watch = EngineWatch(
             engine,
             executor,
@@ -161,6 +168,7 @@ class Agent:
         if (damage := self._opened.damage) is not None:
             await recovery.rebuild(self.journal, self._state, self.audit, damage)
         await recovery.settle(self._opened, self._state, self.audit)
+        await self._tell_dead_letters()
         await self._engine.open()
         try:
             async with asyncio.TaskGroup() as loops:
@@ -172,6 +180,13 @@ class Agent:
                         task.cancel()
         finally:
             await self._aclose()
+
+    async def _tell_dead_letters(self) -> None:
+        """They are kept until an operator looks at them: remind of them at every start."""
+        number = (await self.journal.counts()).get(Delivery.DEAD_LETTER, 0)
+        if number:
+            log.warning("results that were not delivered are kept as dead letters", dead_letters=number)
+            self.audit.record(AuditEvent.DEAD_LETTERS_KEPT, dead_letters=number)
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)

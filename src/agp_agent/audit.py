@@ -50,6 +50,7 @@ class AuditEvent(StrEnum):
     TASK_LOST = "task lost"
     TASK_DELIVERED = "task delivered"
     TASK_DEAD_LETTERED = "task dead-lettered"
+    DEAD_LETTERS_KEPT = "dead letters kept"
     IMAGE_RESOLVED = "image resolved"
     CONTAINER_REFUSED = "container refused"
     JOURNAL_REBUILT = "journal rebuilt"

@@ -20,7 +20,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_GROWTH: Final = 6
 """JSON may spell one byte of a playbook with six: ``\\u0000``."""
 _JSON_FRAME_BYTES: Final = 16 * 1024
-_NEEDED_TO_ACCEPT: Final = ("disk", "file descriptors")
+_NEEDED_TO_ACCEPT: Final = ("disk", "journal size", "file descriptors")
 
 
 class Intake:

@@ -100,7 +100,7 @@ def test_a_disk_that_fails_every_write_costs_no_result(start_watched: StartWatch
 
 
 def test_a_commit_whose_sync_failed_is_undone_before_its_sender_is_told(start_watched: StartWatched) -> None:
-    """Row 14: all of a commit was written and its sync failed: 503, and a death at that moment does not bring it back."""
+    """Row 14: a commit was written and its sync failed: 503, and a death at that moment does not bring it back."""
     watched = start_watched()
     agent = watched.agent
     with failing(agent, ("fdatasync",), "EIO", ("journal.db-wal",), when="1"):

@@ -110,6 +110,15 @@ async def test_of_a_hundred_equal_orders_one_is_taken_on(intake: Intake, parts: 
     assert (await parts.journal.counts())[State.QUEUED] == 1
 
 
+@pytest.mark.parametrize("part", ["disk", "journal size", "file descriptors"])
+async def test_what_lacks_room_takes_nothing_on(intake: Intake, parts: Parts, part: str) -> None:
+    """503, with its reason."""
+    parts.readiness.report(part, "there is no room")
+    with pytest.raises(Unavailable, match=r"^The agent takes on no more tasks: there is no room\.$"):
+        await intake.accept(body(), None, "p")
+    assert await parts.journal.counts() == {}
+
+
 async def test_places_then_queue_then_refusal(intake: Intake) -> None:
     """Running, pending, 503."""
     statuses = [(await intake.accept(body(name), None, "p"))[1].status for name in "abcd"]

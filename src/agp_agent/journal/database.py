@@ -24,9 +24,13 @@ _BUSY_MS: Final = 1000
 """How long a write waits where another process holds the file: whoever asks for it has an answer soon after."""
 _OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 """What one write does wrong by itself."""
-_LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_NOT_ALL_WRITTEN: Final = frozenset({*_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+_NOT_ALL_WRITTEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 """Errors of a COMMIT whose last frame, the one that makes it count, is not in the write-ahead log."""
+_PARTS: Final = ("-wal", "-shm", "")
+"""What a database consists of, by the ends of the files' names; the file itself last."""
+_PRIMARY_CODE: Final = 0xFF
+_SET_ASIDE_KEPT: Final = 3
+"""Damaged journals that are kept; the oldest goes first."""
 
 
 class JournalUnavailable(AgentError):
@@ -157,8 +161,11 @@ def _commit(connection: sqlite3.Connection, batch: list[_Write]) -> None:
 
 
 def _unavailable(error: sqlite3.Error, *, in_doubt: bool = False) -> JournalUnavailable:
-    kind = JournalInDoubt if in_doubt else JournalLocked if _code(error) in _LOCKED else JournalUnavailable
-    return kind(f"the journal cannot be written: {error}")
+    what = f"the journal cannot be written: {error}"
+    if in_doubt:
+        return JournalInDoubt(what)
+    is_locked = _code(error) & _PRIMARY_CODE in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return JournalLocked(what) if is_locked else JournalUnavailable(what)
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -206,14 +213,27 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Move a database away, with the files that belong to it; return its new name, None where there was none."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    """Move a database away, with the files that belong to it; return its new name, None where there was none.
+
+    Of those that were moved away before, only the newest few are kept.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     kept_as = path.with_name(f"{path.name}.damaged-{stamp}")
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in _PARTS:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(kept_as.with_name(kept_as.name + suffix))
+    _forget_set_aside(path, kept_as)
     return kept_as if kept_as.exists() else None
+
+
+def _forget_set_aside(path: Path, newest: Path) -> None:
+    """Remove the oldest; never the newest, whatever the clock says of it."""
+    mark = f"{path.name}.damaged-"
+    names = {mark + part.name.removeprefix(mark).partition("-")[0] for part in path.parent.glob(f"{mark}*")}
+    for name in sorted(names - {newest.name})[: -(_SET_ASIDE_KEPT - 1)]:
+        for suffix in _PARTS:
+            path.with_name(name + suffix).unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
