@@ -99,10 +99,10 @@ class Agent:
         self.catalog: Catalog = catalog.load(settings.catalog)
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
         recovery.check_schema(state)
-        self.audit = _open_audit(state, masker)
+        self.audit = _open_audit(state, masker, settings.audit_retention_s)
         self._degradation = Degradation(self.audit)
         self.readiness.on_news = self._degradation.hear
-        opened = recovery.open_journal(state)
+        opened = recovery.open_journal(state, self.audit)
         self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
@@ -212,9 +212,9 @@ class Agent:
         self.journal.close()
 
 
-def _open_audit(state: StateDir, masker: Masker) -> Audit:
+def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:
     try:
-        return Audit(state.audit, masker.tree)
+        return Audit(state.audit, masker.tree, max_age_s=max_age_s)
     except OSError as error:
         raise StateDirectoryError(f"{state.audit}: the audit trail cannot be used: {error.strerror}.") from None
 

@@ -118,6 +118,11 @@ class Settings(BaseSettings):
         14 * 86400,
         description="Acknowledged results are kept this long; one not acknowledged by then becomes a dead letter.",
     )
+    audit_retention_s: Seconds = Field(
+        365 * 86400,
+        description="Full files of the audit trail are kept this long, and the newest 8 at most; what is still open in "
+        "one that goes is carried forward.",
+    )
     journal_limit_bytes: int = Field(
         4 * 2**30,
         ge=2**20,
