@@ -11,7 +11,7 @@ from typing import Any, Self
 import structlog
 
 from agp_agent import __version__, catalog, descriptors, recovery
-from agp_agent.api import AgentServer, AuthFailures, create_api
+from agp_agent.api import AgentServer, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
@@ -33,6 +33,7 @@ from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings, TokenSource
 from agp_agent.state_dir import StateDir
+from agp_agent.tally import Tally
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
@@ -145,9 +146,12 @@ class Agent:
             max_running=settings.max_running,
             max_uids=len(settings.uids),
         )
+        self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED)
+        self._refusals = Tally(self.audit, AuditEvent.TASK_REFUSED)
         self.intake = Intake(
             self.journal,
             self.audit,
+            self._refusals,
             self.readiness,
             self.catalog,
             max_queued=settings.max_queued,
@@ -190,7 +194,8 @@ class Agent:
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)
-        return [loop.run() for loop in loops]
+        tallies = (self.auth_failures, self._refusals)
+        return [loop.run() for loop in (*loops, *tallies)]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
@@ -207,6 +212,8 @@ class Agent:
         await self._engine.aclose()
         await self._dashboard.aclose()
         self._degradation.close()
+        self.auth_failures.flush()
+        self._refusals.flush()
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
@@ -273,8 +280,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
 async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
-    failures = AuthFailures(agent.audit)
-    api = create_api(agent.intake, agent.journal, agent.readiness, failures, tokens.inbound.current)
+    api = create_api(agent.intake, agent.journal, agent.readiness, agent.auth_failures, tokens.inbound.current)
     server = AgentServer(
         api,
         lambda: signals.put_nowait(None),
@@ -286,13 +292,10 @@ async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
-        counting = asyncio.create_task(failures.run())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         stopping.cancel()
-        counting.cancel()
-        failures.flush()
 
 
 async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:

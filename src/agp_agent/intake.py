@@ -13,6 +13,7 @@ from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
+from agp_agent.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,7 @@ class Intake:
         self,
         journal: Journal,
         audit: Audit,
+        refusals: Tally,
         readiness: Readiness,
         catalog: Catalog,
         *,
@@ -37,9 +39,10 @@ class Intake:
         rerun_after_s: float,
         playbook_limit_bytes: int,
     ) -> None:
-        """See the settings of the same names."""
+        """What is refused is counted by ``refusals``; for the rest see the settings of the same names."""
         self._journal = journal
         self._audit = audit
+        self._refusals = refusals
         self._readiness = readiness
         self._catalog = catalog
         self._max_queued = max_queued
@@ -64,9 +67,7 @@ class Intake:
             task_id = task.task_id
             return task, await self._accept(task, _checked(idempotency_key), peer)
         except Refused as refused:
-            self._audit.record(
-                AuditEvent.TASK_REFUSED, task_id=task_id, status=refused.status, why=refused.detail, peer=peer
-            )
+            self._refusals.add(peer, task_id=task_id, status=refused.status, why=refused.detail)
             raise
 
     def _read(self, body: bytes) -> Task:

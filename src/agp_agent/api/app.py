@@ -14,12 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from agp_agent import __version__
-from agp_agent.api.guard import AuthFailures, Guard, peer_of
+from agp_agent.api.guard import Guard, peer_of
 from agp_agent.errors import BodyTimeout, InvalidBody, Refused, TooLarge, Unavailable, UnsupportedMediaType
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal, JournalInDoubt, JournalUnavailable
 from agp_agent.models import Task, TaskStatus
 from agp_agent.readiness import Readiness
+from agp_agent.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ def create_api(
     intake: Intake,
     journal: Journal,
     readiness: Readiness,
-    failures: AuthFailures,
+    failures: Tally,
     tokens: Callable[[], tuple[bytes, ...]],
     *,
     body_deadline_s: float = BODY_DEADLINE_S,
