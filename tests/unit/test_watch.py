@@ -9,12 +9,13 @@ import pytest
 
 from agp_agent.engine import ContainerLog, ContainerState, History, Signal, Stream
 from agp_agent.errors import ContainerMissing, EngineUnavailable
+from agp_agent.executor import release_line
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import plan
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop, see_to_end
 from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
-from support.agent_parts import LABELS, LIMITS, Parts, agent, catalog_of, machine
+from support.agent_parts import IMAGE, LABELS, LIMITS, Parts, agent, catalog_of, machine
 from support.async_waiting import PATIENCE_S, until
 
 NONCE = "0123456789abcdef" * 2
@@ -536,6 +537,31 @@ async def test_a_container_whose_release_was_lost_is_ended(parts: Parts, monkeyp
     waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
     with pytest.raises(NeverStarted):
         await Watched(parts, waiting).end()
+
+
+class LateStart(FakeEngine):
+    """An engine whose containers start just before a KILL reaches them."""
+
+    async def signal(self, container_id: str, signal: Signal) -> bool:
+        """Let the release line come through at the last moment."""
+        container = self.host.containers[container_id]
+        container.stdin.feed(release_line(NONCE))
+        await until(lambda: container.log[Stream.OUTPUT], "the start")
+        return await super().signal(container_id, signal)
+
+
+async def test_a_container_that_starts_as_it_is_ended_is_lost(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last look and the kill: it is not run again, and nobody else is said to have killed it."""
+    monkeypatch.setattr("agp_agent.watch._STUCK_S", 0.0)
+    prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
+    await parts.slots.fill(SLOT, IMAGE, prepared.spec.playbook_file, b"print begun\nforever\n", {})
+    waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
+    engine = LateStart(parts.host)
+    await engine.open()
+    stop = Stop(PATIENCE_S, asyncio.Event(), 0, lambda _reason: asyncio.sleep(0))
+    with pytest.raises(StartUnknown, match="ended just when it began"):
+        await see_to_end(engine, waiting, stop)
+    assert waiting.spool.output().head == b"begun\n"
 
 
 async def test_what_the_agent_stopped_itself_is_judged_by_that(parts: Parts) -> None:
