@@ -8,6 +8,7 @@ import pytest
 
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
+from support.dashboard_stub import RECEIVED, Reply
 from support.disks import abort, failing, fill, with_ext4
 from support.ledger import Ledger
 from support.namespaces import with_tmpfs
@@ -180,3 +181,20 @@ def test_an_agent_that_died_on_a_full_disk_starts_on_it(start_watched: StartWatc
     agent.wait_ready()
     watched.neighbours()
     watched.check()
+
+
+@pytest.mark.campaign
+def test_a_journal_full_of_undelivered_results_refuses_until_they_are_taken(start_watched: StartWatched) -> None:
+    """Row 14: a dashboard that is away fills the journal to its limit: 503, nothing is dropped, it heals by itself."""
+    watched = start_watched({"AGP_JOURNAL_LIMIT_BYTES": 2**20})
+    agent = watched.agent
+    watched.dashboard.reply = Reply(503, b"")
+    for _ in range(4):
+        watched.send("head -c 400000 /dev/zero | tr '\\0' x\n", ends_well=True)
+    agent.wait_log("agent degraded", part="journal size")
+    assert "AGP_JOURNAL_LIMIT_BYTES allows 1 MiB" in check_refusing(watched, "refused")
+    watched.dashboard.reply = Reply(200, RECEIVED)
+    agent.wait_ready()
+    watched.neighbours()
+    watched.check()
+    check_told_once(agent, "journal size")
