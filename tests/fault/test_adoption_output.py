@@ -16,7 +16,7 @@ from support.agent_process import AgentProcess
 from support.doomed import die_at_start
 from support.http_gate import Moment
 from support.ledger import Ledger
-from support.strikes import Gates, Strike, Syscall
+from support.strikes import Death, Gates, Syscall
 from support.waiting import eventually
 
 pytest_plugins = ("fault.gated",)
@@ -142,7 +142,7 @@ def test_death_in_the_middle_of_the_stream(start_watched: StartWatched, gates: G
     agent = watched.agent
     tasks = {f"stream {piece}": piece for piece in (2, 20, 60)}
     for task_id, piece in tasks.items():
-        strike = Strike(agent, task_id)
+        strike = Death(agent, task_id)
         gates.engine.at(Moment.DOWN_PASSED, "^POST .*/attach", strike.kill, number=piece, containing=b":")
         agent.accept_task(task_id, _playbook(size), "stream.py")
         watched.note(task_id)
@@ -158,7 +158,7 @@ def test_death_in_the_middle_of_the_stream(start_watched: StartWatched, gates: G
     assert differing == dict.fromkeys(tasks)
 
 
-def _before_the_finish(strike: Strike, gates: Gates) -> None:
+def _before_the_finish(strike: Death, gates: Gates) -> None:
     finish = Syscall("pwrite64", 1, "journal.db-wal")
     gates.engine.at(Moment.ANSWER, "^GET /containers/.*/logs", lambda: strike.kill_at(finish))
 

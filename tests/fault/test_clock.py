@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from agp_agent import __version__
 from fault.conftest import StartWatched
 from support.dashboard_stub import Reply
 from support.ledger import Ledger
@@ -14,7 +15,7 @@ SHORT_S: Final = 3
 CATALOG: Final = f"""
 runners:
   short:
-    image: agp/runner-shell
+    image: agp/runner-shell:{__version__}
     match: {{suffixes: [.short]}}
     command: [agp-shell, "{{playbook}}"]
     timeout_s: {SHORT_S}

@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from support.doomed import UNTIL_LET_GO, Doomed
-from support.strikes import steps_of
+from support.doomed import SHORT_S, UNTIL_LET_GO, Doomed, die_at_start
+from support.strikes import Needs, steps_of
 
 pytest_plugins = ("fault.gated",)
 
@@ -17,6 +17,8 @@ SHORT: Final = "echo one\nsleep 0.1\necho two\nexit 3\n"
 SHORT_ENDED: Final = ("one\ntwo\n", "exit code 3")
 HELD: Final = f"{UNTIL_LET_GO}exit 7\n"
 HELD_ENDED: Final = ("before\nafter\n", "exit code 7")
+DEAF: Final = "trap '' TERM\necho deaf\nwhile :; do sleep 0.05; done\n"
+DEAF_ENDED: Final = ("deaf\n", f"timed out after {SHORT_S} s")
 
 
 def _check(doomed: Doomed, expected: dict[str, tuple[str, str]]) -> None:
@@ -60,7 +62,7 @@ def test_death_between_the_durable_acceptance_and_its_answer(doomed: Doomed) -> 
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-@pytest.mark.parametrize("half", [slice(None, 7), slice(7, None)], ids=["before the attach", "from the attach on"])
+@pytest.mark.parametrize("half", [slice(None, 10), slice(10, None)], ids=["before the attach", "from the attach on"])
 def test_death_before_the_release(doomed: Doomed, half: slice) -> None:
     """Row 3: queued, prepared or half prepared, it runs once after the restart; what was prepared for it is gone."""
     tasks = []
@@ -90,6 +92,32 @@ def test_death_while_it_runs(doomed: Doomed) -> None:
         doomed.settle(task_id)
         assert _started(doomed, task_id) == 1
         tasks.append(task_id)
+    _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
+
+
+def test_death_while_it_is_stopped(doomed_to_stop: Doomed) -> None:
+    """Row 5: killed around the note that it is to be stopped, TERM and KILL: the next agent ends it, as timed out."""
+    tasks = []
+    for step in steps_of(5, needs=Needs.A_DEAF_TASK):
+        tasks.append(doomed_to_stop.strike(step, DEAF, "deaf.short"))
+        doomed_to_stop.settle(tasks[-1])
+        assert _started(doomed_to_stop, tasks[-1]) == 1
+    _check(doomed_to_stop, dict.fromkeys(tasks, DEAF_ENDED))
+
+
+def test_death_while_the_engines_log_is_read(doomed: Doomed) -> None:
+    """Row 6: an agent that took up another's task is killed around its look at the log; the third tells it all."""
+    watched, tasks = doomed.watched, []
+    for step in steps_of(6, needs=Needs.AN_ADOPTED_TASK):
+        tasks.append(watched.send(HELD))
+        container = watched.agent.container_of(tasks[-1])
+        watched.agent.engine.wait_printed(container, b"before")
+        watched.agent.kill()
+        watched.agent.engine.let_go(container)
+        watched.agent.engine.wait_ended(container)
+        die_at_start(watched.agent, doomed.gates, step.name, step.prepare)
+        watched.agent.start()
+        doomed.settle(tasks[-1])
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 

@@ -8,13 +8,24 @@ from typing import Final
 
 import httpx
 
+from agp_agent import __version__
 from support.agent_process import AgentProcess
 from support.ledger import Ledger, Sent
 from support.starts_seen import numbered
-from support.strikes import Gates, Step, Strike
+from support.strikes import Death, Gates, Step
 from support.waiting import eventually
 
 UNTIL_LET_GO: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\n"
+SHORT_S: Final = 1
+SHORT_CATALOG: Final = f"""
+runners:
+  short:
+    image: agp/runner-shell:{__version__}
+    match: {{suffixes: [.short]}}
+    command: [agp-shell, "{{playbook}}"]
+    timeout_s: {SHORT_S}
+"""
+"""A runner for ``.short`` playbooks, which are stopped after a second."""
 
 
 @dataclass(slots=True)
@@ -33,12 +44,12 @@ class Doomed:
         for container in self._bystanders:
             agent.engine.wait_printed(container, b"before")
 
-    def strike(self, step: Step, script: str) -> str:
+    def strike(self, step: Step, script: str, name: str = "playbook.sh") -> str:
         """Let the agent die at this step of a new task, and start the next agent; return the task's id."""
         agent, task_id, mark = self.watched.agent, step.name, secrets.token_hex(4)
         strike = step.arm(agent, self.gates)
         try:
-            answer = agent.post_task(task_id, numbered(mark, script))
+            answer = agent.post_task(task_id, numbered(mark, script), name)
             assert answer.status_code == 202, answer.text
         except httpx.TransportError:
             assert step.unanswered, step.name
@@ -63,9 +74,9 @@ class Doomed:
             self.watched.agent.engine.let_go(container)
 
 
-def die_at_start(agent: AgentProcess, gates: Gates, name: str, arm: Callable[[Strike, Gates], None]) -> None:
+def die_at_start(agent: AgentProcess, gates: Gates, name: str, arm: Callable[[Death, Gates], None]) -> None:
     """Start an agent that dies where ``arm`` says."""
-    strike = Strike(agent, name, of_next=True)
+    strike = Death(agent, name, of_next=True)
     arm(strike, gates)
     with contextlib.suppress(AssertionError, OSError):  # it may be dead before it could say that it listens
         agent.start(ready=False)

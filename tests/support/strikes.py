@@ -16,6 +16,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,8 @@ _CREATE: Final = r"^POST /containers/create\?name=agp-"
 _ATTACH: Final = rf"^POST /containers/{_ID}/attach"
 _START: Final = rf"^POST /containers/{_ID}/start"
 _INSPECT: Final = rf"^GET /containers/{_ID}/json"
+_SIGNAL: Final = rf"^POST /containers/{_ID}/kill\?signal="
+_LOG: Final = rf"^GET /containers/{_ID}/logs"
 _REMOVE: Final = r"^DELETE /containers/agp-"
 _EVENTS: Final = "^GET /events"
 _REPORT: Final = "^POST .*/report_result"
@@ -35,6 +38,8 @@ _DIED: Final = b'"status":"die"'
 _LINE: Final = b"agp1 release"
 _OUTPUT: Final = b"run "
 """What the first line of output of a ``numbered`` playbook begins with."""
+_DEAF: Final = b"deaf\n"
+"""What a playbook prints that is going to ignore TERM."""
 _WAL: Final = "journal.db-wal"
 _TRAIL: Final = "audit.jsonl"
 _TRACE: Final = "strace.log"
@@ -69,7 +74,7 @@ class Syscall:
 
 
 @dataclass(slots=True)
-class Strike:
+class Death:
     """A death that was prepared, of the process that runs. ``wait`` returns once it has died of it."""
 
     agent: AgentProcess
@@ -153,7 +158,15 @@ def _field(process: Path, name: str) -> str:
     return found[1] if found else ""
 
 
-_Arm = Callable[[Strike, Gates], None]
+_Arm = Callable[[Death, Gates], None]
+
+
+class Needs(Enum):
+    """What must be there for a step to come."""
+
+    A_TASK = "a task"
+    A_DEAF_TASK = "a task that prints ``deaf``, runs into its deadline and ignores TERM"
+    AN_ADOPTED_TASK = "a task that an earlier agent started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,30 +176,31 @@ class Step:
     name: str
     row: int
     """Of the table of faults."""
-    _arm: _Arm
+    prepare: _Arm
     unanswered: bool = False
     """The agent dies before the 202, or may do so: the sender sees a reset."""
+    needs: Needs = Needs.A_TASK
 
-    def arm(self, agent: AgentProcess, gates: Gates) -> Strike:
-        """Prepare the death of the agent: it comes when the next task gets to this step."""
-        strike = Strike(agent, self.name)
-        self._arm(strike, gates)
-        return strike
+    def arm(self, agent: AgentProcess, gates: Gates, *, of_next: bool = False) -> Death:
+        """Prepare the death of the agent, or of the ``next`` one: it comes when the next task gets to this step."""
+        death = Death(agent, self.name, of_next=of_next)
+        self.prepare(death, gates)
+        return death
 
 
 def _at_engine(moment: Moment, call: str, containing: bytes = b"") -> _Arm:
-    return lambda strike, gates: gates.engine.at(moment, call, strike.kill, containing=containing)
+    return lambda death, gates: gates.engine.at(moment, call, death.kill, containing=containing)
 
 
 def _at_dashboard(moment: Moment) -> _Arm:
-    return lambda strike, gates: gates.dashboard.at(moment, _REPORT, strike.kill)
+    return lambda death, gates: gates.dashboard.at(moment, _REPORT, death.kill)
 
 
 def _at_syscall(names: str, number: int = 1, file: str | None = None) -> _Arm:
-    def arm(strike: Strike, _gates: Gates) -> None:
+    def arm(death: Death, _gates: Gates) -> None:
         if file == _TRAIL:  # what is recorded already would be the next that is written
-            eventually(lambda: _trail_is_written(strike.agent), "the audit trail on disk")
-        strike.kill_at(Syscall(names, number, file))
+            eventually(lambda: _trail_is_written(death.agent), "the audit trail on disk")
+        death.kill_at(Syscall(names, number, file))
 
     return arm
 
@@ -194,16 +208,26 @@ def _at_syscall(names: str, number: int = 1, file: str | None = None) -> _Arm:
 def _after(moment: Moment, call: str, names: str, number: int = 1, file: str | None = None, piece: bytes = b"") -> _Arm:
     """At a system call, counted from a stop at the engine's gate on."""
 
-    def arm(strike: Strike, gates: Gates) -> None:
-        then: Action = lambda: strike.kill_at(Syscall(names, number, file))  # noqa: E731  an Action has no arguments
+    def arm(death: Death, gates: Gates) -> None:
+        then: Action = lambda: death.kill_at(Syscall(names, number, file))  # noqa: E731  an Action has no arguments
         gates.engine.at(moment, call, then, containing=piece)
 
     return arm
 
 
+def _after_cut(call: str, names: str, number: int, file: str) -> _Arm:
+    """At a system call, counted from a call on that the agent makes in vain: its connection is cut."""
+
+    def arm(death: Death, gates: Gates) -> None:
+        then: Action = lambda: not death.kill_at(Syscall(names, number, file))  # noqa: E731  as above
+        gates.engine.at(Moment.CALL, call, then)
+
+    return arm
+
+
 def _after_report(names: str, number: int = 1, file: str | None = None) -> _Arm:
-    def arm(strike: Strike, gates: Gates) -> None:
-        gates.dashboard.at(Moment.ANSWER, _REPORT, lambda: strike.kill_at(Syscall(names, number, file)))
+    def arm(death: Death, gates: Gates) -> None:
+        gates.dashboard.at(Moment.ANSWER, _REPORT, lambda: death.kill_at(Syscall(names, number, file)))
 
     return arm
 
@@ -211,9 +235,9 @@ def _after_report(names: str, number: int = 1, file: str | None = None) -> _Arm:
 def _at_last_inspect(moment: Moment) -> _Arm:
     """At the look at a container whose end was told."""
 
-    def arm(strike: Strike, gates: Gates) -> None:
+    def arm(death: Death, gates: Gates) -> None:
         def told() -> bool:
-            gates.engine.at(moment, _INSPECT, strike.kill)
+            gates.engine.at(moment, _INSPECT, death.kill)
             return True
 
         gates.engine.at(Moment.DOWN, _EVENTS, told, containing=_DIED)
@@ -224,12 +248,12 @@ def _at_last_inspect(moment: Moment) -> _Arm:
 def _when_delivered(moment: Moment) -> _Arm:
     """At the removal of a container, which is held until its result is acknowledged and that is written down."""
 
-    def arm(strike: Strike, gates: Gates) -> None:
-        delivered = _count(strike.agent, "task delivered") + 1
+    def arm(death: Death, gates: Gates) -> None:
+        delivered = _count(death.agent, "task delivered") + 1
 
         def held() -> bool:
-            eventually(lambda: _count(strike.agent, "task delivered") >= delivered, "delivered")
-            return strike.kill()
+            eventually(lambda: _count(death.agent, "task delivered") >= delivered, "delivered")
+            return death.kill()
 
         gates.engine.at(moment, _REMOVE, held)
 
@@ -249,12 +273,17 @@ def _count(agent: AgentProcess, event: str) -> int:
 def _after_accept(names: str, number: int, file: str) -> _Arm:
     """At a system call after the one that made the acceptance durable: there the agent is stopped, and armed again."""
 
-    def arm(strike: Strike, _gates: Gates) -> None:
-        strike.stop_at(Syscall("fdatasync", 1, _WAL))
-        then = threading.Thread(target=strike.go_on_to, args=(Syscall(names, number, file),), daemon=True)
+    def arm(death: Death, _gates: Gates) -> None:
+        death.stop_at(Syscall("fdatasync", 1, _WAL))
+        then = threading.Thread(target=death.go_on_to, args=(Syscall(names, number, file),), daemon=True)
         then.start()
 
     return arm
+
+
+def _stop(name: str, arm: _Arm) -> Step:
+    """A step of stopping what runs for too long."""
+    return Step(name, 5, arm, needs=Needs.A_DEAF_TASK)
 
 
 STEPS: Final = (
@@ -270,6 +299,9 @@ STEPS: Final = (
     Step("slot: half made", 3, _at_syscall("mkdir", 2)),
     Step("create: not called", 3, _at_engine(Moment.CALL, _CREATE)),
     Step("create: answer lost", 3, _at_engine(Moment.ANSWER, _CREATE)),
+    Step("requeue: nothing written", 3, _after_cut(_CREATE, "pwrite64", 1, _WAL)),
+    Step("requeue: commit torn", 3, _after_cut(_CREATE, "pwrite64", 3, _WAL)),
+    Step("requeue: written", 3, _after_cut(_CREATE, "fdatasync", 1, _WAL)),
     Step("attach: not called", 3, _at_engine(Moment.CALL, _ATTACH)),
     Step("attach: answer lost", 3, _at_engine(Moment.ANSWER, _ATTACH)),
     Step("start: not called", 3, _at_engine(Moment.CALL, _START)),
@@ -286,9 +318,18 @@ STEPS: Final = (
     Step("marker: seen", 5, _at_engine(Moment.DOWN_PASSED, _ATTACH)),
     Step("output: printed, not seen", 5, _at_engine(Moment.DOWN, _ATTACH, _OUTPUT)),
     Step("output: seen", 5, _at_engine(Moment.DOWN_PASSED, _ATTACH, _OUTPUT)),
+    _stop("asked: nothing written", _after(Moment.DOWN_PASSED, _ATTACH, "pwrite64", 1, _WAL, _DEAF)),
+    _stop("asked: commit torn", _after(Moment.DOWN_PASSED, _ATTACH, "pwrite64", 3, _WAL, _DEAF)),
+    _stop("asked: written", _after(Moment.DOWN_PASSED, _ATTACH, "fdatasync", 1, _WAL, _DEAF)),
+    _stop("TERM: not called", _at_engine(Moment.CALL, f"{_SIGNAL}SIGTERM")),
+    _stop("TERM: answer lost", _at_engine(Moment.ANSWER, f"{_SIGNAL}SIGTERM")),
+    _stop("KILL: not called", _at_engine(Moment.CALL, f"{_SIGNAL}SIGKILL")),
+    _stop("KILL: answer lost", _at_engine(Moment.ANSWER, f"{_SIGNAL}SIGKILL")),
     Step("exit: not told", 6, _at_engine(Moment.DOWN, _EVENTS, _DIED)),
     Step("inspect: not called", 6, _at_last_inspect(Moment.CALL)),
     Step("inspect: answer lost", 6, _at_last_inspect(Moment.ANSWER)),
+    Step("log: not called", 6, _at_engine(Moment.CALL, _LOG), needs=Needs.AN_ADOPTED_TASK),
+    Step("log: answer lost", 6, _at_engine(Moment.ANSWER, _LOG), needs=Needs.AN_ADOPTED_TASK),
     Step("finish: nothing written", 6, _after(Moment.DOWN, _EVENTS, "pwrite64", 1, _WAL, _DIED)),
     Step("finish: commit torn", 6, _after(Moment.DOWN, _EVENTS, "pwrite64", 4, _WAL, _DIED)),
     Step("finish: written", 7, _after(Moment.DOWN, _EVENTS, "fdatasync", 1, _WAL, _DIED)),
@@ -306,11 +347,11 @@ STEPS: Final = (
 )
 """Every step of the walk: before and after each durable write and each call of the engine, in their order.
 
-The calls that only an agent makes which takes up another's work (list, logs) are steps of its start; the test of
-row 8 strikes there.
+The call that only an agent makes which takes up another's work (list) is a step of its start; the test of row 8 strikes
+there.
 """
 
 
-def steps_of(*rows: int) -> tuple[Step, ...]:
-    """The steps of these rows of the table of faults."""
-    return tuple(step for step in STEPS if step.row in rows)
+def steps_of(*rows: int, needs: Needs = Needs.A_TASK) -> tuple[Step, ...]:
+    """The steps of these rows of the table of faults to which a task of this kind comes."""
+    return tuple(step for step in STEPS if step.row in rows and step.needs is needs)
