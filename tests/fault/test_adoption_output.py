@@ -19,7 +19,7 @@ from support.ledger import Ledger
 from support.strikes import Death, Gates, Syscall
 from support.waiting import eventually
 
-pytest_plugins = ("fault.gated",)
+pytest_plugins = ("fault.engines", "fault.gated")
 
 MIB: Final = 2**20
 LINES: Final = (1, 700, 80, 16_383, 16_384, 16_385, 120, 40_000, 5, 32_768)
@@ -123,6 +123,7 @@ def test_a_stream_of_20_mb_is_joined_byte_for_byte(start_watched: StartWatched, 
     watched = start_watched({"AGP_OUTPUT_LIMIT_BYTES": 32 * MIB})
     agent = watched.agent
     container = _send(watched, "stream", size, *pauses, beyond)
+    watched.neighbours()
     for pause, following in zip(pauses, [*pauses[1:], beyond], strict=True):
         _wait_at(agent, container, pause)
         _go_on(agent, container, pause)

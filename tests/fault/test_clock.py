@@ -11,7 +11,7 @@ from support.ledger import Ledger
 
 WAITING: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\nexit 7\n"
 REFUSED: Final = Reply(500, b'{"detail":"try again"}')
-SHORT_S: Final = 3
+SHORT_S: Final = 2
 CATALOG: Final = f"""
 runners:
   short:

@@ -11,7 +11,7 @@ import pytest
 from support.doomed import SHORT_S, UNTIL_LET_GO, Doomed, die_at_start
 from support.strikes import Needs, steps_of
 
-pytest_plugins = ("fault.gated",)
+pytest_plugins = ("fault.engines", "fault.gated")
 
 SHORT: Final = "echo one\nsleep 0.1\necho two\nexit 3\n"
 SHORT_ENDED: Final = ("one\ntwo\n", "exit code 3")
@@ -95,14 +95,14 @@ def test_death_while_it_runs(doomed: Doomed) -> None:
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-def test_death_while_it_is_stopped(doomed_to_stop: Doomed) -> None:
+def test_death_while_it_is_stopped(doomed: Doomed) -> None:
     """Row 5: killed around the note that it is to be stopped, TERM and KILL: the next agent ends it, as timed out."""
     tasks = []
     for step in steps_of(5, needs=Needs.A_DEAF_TASK):
-        tasks.append(doomed_to_stop.strike(step, DEAF, "deaf.short"))
-        doomed_to_stop.settle(tasks[-1])
-        assert _started(doomed_to_stop, tasks[-1]) == 1
-    _check(doomed_to_stop, dict.fromkeys(tasks, DEAF_ENDED))
+        tasks.append(doomed.strike(step, DEAF, "deaf.short"))
+        doomed.settle(tasks[-1])
+        assert _started(doomed, tasks[-1]) == 1
+    _check(doomed, dict.fromkeys(tasks, DEAF_ENDED))
 
 
 def test_death_while_the_engines_log_is_read(doomed: Doomed) -> None:
@@ -116,7 +116,7 @@ def test_death_while_the_engines_log_is_read(doomed: Doomed) -> None:
         watched.agent.engine.let_go(container)
         watched.agent.engine.wait_ended(container)
         die_at_start(watched.agent, doomed.gates, step.name, step.prepare)
-        watched.agent.start()
+        doomed.restart()
         doomed.settle(tasks[-1])
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 

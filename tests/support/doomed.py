@@ -16,6 +16,8 @@ from support.strikes import Death, Gates, Step
 from support.waiting import eventually
 
 UNTIL_LET_GO: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\n"
+_GOOD: Final = 10
+_BYSTANDERS: Final = 2
 SHORT_S: Final = 1
 SHORT_CATALOG: Final = f"""
 runners:
@@ -30,16 +32,21 @@ runners:
 
 @dataclass(slots=True)
 class Doomed:
-    """An agent that dies again and again, and two playbooks that run beside it through all its deaths."""
+    """An agent that dies again and again, and ten good playbooks beside it.
+
+    Two of them run through all its deaths, the others while the first death is recovered from: later ones are counted
+    out, for a death comes at the next commit or call, whose ever that is.
+    """
 
     watched: Ledger
     gates: Gates
     _bystanders: list[str] = field(default_factory=list)
+    _neighbours: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Start the bystanders."""
         agent = self.watched.agent
-        tasks = [self.watched.send(UNTIL_LET_GO, ends_well=True) for _ in range(2)]
+        tasks = [self.watched.send(UNTIL_LET_GO, ends_well=True) for _ in range(_BYSTANDERS)]
         self._bystanders = [agent.container_of(task_id) for task_id in tasks]
         for container in self._bystanders:
             agent.engine.wait_printed(container, b"before")
@@ -56,9 +63,17 @@ class Doomed:
         if step.row > 1:
             self.watched.accepted[task_id] = Sent(task_id, mark)
         strike.wait()
-        self.gates.forget()
-        agent.start()
+        self.restart()
         return task_id
+
+    def restart(self) -> None:
+        """Start the next agent after a death; after the first one with good tasks beside what it takes up."""
+        self.gates.forget()
+        self.watched.agent.start()
+        if not self._neighbours:
+            self._neighbours = self.watched.neighbours(_GOOD - _BYSTANDERS)
+            for one in self._neighbours:
+                self.watched.agent.wait_log("task delivered", task_id=one)
 
     def settle(self, task_id: str) -> None:
         """Return once the agent has nothing to do any more for this task."""
