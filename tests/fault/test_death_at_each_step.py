@@ -95,10 +95,13 @@ def test_death_while_it_runs(doomed: Doomed) -> None:
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-def test_death_while_it_is_stopped(doomed: Doomed) -> None:
+@pytest.mark.parametrize(
+    "chosen", [slice(1, None, 2), pytest.param(slice(None), marks=pytest.mark.campaign)], ids=["some", "all"]
+)
+def test_death_while_it_is_stopped(doomed: Doomed, chosen: slice) -> None:
     """Row 5: killed around the note that it is to be stopped, TERM and KILL: the next agent ends it, as timed out."""
     tasks = []
-    for step in steps_of(5, needs=Needs.A_DEAF_TASK):
+    for step in steps_of(5, needs=Needs.A_DEAF_TASK)[chosen]:
         tasks.append(doomed.strike(step, DEAF, "deaf.short"))
         doomed.settle(tasks[-1])
         assert _started(doomed, tasks[-1]) == 1
