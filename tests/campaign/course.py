@@ -18,10 +18,10 @@ from campaign.mix import CATALOG, OUTPUT_LIMIT_BYTES, Maker, Mix, quick
 from campaign.strikes import Scene, Strike
 from campaign.weather import CALM, WEATHERS, MoodyDashboard, Weather
 from support.agent_process import AgentProcess
+from support.deaths import Gates
 from support.http_gate import HttpGate
 from support.own_engine import OwnEngine
 from support.starts_seen import StartsSeen
-from support.strikes import Gates
 
 QUIET_EVERY: Final = 25
 ENGINE_EVERY: Final = 20

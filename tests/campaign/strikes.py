@@ -13,8 +13,9 @@ from typing import Final
 from campaign.book import WRONG, Book
 from campaign.mix import Maker, deaf, slow
 from support.agent_process import AgentProcess
+from support.deaths import Gates
 from support.own_engine import OwnEngine
-from support.strikes import STEPS, Gates, Needs, Step
+from support.strikes import STEPS, Needs, Step
 
 _UPTIME_S: Final = 2.5
 """Longest life of an agent before a random strike."""

@@ -8,10 +8,10 @@ import pytest
 
 from fault.conftest import StartWatched
 from support.dashboard_stub import DashboardStub
+from support.deaths import Gates
 from support.doomed import SHORT_CATALOG, Doomed
 from support.http_gate import HttpGate
 from support.own_engine import OwnEngine
-from support.strikes import Gates
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
+from support.deaths import Death, Gates, Syscall
 from support.doomed import die_at_start
 from support.http_gate import Moment
 from support.ledger import Ledger
-from support.strikes import Death, Gates, Syscall
 from support.waiting import eventually
 
 pytest_plugins = ("fault.engines", "fault.gated")

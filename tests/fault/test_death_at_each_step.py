@@ -62,11 +62,11 @@ def test_death_between_the_durable_acceptance_and_its_answer(doomed: Doomed) -> 
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-@pytest.mark.parametrize("half", [slice(None, 10), slice(10, None)], ids=["before the attach", "from the attach on"])
-def test_death_before_the_release(doomed: Doomed, half: slice) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_before_the_release(doomed: Doomed, *, every: bool) -> None:
     """Row 3: queued, prepared or half prepared, it runs once after the restart; what was prepared for it is gone."""
     tasks = []
-    for step in steps_of(3)[half]:
+    for step in steps_of(3, every=every):
         tasks.append(doomed.strike(step, SHORT))
         doomed.settle(tasks[-1])
         doomed.watched.agent.wait_log("task delivered", task_id=tasks[-1])
@@ -95,13 +95,11 @@ def test_death_while_it_runs(doomed: Doomed) -> None:
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-@pytest.mark.parametrize(
-    "chosen", [slice(1, None, 2), pytest.param(slice(None), marks=pytest.mark.campaign)], ids=["some", "all"]
-)
-def test_death_while_it_is_stopped(doomed: Doomed, chosen: slice) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_while_it_is_stopped(doomed: Doomed, *, every: bool) -> None:
     """Row 5: killed around the note that it is to be stopped, TERM and KILL: the next agent ends it, as timed out."""
     tasks = []
-    for step in steps_of(5, needs=Needs.A_DEAF_TASK)[chosen]:
+    for step in steps_of(5, needs=Needs.A_DEAF_TASK, every=every):
         tasks.append(doomed.strike(step, DEAF, "deaf.short"))
         doomed.settle(tasks[-1])
         assert _started(doomed, tasks[-1]) == 1

@@ -7,11 +7,12 @@ from typing import Final
 import pytest
 
 from fault.conftest import StartWatched
+from support.deaths import Death, Gates, Syscall
 from support.doomed import UNTIL_LET_GO, die_at_start
 from support.http_gate import HttpGate, Moment
 from support.own_engine import OwnEngine
 from support.playbooks import WAITING
-from support.strikes import STEPS, Death, Gates, Syscall
+from support.strikes import STEPS
 
 pytest_plugins = ("fault.engines", "fault.gated")
 

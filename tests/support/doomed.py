@@ -10,9 +10,10 @@ import httpx
 
 from agp_agent import __version__
 from support.agent_process import AgentProcess
+from support.deaths import Death, Gates
 from support.ledger import Ledger, Sent
 from support.starts_seen import numbered
-from support.strikes import Death, Gates, Step
+from support.strikes import Step
 from support.waiting import eventually
 
 UNTIL_LET_GO: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\n"
