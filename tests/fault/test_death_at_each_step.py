@@ -1,6 +1,7 @@
 """Rows 1 to 8: the agent is killed before and after each durable write and each call of the engine.
 
-Where it is killed, see ``support.strikes``. Two playbooks run through all deaths of a test, adopted each time.
+Where it is killed, see ``support.strikes``. Two playbooks run through all deaths of a test, adopted each time; eight
+more good ones run beside the first.
 """
 
 import json
