@@ -123,10 +123,11 @@ def test_death_while_the_engines_log_is_read(doomed: Doomed) -> None:
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-def test_death_between_the_exit_and_its_record(doomed: Doomed) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_between_the_exit_and_its_record(doomed: Doomed, *, every: bool) -> None:
     """Row 6: how it ended and what it printed is taken from the engine, and a torn record is no record."""
     tasks = []
-    for step in steps_of(6):
+    for step in steps_of(6, every=every):
         tasks.append(doomed.strike(step, SHORT))
         doomed.settle(tasks[-1])
         assert _started(doomed, tasks[-1]) == 1
@@ -144,10 +145,11 @@ def test_death_around_the_delivery(doomed: Doomed) -> None:
     assert twice == {"delivery: answer lost", "delivered: nothing written", "delivered: commit torn"}
 
 
-def test_death_before_all_is_removed(doomed: Doomed) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_before_all_is_removed(doomed: Doomed, *, every: bool) -> None:
     """Row 8: what is left of it is removed after the restart, and what is noted as delivered is not sent again."""
     tasks, dashboard = [], doomed.watched.dashboard
-    for step in steps_of(8):
+    for step in steps_of(8, every=every):
         tasks.append(doomed.strike(step, SHORT))
         doomed.settle(tasks[-1])
     _check(doomed, dict.fromkeys(tasks, SHORT_ENDED))
