@@ -25,7 +25,6 @@ _STEP_PATIENCE_S: Final = 8.0
 """A step that no task came to by then is struck somewhere else."""
 _DEAF_PATIENCE_S: Final = 12.0
 """A task that is stopped runs until its deadline and the grace are over."""
-_LEAST_PACE: Final = 0.5
 _LOOK_S: Final = 0.001
 _REAP_S: Final = 10.0
 STEP: Final = "at: "
@@ -74,7 +73,7 @@ def _at_step(step: Step) -> Strike:
         try:
             with contextlib.suppress(OSError):  # it was struck before all of it was watched
                 _ARM[step.needs](scene, step)
-            return scene.agent.process.wait(_patience_s(step, scene)) == -signal.SIGKILL
+            return scene.agent.process.wait(_patience_s(step)) == -signal.SIGKILL
         except (AssertionError, subprocess.TimeoutExpired):
             return False
         finally:
@@ -86,10 +85,8 @@ def _at_step(step: Step) -> Strike:
     return Strike(STEP + step.name, act)
 
 
-def _patience_s(step: Step, scene: Scene) -> float:
-    if step.needs is Needs.A_DEAF_TASK:
-        return _DEAF_PATIENCE_S
-    return _STEP_PATIENCE_S * max(scene.pace, _LEAST_PACE)
+def _patience_s(step: Step) -> float:
+    return _DEAF_PATIENCE_S if step.needs is Needs.A_DEAF_TASK else _STEP_PATIENCE_S
 
 
 def _arm(scene: Scene, step: Step) -> None:
