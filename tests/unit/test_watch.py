@@ -198,13 +198,19 @@ async def test_who_stops_watching_leaves_the_container_alone(parts: Parts) -> No
 # --- an engine that goes away ------------------------------------------------------------------------------------
 
 
-async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> None:
-    """The engine was away while the playbook printed; live-restore kept it alive."""
-    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+async def ended_without_its_engine(parts: Parts, run: LiveRun) -> Watched:
+    """The engine went away while the playbook ran, and that ended meanwhile; live-restore kept it alive."""
     await says(run, b"one")
     watched = Watched(parts, run)
     parts.engine.go_away()
     await until(lambda: parts.container().ended is not None, "its end")
+    return watched
+
+
+async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> None:
+    """The engine was away while the playbook printed; live-restore kept it alive."""
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+    watched = await ended_without_its_engine(parts, run)
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
     assert run.spool.output().head == b"one\ntwo\n"
@@ -214,10 +220,7 @@ async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> 
 async def test_what_was_printed_while_no_engine_was_there_may_be_missing(parts: Parts) -> None:
     """It ended by itself before the engine was back: the exit code is known, and a gap at the end is stated."""
     run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
-    await says(run, b"one")
-    watched = Watched(parts, run)
-    parts.engine.go_away()
-    await until(lambda: parts.container().ended is not None, "its end")
+    watched = await ended_without_its_engine(parts, run)
     parts.container().log[Stream.OUTPUT][:] = b"one\n"  # as dockerd leaves it
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
@@ -293,10 +296,7 @@ async def test_who_ended_before_the_deadline_is_not_said_to_be_stopped_by_it(
 async def test_a_flood_that_an_engine_took_along_has_a_gap(parts: Parts) -> None:
     """What it had read and not passed on is nowhere; a trickle is passed on at once."""
     run = await released(parts, "fill 200000\nprint one\nsleep 0.1\nprint two\nexit 5\n")
-    await says(run, b"one")
-    watched = Watched(parts, run)
-    parts.engine.go_away()
-    await until(lambda: parts.container().ended is not None, "its end")
+    watched = await ended_without_its_engine(parts, run)
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
     output = run.spool.output()
@@ -310,11 +310,8 @@ async def test_an_end_that_a_new_engine_tells_of_late_has_a_gap(
 ) -> None:
     """It was only coming back when the container ended, and was not there to take in what that printed last."""
     run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
-    await says(run, b"one")
     parts.container().ended_s, parts.container().died_s = 100.0, 100.0 + told_after_s
-    watched = Watched(parts, run)
-    parts.engine.go_away()
-    await until(lambda: parts.container().ended is not None, "its end")
+    watched = await ended_without_its_engine(parts, run)
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
     assert run.spool.output().at_least is at_least
