@@ -21,8 +21,11 @@ T = TypeVar("T")
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
-_STREAM_EARLY_S: Final = 3.0
+_STREAM_EARLY_S: Final = 0.5
 """A stream that ended so long before its container was cut, or the playbook closed its stdout: the log tells."""
+_COMPARED_BYTES: Final = 64 * 1024
+"""A stream that was cut ends as one does whose container ended. So little is compared with the engine's log each time;
+of more, the log is read only where there is doubt, for it may be large."""
 _FLOOD_BYTES: Final = 64 * 1024
 _FLOOD_S: Final = 1.0
 """More than so much in so short a time waits inside the engine, for its log or for us; less is passed on at once."""
@@ -87,6 +90,8 @@ class LiveRun:
     control: bytearray = field(default_factory=bytearray)
     interrupted: bool = False
     """The stream may have missed something: the output is completed from the engine's log."""
+    ended_early: bool = False
+    """The stream ended well before the container did."""
     stream_ended_s: float = 0.0
     released_s: float | None = None
     told_to_stop_s: float = 0.0
@@ -96,6 +101,11 @@ class LiveRun:
     """The container was removed before the engine's log of it could be read."""
     ended_as_stuck: bool = False
     """The agent killed it because it seemed to wait for its release for ever."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the engine's log may well have more than the stream had."""
+        return self.interrupted or self.ended_early
 
     @property
     def started(self) -> bool:
@@ -230,17 +240,18 @@ async def _stream_is_whole(engine: ContainerEngine, run: LiveRun) -> bool:
         await asyncio.wait(late)
     if late or not _same_contact(engine, run):
         run.interrupted = True
-    early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
-    return not run.interrupted and not early
+    run.ended_early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
+    return not run.in_doubt and run.spool.total_bytes > _COMPARED_BYTES
 
 
 async def _log_of(engine: ContainerEngine, run: LiveRun) -> ContainerLog | None:
-    """The engine's record of the output, which may tell of the start; a gap is stated where it is gone."""
+    """The engine's record of the output, which may tell of the start; where it is gone and needed, a gap is stated."""
     try:
         engine_log = await _patiently(lambda: engine.log(run.container_id))
     except ContainerMissing:  # removed after its end: how it ended is known, what it printed last is not
         run.log_is_gone = True
-        run.spool.note_gap()
+        if run.in_doubt:
+            run.spool.note_gap()
         return None
     if not run.started and _tells_of_start(run, engine_log):
         run.control[:] = run.marker

@@ -195,3 +195,12 @@ def test_what_the_engines_log_lost_is_stated(start_watched: StartWatched, gates:
     assert expected.startswith(head)
     assert expected.endswith(tail)
     assert 0 < int(stated[1]) <= size - len(head) - len(tail)
+
+
+def test_a_stream_that_is_cut_alone_loses_nothing(start_watched: StartWatched, gates: Gates) -> None:
+    """Row 5: only the connection to the container breaks, just before its end: the rest is taken from the log."""
+    watched = start_watched(gates.settings)
+    gates.engine.at(Moment.DOWN_PASSED, "^POST .*/attach", lambda: False, containing=b"one")
+    task_id = watched.send("echo one\nsleep 0.2\necho two\n", ends_well=True)
+    watched.neighbours()
+    assert watched.check()[task_id]["output"].endswith("one\ntwo\n")

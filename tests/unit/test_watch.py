@@ -370,22 +370,16 @@ async def test_a_container_that_is_removed_after_its_end_keeps_its_exit_code(par
     assert taken.spool.output().at_least
 
 
-async def test_a_stream_that_ends_early_and_missed_nothing_states_no_gap(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The playbook closed its stdout and worked on: the engine's log ends as the spool does."""
-    monkeypatch.setattr("agp_agent.watch._STREAM_EARLY_S", -1.0)
+async def test_a_stream_that_missed_nothing_states_no_gap(parts: Parts) -> None:
+    """The engine's log ends as the spool does."""
     run = await released(parts, "print one\nexit 0\n")
     assert await Watched(parts, run).end() == ContainerExit(0)
     assert not run.interrupted
     assert (run.spool.output().head, run.spool.output().at_least) == (b"one\n", False)
 
 
-async def test_a_stream_that_was_cut_early_is_completed_from_the_log(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_that_was_cut_alone_is_completed_from_the_log(parts: Parts) -> None:
     """Nobody was told of an interruption, but the log has more."""
-    monkeypatch.setattr("agp_agent.watch._STREAM_EARLY_S", -1.0)
     run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 0\n")
     await says(run, b"one")
     parts.engine._break_attachments()
@@ -455,8 +449,8 @@ async def test_without_a_marker_and_with_another_engine_nobody_knows(parts: Part
 
 async def test_a_marker_of_another_nonce_does_not_count(parts: Parts) -> None:
     """It is not of this release."""
-    run = await released(parts, "exit 0\n")
-    run.control[:] = b"agp1 started " + b"f" * 32 + b"\n"
+    run = await unmarked(parts)
+    run.control[:] = parts.container().log[Stream.CONTROL][:] = b"agp1 started " + b"f" * 32 + b"\n"
     with pytest.raises(NeverStarted):
         await Watched(parts, run).end()
 
