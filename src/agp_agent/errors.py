@@ -16,7 +16,8 @@ AgentError
     ├── EngineUnavailable     it does not answer: try again later
     ├── ImageUnavailable      the runner's image cannot be had
     ├── ContainerMissing      the container is gone
-    └── LockdownRefused       the engine made a container that is weaker than what was asked for
+    ├── LockdownRefused       the engine made a container that is weaker than what was asked for
+    └── NotFenced             a container's network could not be fenced in, so it is not released
 """
 
 from typing import ClassVar
@@ -121,3 +122,7 @@ class ContainerMissing(EngineError):
 
 class LockdownRefused(EngineError):
     """The engine made a container that is weaker than what was asked for; it was removed again."""
+
+
+class NotFenced(EngineError):
+    """A container's network could not be fenced in: its playbook never started, and will not."""
