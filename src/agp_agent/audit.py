@@ -52,8 +52,6 @@ class AuditEvent(StrEnum):
     TASK_DEAD_LETTERED = "task dead-lettered"
     IMAGE_RESOLVED = "image resolved"
     CONTAINER_REFUSED = "container refused"
-    RUNNER_REFUSED = "runner refused"
-    RUNNER_RESTORED = "runner restored"
     JOURNAL_REBUILT = "journal rebuilt"
 
 

@@ -16,7 +16,6 @@ from typing import Final
 import structlog
 
 from agp_agent import clock, planner
-from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs
 from agp_agent.engine import Attachment, Bridge, ContainerEngine, ContainerSpec, PullPolicy, Stream
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, NotFenced
@@ -55,7 +54,6 @@ class Canary:
         catalogs: Catalogs,
         readiness: Readiness,
         reach: Reach,
-        audit: Audit,
         *,
         limits: Limits,
         labels: dict[str, str],
@@ -68,7 +66,6 @@ class Canary:
         self._catalogs = catalogs
         self._readiness = readiness
         self._reach = reach
-        self._audit = audit
         self._limits = limits
         self._labels = labels
         self._uids = uids
@@ -99,7 +96,8 @@ class Canary:
 
     async def _try_what_is_due(self) -> None:
         loop, specs = asyncio.get_running_loop(), self._specs()
-        self._reach.keep(specs.values())
+        for gone in self._reach.keep(specs):
+            self._readiness.warn(_part(gone.runner), None)
         self._due_s = {subject: due_s for subject, due_s in self._due_s.items() if subject in specs}
         for subject, spec in specs.items():
             if self._due_s.get(subject, loop.time()) <= loop.time():
@@ -132,12 +130,10 @@ class Canary:
 
     async def _tell(self, spec: RunSpec, proof: Proof) -> None:
         before = self._reach.of(spec)
-        if proof.problem is not None and (before is None or before.problem is None):
-            self._audit.record(AuditEvent.RUNNER_REFUSED, runner=spec.runner, why=proof.problem)
+        self._readiness.warn(_part(spec.runner), proof.problem)  # audited as a degradation, and in `/status`
+        if proof.problem is not None:
             log.error("runner refused: its tasks end with an error", runner=spec.runner, why=proof.problem)
-        elif proof.problem is None and before is not None and before.problem is not None:
-            self._audit.record(AuditEvent.RUNNER_RESTORED, runner=spec.runner)
-        if proof.problem is None and (before is None or before.problem is not None):
+        elif before is None or before.problem is not None:
             log.info("network tried: its fence holds", runner=spec.runner, tried=len(proof.found))
         await self._reach.set(spec, proof)
 
@@ -218,6 +214,10 @@ class Canary:
                 yield container_id, attachment
         finally:
             await self._engine.remove(container.name)
+
+
+def _part(runner: str) -> str:
+    return f"network of runner {runner}"
 
 
 def judge(lines: list[str], targets: Targets) -> tuple[str | None, dict[str, str]]:

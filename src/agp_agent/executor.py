@@ -9,12 +9,13 @@ import contextlib
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agp_agent.capture import Spool, left_output
 from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, NameTaken
 from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.fencing import Fencing
 from agp_agent.lifecycle import ContainerExit
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
@@ -48,9 +49,10 @@ def start_marker(nonce: str) -> bytes:
 class Executor:
     """Drives containers through the engine's port."""
 
-    def __init__(self, engine: ContainerEngine, spools: Path, uids: range) -> None:
+    def __init__(self, engine: ContainerEngine, spools: Path, uids: range, fencing: Fencing) -> None:
         """Output is spooled under ``spools``; every prepared container gets a user of its own out of ``uids``."""
         self._engine = engine
+        self._fencing = fencing
         self._spools = spools
         self._uids = uids
         self._uid_of: dict[str, int] = {}
@@ -72,9 +74,11 @@ class Executor:
     async def prepare(self, spec: RunSpec, slot: str) -> Prepared:
         """Create, attach and start a container in ``slot``; its entry then waits for the release.
 
+        Where it has a network, its fence stands when this returns.
+
         Raises:
-            ImageUnavailable, LockdownRefused, EngineUnavailable, EngineError: nothing was started; what may have been
-                made is removed again as far as the engine answers.
+            ImageUnavailable, LockdownRefused, NotFenced, EngineUnavailable, EngineError: no playbook was started; what
+                may have been made is removed again as far as the engine answers.
         """
         try:
             return await self._prepare(spec, slot)
@@ -88,18 +92,25 @@ class Executor:
     async def _prepare(self, spec: RunSpec, slot: str) -> Prepared:
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
-        container = spec.in_slot(slot, self._take_uid(slot), mount)
+        container = spec.in_slot(slot, self._take_uid(slot, spec.uid), mount)
+        if spec.outbound:
+            container = replace(container, network=(await self._fencing.bridge()).name)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
         attachment = await self._engine.attach(container_id)
         try:
             await self._engine.start(container_id)
+            if spec.outbound:
+                await self._fencing.fence_in(container_id, spec, container.uid)
         except BaseException:
             await attachment.aclose()
             raise
         return Prepared(spec, container, container_id, image, attachment, epoch)
 
-    def _take_uid(self, slot: str) -> int:
+    def _take_uid(self, slot: str, fixed: int | None) -> int:
+        if fixed is not None:
+            self._uid_of[slot] = fixed
+            return fixed
         taken = set(self._uid_of.values())
         free = [uid for uid in self._uids if uid not in taken]
         if not free:

@@ -1,9 +1,10 @@
-"""Gives containers of ``outbound`` runners their network: the agent's own bridge, and a fence in each before its release.
+"""Gives containers of ``outbound`` runners their network: the agent's own bridge, and a fence before their release.
 
 The fence is put up by a helper container that shares the container's network namespace alone. So nothing is needed on
 the engine's host: it works from a pod, with an engine beside the agent and with one on another machine.
 """
 
+import contextlib
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -35,6 +36,7 @@ class Fencing:
         self._labels = labels
         self._deny = deny
         self._fib_trie = fib_trie
+        self._has_bridge = False
         self.image = image
         self.bridge_name = f"agp-{labels['agp.instance']}"
 
@@ -45,6 +47,7 @@ class Fencing:
             NotFenced: it cannot be made, or is not as it should be.
             EngineUnavailable: the engine does not answer.
         """
+        self._has_bridge = True
         try:
             return await self._engine.ensure_bridge(self.bridge_name, self._labels)
         except EngineUnavailable:
@@ -85,6 +88,9 @@ class Fencing:
             raise NotFenced("the runner's network was not fenced in: the kernel does not show the rules it was given")
         return fence
 
-    async def remove_bridge(self) -> None:
-        """Remove the bridge where no container uses it any more. Raises ``EngineError`` where one does."""
-        await self._engine.remove_bridge(self.bridge_name)
+    async def aclose(self) -> None:
+        """Remove the bridge, unless a container that is left to the next agent still uses it. Idempotent."""
+        if self._has_bridge:
+            self._has_bridge = False
+            with contextlib.suppress(EngineError):
+                await self._engine.remove_bridge(self.bridge_name)

@@ -153,6 +153,11 @@ def engine_refused(why: str) -> Verdict:
     return Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"the container engine refused the container: {why}")
 
 
+def not_fenced(why: str) -> Verdict:
+    """Its runner has a network, and that could not be fenced in; it never started."""
+    return Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"not started: {why}")
+
+
 def queue_timeout(waited_s: float) -> Verdict:
     """It waited too long for a free place and never started."""
     error = f"timed out after {waited_s:.12g} s in the queue; it never started"

@@ -1,7 +1,7 @@
 """What the canary last found out about each network runner. Written by the canary, read by walks, doctor and status."""
 
 import asyncio
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from agp_agent.planner import RunSpec
@@ -64,10 +64,12 @@ class Reach:
             self._wanted.pop(subject_of(spec), None)
             self._news.notify_all()
 
-    def keep(self, specs: Iterable[RunSpec]) -> None:
-        """Forget the proofs of all other plans: of runners that are in the catalog no more."""
-        kept = {subject_of(spec) for spec in specs}
-        self._proofs = {key: proof for key, proof in self._proofs.items() if key in kept}
+    def keep(self, subjects: Container[Hashable]) -> tuple[Proof, ...]:
+        """Forget the proofs of all others, of runners that are in the catalog no more; return those."""
+        gone = {subject: proof for subject, proof in self._proofs.items() if subject not in subjects}
+        for subject in gone:
+            del self._proofs[subject]
+        return tuple(gone.values())
 
 
 def subject_of(spec: RunSpec) -> Hashable:

@@ -15,7 +15,7 @@ import structlog
 
 from agp_agent import clock, descriptors, lifecycle, planner
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog, Runner
+from agp_agent.catalog import Catalogs, Runner
 from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
@@ -23,6 +23,7 @@ from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
@@ -48,8 +49,9 @@ class Walk:
         executor: Executor,
         audit: Audit,
         *,
-        catalog: Catalog,
+        catalogs: Catalogs,
         readiness: Readiness,
+        reach: Reach,
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
@@ -58,11 +60,12 @@ class Walk:
         self._journal = journal
         self._executor = executor
         self._audit = audit
-        self._catalog = catalog
+        self._catalogs = catalogs
         self._readiness = readiness
+        self._reach = reach
         self._limits = limits
         self._labels = labels
-        self._ending = Ending(journal, executor, audit, readiness)
+        self._ending = Ending(journal, executor, audit, readiness, catalogs)
         self._observer = observer
         self._digests: dict[str, str] = {}
         self.active: dict[str, str] = {}
@@ -93,9 +96,11 @@ class Walk:
             attempt = await self._journal.attempt(run_id)
             if attempt is None:
                 return
-            runner = self._catalog.runners.get(runner_name)
+            runner = self._catalogs.runner_of(run_id, runner_name)
             if runner is None:  # an earlier agent chose it, of a catalog that had it
-                await self._ending.finish(attempt, lifecycle.no_runner(attempt.playbook_name, self._catalog.names))
+                await self._ending.finish(
+                    attempt, lifecycle.no_runner(attempt.playbook_name, self._catalogs.current.names)
+                )
                 return
             try:
                 await self._run(attempt, runner)
@@ -117,6 +122,9 @@ class Walk:
 
     async def _run(self, attempt: Attempt, runner: Runner) -> None:
         spec = planner.plan(runner, self._limits, self._labels)
+        if (problem := await self._reach.problem(spec)) is not None:
+            await self._ending.finish(attempt, lifecycle.not_fenced(problem))
+            return
         slot = new_slot_name()
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())

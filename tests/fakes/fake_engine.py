@@ -271,7 +271,7 @@ class FakeEngine:
     async def remove_bridge(self, name: str) -> None:
         """Remove a bridge, unless a container uses it."""
         await self._call()
-        if any(one.network == name for one in self.host.containers.values()):
+        if any(one.spec and one.spec.network == name for one in self.host.containers.values()):
             raise EngineError(f"the engine refused (403): network {name} has active endpoints")
         self.host.bridges.pop(name, None)
 

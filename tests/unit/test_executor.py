@@ -9,6 +9,7 @@ import pytest
 from agp_agent.engine import NameTaken
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused
 from agp_agent.executor import Executor, Prepared, release_line, start_marker
+from agp_agent.fencing import Fencing
 from agp_agent.planner import RunSpec, plan
 from agp_agent.watch import LiveRun, Stop
 from fakes.fake_engine import FakeEngine
@@ -200,7 +201,7 @@ async def test_before_the_first_contact_nothing_can_be_handed_over(
     engine = FakeEngine(host)
     await engine.open()
     with pytest.raises(EngineUnavailable, match="has not been reached yet"):
-        await Executor(engine, tmp_path, range(20000, 20001)).prepare(spec, SLOT)
+        await Executor(engine, tmp_path, range(20000, 20001), Fencing(engine, LABELS, image="")).prepare(spec, SLOT)
 
 
 async def test_a_hand_over_that_fails_ends_the_container(parts: Parts, spec: RunSpec) -> None:

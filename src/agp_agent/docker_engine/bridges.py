@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
 from docker import APIClient
@@ -76,11 +76,11 @@ def _differences(labels: Mapping[str, str], inspected: Json) -> Iterator[str]:
 
 
 def _addresses(inspected: Json) -> tuple[IPv4Network, IPv4Address] | None:
-    """Its one subnet and its gateway."""
-    configs = (inspected.get("IPAM") or {}).get("Config") or ()
+    """Its one subnet and its gateway; None where it has others."""
+    configs: list[Json] = (inspected.get("IPAM") or {}).get("Config") or []
     if len(configs) != 1:
         return None
     try:
-        return IPv4Network(configs[0].get("Subnet")), IPv4Address(configs[0].get("Gateway", "").partition("/")[0])
-    except (AddressValueError, NetmaskValueError, ValueError, AttributeError):
+        return IPv4Network(str(configs[0].get("Subnet"))), IPv4Address(str(configs[0].get("Gateway")))
+    except ValueError:
         return None

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from docker import APIClient
 
-from agp_agent.docker_engine.http import create_container, get_chunks
 from agp_agent.docker_engine.frames import Demultiplexer
+from agp_agent.docker_engine.http import create_container, get_chunks
 from agp_agent.docker_engine.translate import Json, log_config
 from agp_agent.engine import Helped
 from agp_agent.errors import LockdownRefused
