@@ -142,8 +142,8 @@ class Settings(BaseSettings):
         min_length=1,
         description="Image of the helper that fences in the network of runners that have one.",
     )
-    outbound_deny: Annotated[str, AfterValidator(_networks)] = Field(
-        "",
+    outbound_deny: Annotated[str, AfterValidator(_networks)] | None = Field(
+        None,
         description="IPv4 addresses and networks, separated by commas, that runners with a network may not reach, "
         "unless their `allow` names them: the public addresses of the engine's host.",
     )
@@ -179,7 +179,7 @@ class Settings(BaseSettings):
     @property
     def outbound_denied(self) -> tuple[IPv4Network, ...]:
         """What runners with a network may not reach beside what is not public."""
-        return tuple(_split_networks(self.outbound_deny))
+        return tuple(_split_networks(self.outbound_deny or ""))
 
 
 class _Environment(EnvSettingsSource):
