@@ -287,6 +287,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     dashboard = _dashboard(settings)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
         agent = Agent(
             settings, state, DockerEngine.from_environment(os.environ), dashboard, masker, lambda _run_id, _run: None
         )

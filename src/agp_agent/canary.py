@@ -35,6 +35,8 @@ _PATIENCE_S: Final = 30.0
 _METADATA: Final = IPv4Address("169.254.169.254")
 _HTTP_PORT: Final = 80
 _DNS_PORT: Final = 53
+_ADDRESSES: Final = 32
+"""Of the agent's own, as many are tried."""
 _NEIGHBOUR_PORT: Final = 8472
 _CONTROL: Final = "127.0.0.1 8471"
 """What the probe tries first: itself. It must answer, or the rest says nothing."""
@@ -60,7 +62,7 @@ class Canary:
         uids: range,
         port: int,
     ) -> None:
-        """``port`` is that of the agent's API; ``uids`` are those of tasks."""
+        """``port`` is that of the agent's API, or 0 where it has none; ``uids`` are those of tasks."""
         self._engine = engine
         self._fencing = fencing
         self._catalogs = catalogs
@@ -69,7 +71,7 @@ class Canary:
         self._limits = limits
         self._labels = labels
         self._uids = uids
-        self._port = port
+        self._port = port or _HTTP_PORT
         self._changed = catalogs.subscribe()
         self._due_s: dict[Hashable, float] = {}
         """When each runner is tried again, by the event loop's clock."""
@@ -170,7 +172,7 @@ class Canary:
             ((gateway, self._port), "the agent's API at the bridge's gateway"),
             ((gateway, _DNS_PORT), "the bridge's gateway"),
             ((_METADATA, _HTTP_PORT), "the metadata address"),
-            *(((address, self._port), "the agent's API") for address in self._fencing.own_addresses()),
+            *(((address, self._port), "the agent's API") for address in self._fencing.own_addresses()[:_ADDRESSES]),
         ]
         for target, what in candidates:
             if not fence.allows(*target):
