@@ -8,6 +8,7 @@ from typing import Any, Final
 import docker
 from docker.models.containers import Container
 
+from agp_agent.catalog import Catalog
 from support.agent_process import AgentProcess
 
 SHELL: Final = "agp/runner-shell:0.2.0"
@@ -46,6 +47,11 @@ def runners(**fields: Mapping[str, object]) -> str:
     return json.dumps(
         {"runners": {name: base | {"match": {"suffixes": [f".{name}"]}} | dict(one) for name, one in fields.items()}}
     )
+
+
+def catalog_of(**fields: Mapping[str, object]) -> Catalog:
+    """The same, read."""
+    return Catalog.model_validate(json.loads(runners(**fields)))
 
 
 class Plain:
