@@ -47,13 +47,14 @@ class Fencing:
             NotFenced: it cannot be made, or is not as it should be.
             EngineUnavailable: the engine does not answer.
         """
-        self._has_bridge = True
         try:
-            return await self._engine.ensure_bridge(self.bridge_name, self._labels)
+            bridge = await self._engine.ensure_bridge(self.bridge_name, self._labels)
         except EngineUnavailable:
             raise
         except EngineError as error:
             raise NotFenced(f"the runner has no network: {error}") from error
+        self._has_bridge = True  # it is the agent's own: one of somebody else is never removed
+        return bridge
 
     def own_addresses(self) -> tuple[IPv4Address, ...]:
         """The addresses of the machine, or the container, that this agent runs in."""

@@ -8,9 +8,11 @@ from typing import Any, Final
 import docker
 from docker.models.containers import Container
 
+from agp_agent import __version__
 from agp_agent.catalog import Catalog
 from support.agent_process import AgentProcess
 
+FENCE_IMAGE: Final = f"agp/fence:{__version__}"
 SHELL: Final = "agp/runner-shell:0.2.0"
 OPEN: Final = 8080
 """A port that every address elsewhere answers on."""

@@ -1,13 +1,14 @@
 """What the tests of network runners share: another machine, agents with such runners, containers without a fence."""
 
 import os
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import docker
 import pytest
 
-from isolation.network_tries import OPEN, OTHER, Plain, StartAgent
+from isolation.network_tries import FENCE_IMAGE, OPEN, OTHER, Plain, StartAgent
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.elsewhere import METADATA, PRIVATE, PRIVATE_TOO, PUBLIC, SHARED, Elsewhere
@@ -64,3 +65,29 @@ def plain(client: docker.DockerClient) -> Iterator[Plain]:
     made = Plain(client)
     yield made
     made.close()
+
+
+@pytest.fixture
+def sham(client: docker.DockerClient) -> Iterator[Callable[[str], str]]:
+    """Images like the fence's, with another program in the place of the one that makes the rules."""
+    made: list[str] = []
+
+    def build(program: str) -> str:
+        name = f"agp-sham-{secrets.token_hex(6)}:1"
+        container = client.containers.create(
+            FENCE_IMAGE,
+            ["-c", f"cat >/usr/local/bin/agp-fence <<'X'\n#!/bin/sh\n{program}\nX\n"],
+            entrypoint=["sh"],
+            user="0:0",
+        )
+        container.start()
+        container.wait()
+        config = 'ENTRYPOINT ["/usr/local/bin/agp-entry"]', "USER 20000:20000"
+        container.commit(*name.split(":"), changes=list(config))
+        container.remove(force=True)
+        made.append(name)
+        return name
+
+    yield build
+    for name in made:
+        client.images.remove(name, force=True)

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from agp_agent import __version__, planner
+from agp_agent import planner
 from agp_agent.docker_engine import DockerEngine
 from agp_agent.engine import Attachment
 from agp_agent.errors import ContainerMissing, NotFenced
@@ -18,14 +18,13 @@ from agp_agent.executor import release_line
 from agp_agent.fencing import Fencing
 from agp_agent.planner import Limits, RunSpec
 from contract.rig import everything
-from isolation.network_tries import FENCED, OPEN, REACHED, catalog_of, trying, verdicts
+from isolation.network_tries import FENCE_IMAGE, FENCED, OPEN, REACHED, catalog_of, trying, verdicts
 from support.elsewhere import HERE, PRIVATE, Elsewhere, listening_here
 
 pytest_plugins = ("isolation.network_world",)
 
 HOST_PORT = 8092
 UID = 20100
-FENCE = f"agp/fence:{__version__}"
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ async def box(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[MakeBox]:
     (tmp_path / "fib_trie").write_text("Main:\n")
     made: list[Box] = []
 
-    def make(image: str = FENCE, allow: tuple[str, ...] = ()) -> Box:
+    def make(image: str = FENCE_IMAGE, allow: tuple[str, ...] = ()) -> Box:
         labels = {"agp.agent_id": "fencing", "agp.instance": secrets.token_hex(6)}
         runner = catalog_of(net={"allow": list(allow)}).runners["net"]
         spec = planner.plan(runner, Limits(60, 10, 2**20), labels)
@@ -133,32 +132,6 @@ def _answer(query: bytes) -> bytes:
     count = b"\0\1" if kind == b"\0\1" else b"\0\0"
     record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + bytes((203, 0, 113, 9)) if kind == b"\0\1" else b""
     return query[:2] + b"\x81\x80\0\1" + count + b"\0\0\0\0" + question + record
-
-
-@pytest.fixture
-def sham(client: docker.DockerClient) -> Iterator[Callable[[str], str]]:
-    """Images like the fence's, with another program in the place of the one that makes the rules."""
-    made: list[str] = []
-
-    def build(program: str) -> str:
-        name = f"agp-sham-{secrets.token_hex(6)}:1"
-        container = client.containers.create(
-            FENCE,
-            ["-c", f"cat >/usr/local/bin/agp-fence <<'X'\n#!/bin/sh\n{program}\nX\n"],
-            entrypoint=["sh"],
-            user="0:0",
-        )
-        container.start()
-        container.wait()
-        config = 'ENTRYPOINT ["/usr/local/bin/agp-entry"]', "USER 20000:20000"
-        container.commit(*name.split(":"), changes=list(config))
-        container.remove(force=True)
-        made.append(name)
-        return name
-
-    yield build
-    for name in made:
-        client.images.remove(name, force=True)
 
 
 @pytest.mark.parametrize(

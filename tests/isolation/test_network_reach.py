@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import docker
 import pytest
 
-from agp_agent import __version__
 from isolation.network_tries import (
+    FENCE_IMAGE,
     FENCED,
     OPEN,
     REACHED,
@@ -36,7 +36,7 @@ LISTEN = f"{LISTENING}\nnc -n -z 127.0.0.1 {NEIGHBOUR_PORT} && echo listening\ns
 @pytest.fixture(scope="module")
 def agent(start_agent: StartAgent) -> AgentProcess:
     """An agent with a network runner that may reach nothing in particular; its API is on every address."""
-    own_image = {"image": f"agp/fence:{__version__}", "command": ["sh", "{playbook}"]}
+    own_image = {"image": FENCE_IMAGE, "command": ["sh", "{playbook}"]}
     return start_agent(runners(net={}, nft=own_image), {"AGP_HOST": "0.0.0.0"})  # noqa: S104  the worst case is what is tested
 
 
@@ -157,7 +157,7 @@ def test_it_is_the_fence_that_holds_and_nothing_else(
     container = agent.container_of("unfenced")
     agent.engine.wait_printed(container, b"ready")
     client.containers.run(
-        f"agp/fence:{__version__}",
+        FENCE_IMAGE,
         ["flush", "ruleset"],
         entrypoint=["nft"],
         user="0:0",
