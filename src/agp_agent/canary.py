@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -28,9 +28,6 @@ from agp_agent.readiness import Readiness
 
 log = structlog.get_logger(__name__)
 
-EVERY_S: Final = 600.0
-REFUSED_EVERY_S: Final = 60.0
-_RETRY_S: Final = 2.0
 _PATIENCE_S: Final = 30.0
 _METADATA: Final = IPv4Address("169.254.169.254")
 _HTTP_PORT: Final = 80
@@ -41,6 +38,16 @@ _NEIGHBOUR_PORT: Final = 8472
 _CONTROL: Final = "127.0.0.1 8471"
 """What the probe tries first: itself. It must answer, or the rest says nothing."""
 _HELD: Final = ("fenced", "silent")
+
+
+class Periods(NamedTuple):
+    """How long until a runner is tried again."""
+
+    held_s: float = 600.0
+    refused_s: float = 60.0
+    unclear_s: float = 2.0
+    """After a try that came to no end, because the engine was away."""
+
 
 Targets = Mapping[tuple[IPv4Address, int], str]
 """What is tried → what that is, for people."""
@@ -61,6 +68,7 @@ class Canary:
         labels: dict[str, str],
         uids: range,
         port: int,
+        periods: Periods = Periods(),  # noqa: B008  it cannot be changed
     ) -> None:
         """``port`` is that of the agent's API, or 0 where it has none; ``uids`` are those of tasks."""
         self._engine = engine
@@ -72,6 +80,7 @@ class Canary:
         self._labels = labels
         self._uids = uids
         self._port = port or _HTTP_PORT
+        self._periods = periods
         self._changed = catalogs.subscribe()
         self._due_s: dict[Hashable, float] = {}
         """When each runner is tried again, by the event loop's clock."""
@@ -88,7 +97,7 @@ class Canary:
 
     async def _pause(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        next_s = min(self._due_s.values(), default=now_s + EVERY_S)
+        next_s = min(self._due_s.values(), default=now_s + self._periods.held_s)
         waiters = [asyncio.create_task(event.wait()) for event in (self._changed, self._reach.asked)]
         try:
             await asyncio.wait(waiters, timeout=max(0.0, next_s - now_s), return_when=asyncio.FIRST_COMPLETED)
@@ -115,20 +124,20 @@ class Canary:
     async def _try(self, spec: RunSpec) -> float:
         """Try one runner; how long until the next time."""
         if "engine" in self._readiness.problems:
-            return _RETRY_S
+            return self._periods.unclear_s
         found: Mapping[str, str] = {}
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 problem, found = await self._probe(spec)
         except EngineUnavailable as error:
             log.warning("network not tried; trying again", runner=spec.runner, why=str(error))
-            return _RETRY_S
+            return self._periods.unclear_s
         except TimeoutError:
             problem = f"its network could not be tried within {_PATIENCE_S:g} s"
         except EngineError as error:
             problem = str(error)
         await self._tell(spec, Proof(spec.runner, problem, clock.wall_ms(), found))
-        return EVERY_S if problem is None else REFUSED_EVERY_S
+        return self._periods.held_s if problem is None else self._periods.refused_s
 
     async def _tell(self, spec: RunSpec, proof: Proof) -> None:
         before = self._reach.of(spec)

@@ -116,7 +116,8 @@ class FakeHost:
     Attributes that tests set: ``images`` (name → digest, present), ``registry`` (name → digest, can be pulled),
     ``weaken`` (fields in which the next containers differ from what was asked), ``start_error`` (why no container can
     be started), ``runtimes`` (their names), ``helper_answer`` (what a helper prints and ends with, whatever it was
-    asked), ``answering`` (addresses and ports that a probe finds somebody at, fence or not).
+    asked), ``answering`` (addresses and ports that a probe finds somebody at, fence or not), ``neighbour`` (what
+    the canary's neighbour says in the place of its address).
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -131,6 +132,7 @@ class FakeHost:
         self.bridges: dict[str, tuple[dict[str, str], Bridge]] = {}
         self.helper_answer: Helped | None = None
         self.answering: set[str] = set()
+        self.neighbour = ""
         self.events: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED_EVENTS)
         self.changed = asyncio.Event()
         self._clock = clock
@@ -285,7 +287,7 @@ class FakeHost:
     def _of_the_fence(self, program: str, *words: str) -> bytes:
         """What the canary's two programs do: one listens, the other tries."""
         if program == "agp-listen":
-            return f"print 172.30.0.99 {words[0]}\nforever\n".encode()
+            return f"print {self.neighbour or f'172.30.0.99 {words[0]}'}\nforever\n".encode()
         targets = [f"{address} {port}" for address, port in zip(words[::2], words[1::2], strict=True)]
         found = [f"{one} {'answered' if one in self.answering else 'fenced'}" for one in targets]
         return "".join(f"print {line}\n" for line in ("127.0.0.1 8471 answered", *found)).encode()

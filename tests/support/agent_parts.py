@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from agp_agent.audit import Audit
-from agp_agent.canary import Canary
+from agp_agent.canary import Canary, Periods
 from agp_agent.catalog import Catalog, Catalogs
 from agp_agent.dispatcher import Dispatcher
 from agp_agent.engine import Mount
@@ -115,6 +115,7 @@ class Parts:
         queue_timeout_s: float = 0,
         clock: SetClock | None = None,
         uids: range = range(20000, 20256),
+        periods: Periods = Periods(),  # noqa: B008  it cannot be changed
         journal: Callable[[Path, SetClock], Journal] = lambda path, clock: Journal(path, clock, clock.boot_time),
     ) -> Self:
         """Build the parts; nothing moves yet."""
@@ -151,7 +152,16 @@ class Parts:
             executor=executor,
             reach=reach,
             canary=Canary(
-                engine, fencing, catalogs, readiness, reach, limits=limits, labels=LABELS, uids=uids, port=API_PORT
+                engine,
+                fencing,
+                catalogs,
+                readiness,
+                reach,
+                limits=limits,
+                labels=LABELS,
+                uids=uids,
+                port=API_PORT,
+                periods=periods,
             ),
             walk=walk,
             dispatcher=Dispatcher(opened, walk, catalogs, readiness, queue_timeout_s=queue_timeout_s),
