@@ -18,6 +18,7 @@ OUTBOUND = {"network": "outbound", "match": {"suffixes": [".net"]}}
 GATEWAY = "172.30.0.1"
 SOON = Periods(held_s=0.02, refused_s=0.02, unclear_s=0.02)
 PART = "network of runner net"
+TARGETS = {(IPv4Address("10.0.0.1"), 80): "the gateway", (IPv4Address("10.0.0.2"), 81): "a neighbour"}
 
 
 @pytest.fixture
@@ -191,14 +192,13 @@ async def test_a_neighbour_that_cannot_be_set_up_proves_nothing(parts: Parts, ho
 class TestJudge:
     """What a probe's lines mean."""
 
-    TARGETS = {(IPv4Address("10.0.0.1"), 80): "the gateway", (IPv4Address("10.0.0.2"), 81): "a neighbour"}
     CONTROL = "127.0.0.1 8471 answered"
 
     @pytest.mark.parametrize("one", ["fenced", "silent"])
     def test_no_answer_is_held(self, one: str) -> None:
         """Refused at once or not at all."""
         lines = [self.CONTROL, f"10.0.0.1 80 {one}", "10.0.0.2 81 fenced"]
-        assert judge(lines, self.TARGETS) == (None, {"10.0.0.1 80": one, "10.0.0.2 81": "fenced"})
+        assert judge(lines, TARGETS) == (None, {"10.0.0.1 80": one, "10.0.0.2 81": "fenced"})
 
     @pytest.mark.parametrize(
         ("lines", "why"),
@@ -210,13 +210,13 @@ class TestJudge:
     )
     def test_an_answer_is_not_held_and_neither_is_doubt(self, lines: list[str], why: str) -> None:
         """Whatever is missing or unclear counts against the runner."""
-        assert judge([self.CONTROL, *lines], self.TARGETS)[0] == f"its network is not fenced in: {why}"
+        assert judge([self.CONTROL, *lines], TARGETS)[0] == f"its network is not fenced in: {why}"
 
     @pytest.mark.parametrize("control", [[], ["127.0.0.1 8471 silent"]])
     def test_a_probe_that_cannot_even_reach_itself_proves_nothing(self, control: list[str]) -> None:
         """All is silent to one who is deaf."""
         lines = [*control, "10.0.0.1 80 silent", "10.0.0.2 81 silent"]
-        assert (judge(lines, self.TARGETS)[0] or "").startswith("its network could not be tried")
+        assert (judge(lines, TARGETS)[0] or "").startswith("its network could not be tried")
 
 
 async def test_refusal_and_recovery_are_audited_as_a_degradation(parts: Parts, host: FakeHost) -> None:
