@@ -17,7 +17,7 @@ from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.canary import Canary
 from agp_agent.catalog import Catalogs
-from agp_agent.catalog_watch import CatalogWatch
+from agp_agent.catalog_watch import CatalogWatch, unusable
 from agp_agent.dashboard import Dashboard, HttpDashboard
 from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
@@ -115,7 +115,7 @@ class Agent:
         self._dashboard = dashboard
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
-        executor = Executor(engine, state.spool, settings.uids, self._fencing)
+        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules)
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         walk = Walk(
             self.journal,
@@ -159,6 +159,7 @@ class Agent:
             labels=labels,
             max_running=settings.max_running,
             max_uids=len(settings.uids),
+            accepted=settings.accepted_lacks,
         )
         self.intake = Intake(
             self.journal,
@@ -265,6 +266,19 @@ def check(settings: Settings) -> None:
         raise ConfigurationError(*problems)
 
 
+def check_all(settings: Settings) -> None:
+    """As ``check``, and find out whether each runner could use what it is granted: its secrets and mounts.
+
+    Raises:
+        ConfigurationError: every problem at once.
+    """
+    check(settings)
+    runners = catalog.load(settings.catalog, mount_rules(settings)).runners.values()
+    found = [(runner.name, problem) for runner in runners for problem in unusable(runner)]
+    if found:
+        raise ConfigurationError(*(f"AGP_CATALOG: {settings.catalog}: runner {name}: {why}." for name, why in found))
+
+
 def _dashboard(settings: Settings) -> HttpDashboard:
     if settings.dashboard_url is None:
         raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
@@ -288,9 +302,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
-        agent = Agent(
-            settings, state, DockerEngine.from_environment(os.environ), dashboard, masker, lambda _run_id, _run: None
-        )
+        engine = DockerEngine.from_environment(os.environ, accepted=settings.accepted_lacks)
+        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None)
         await _serve(agent, tokens, listener)
 
 

@@ -19,7 +19,7 @@ from agp_agent import clock, planner
 from agp_agent.catalog import Catalogs
 from agp_agent.engine import Attachment, Bridge, ContainerEngine, ContainerSpec, PullPolicy, Stream
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, NotFenced
-from agp_agent.executor import release_line
+from agp_agent.executor import release_lines
 from agp_agent.fence import Fence
 from agp_agent.fencing import Fencing
 from agp_agent.planner import Limits, RunSpec
@@ -162,7 +162,7 @@ class Canary:
             container = self._container(spec, bridge, uid, ("agp-probe", *words))
             async with self._started(container) as (container_id, attachment):
                 await self._fencing.fence_in(container_id, spec, uid)
-                await attachment.send(release_line(secrets.token_hex(16)))
+                await attachment.send(release_lines(secrets.token_hex(16), {}))
                 return judge((await _printed(attachment)).splitlines(), targets)
 
     async def _helper_image(self) -> None:
@@ -192,7 +192,7 @@ class Canary:
         """Another container on the bridge that listens, which it has tried itself. It has no fence that could help."""
         listener = self._container(spec, bridge, uid, ("agp-listen", str(_NEIGHBOUR_PORT)))
         async with self._started(replace(listener, runtime=None)) as (_, attachment):
-            await attachment.send(release_line(secrets.token_hex(16)))
+            await attachment.send(release_lines(secrets.token_hex(16), {}))
             line = await _first_line(attachment)
             address, _, port = line.partition(" ")
             if not port.isdecimal():

@@ -83,8 +83,10 @@ def _gap_line(gap: Gap) -> bytes:
     return f"\n[agp-agent: {gap.omitted_bytes} bytes omitted]\n".encode()
 
 
-async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict, int]:
+async def run_file(name: str, content: str, settings: Settings, masker: Masker) -> tuple[Verdict, int]:
     """Run a playbook; its output goes to stdout as it comes. Ctrl-C and SIGTERM cancel it.
+
+    ``masker`` is told of the runner's secrets.
 
     Returns:
         How it ended, and the exit code for the shell: the playbook's own where it has one.
@@ -95,8 +97,8 @@ async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict
     """
     here, terminal = _Here(), _Terminal(sys.stdout.buffer)
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
-        engine = DockerEngine.from_environment(os.environ)
-        agent = Agent(settings, state, engine, here, Masker(lambda: ()), terminal.observe)
+        engine = DockerEngine.from_environment(os.environ, accepted=settings.accepted_lacks)
+        agent = Agent(settings, state, engine, here, masker, terminal.observe)
         async with agent.running():
             await _contact(agent)
             run_id = await _submit(agent, name, content)

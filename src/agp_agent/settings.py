@@ -21,8 +21,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from agp_agent import __version__
+from agp_agent import __version__, lacks
 from agp_agent.errors import ConfigurationError
+from agp_agent.lacks import Lack
 
 PREFIX: Final = "AGP_"
 DEFAULT_CONFIG_FILE: Final = Path("/etc/agp-agent/agent.yaml")
@@ -68,6 +69,11 @@ def _networks(value: str) -> str:
 
 def _split_networks(value: str) -> Iterator[IPv4Network]:
     return (IPv4Network(one.strip()) for one in value.split(",") if one.strip())
+
+
+def _accepted(value: str) -> str:
+    lacks.parse(value)
+    return value
 
 
 def _default_state_dir() -> Path:
@@ -147,6 +153,11 @@ class Settings(BaseSettings):
         description="IPv4 addresses and networks, separated by commas, that runners with a network may not reach, "
         "unless their `allow` names them: the public addresses of the engine's host.",
     )
+    accept_degraded: Annotated[str, AfterValidator(_accepted)] = Field(
+        "",
+        description="What the engine may be unable to do, of swap, memory, pids, cpus, log-driver, with commas between "
+        "them; containers that lack anything else are refused.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     @classmethod
@@ -169,6 +180,11 @@ class Settings(BaseSettings):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together")
         return self
+
+    @property
+    def accepted_lacks(self) -> frozenset[Lack]:
+        """What containers may lack."""
+        return lacks.parse(self.accept_degraded)
 
     @property
     def uids(self) -> range:

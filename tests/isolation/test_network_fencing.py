@@ -14,7 +14,7 @@ from agp_agent import planner
 from agp_agent.docker_engine import DockerEngine
 from agp_agent.engine import Attachment
 from agp_agent.errors import ContainerMissing, NotFenced
-from agp_agent.executor import release_line
+from agp_agent.executor import release_lines
 from agp_agent.fencing import Fencing
 from agp_agent.planner import Limits, RunSpec
 from contract.rig import everything
@@ -62,7 +62,7 @@ class Box:
     async def release(self) -> str:
         """Let it go, and read what it prints."""
         assert self._attachment is not None
-        await self._attachment.send(release_line(secrets.token_hex(16)))
+        await self._attachment.send(release_lines(secrets.token_hex(16), {}))
         output, _ = await everything(self._attachment)
         return output.decode()
 

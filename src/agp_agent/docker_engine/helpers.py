@@ -7,9 +7,11 @@ from docker import APIClient
 
 from agp_agent.docker_engine.frames import Demultiplexer
 from agp_agent.docker_engine.http import create_container, get_chunks
-from agp_agent.docker_engine.translate import Json, log_config
+from agp_agent.docker_engine.reading import lacks
+from agp_agent.docker_engine.translate import FIELDS_OF, Json, log_config
 from agp_agent.engine import Helped
 from agp_agent.errors import LockdownRefused
+from agp_agent.lacks import Lack
 
 _OUTPUT_LIMIT_BYTES: Final = 2**20
 _MEMORY_BYTES: Final = 64 * 2**20
@@ -17,11 +19,19 @@ _PIDS: Final = 16
 
 
 def run_beside(
-    client: APIClient, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    client: APIClient,
+    container_id: str,
+    image: str,
+    command: tuple[str, ...],
+    labels: Mapping[str, str],
+    accepted: frozenset[Lack],
 ) -> Helped:
-    """Create, compare, start, wait, read, remove."""
+    """Create, compare, start, wait, read, remove. ``accepted``: what it may lack where the engine cannot do it."""
     joined_id = client.inspect_container(container_id)["Id"]
     body = helper_body(joined_id, image, command, labels)
+    for lack in accepted and accepted & lacks(client.info()):
+        for field in FIELDS_OF[lack]:
+            body["HostConfig"].pop(field, None)
     helper_id = create_container(client, body)
     try:
         if wrong := helper_differences(body, client.inspect_container(helper_id)):
