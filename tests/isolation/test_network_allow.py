@@ -17,7 +17,7 @@ from isolation.network_tries import (
 )
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
-from support.elsewhere import HERE, METADATA, PRIVATE, PRIVATE_TOO, SHARED, Elsewhere, listening_here
+from support.elsewhere import HERE, METADATA, PRIVATE, PRIVATE_TOO, PUBLIC, SHARED, Elsewhere, listening_here
 
 pytest_plugins = ("isolation.network_world",)
 
@@ -97,3 +97,14 @@ def test_no_allow_opens_the_way_to_another_task(
     assert verdicts(dashboard.result("wide")["output"]) == {"neighbour": FENCED, "metadata": REACHED}
     agent.cancel("neighbour")
     dashboard.result("neighbour")
+
+
+def test_public_addresses_can_be_shut_by_the_settings(start_agent: StartAgent, dashboard: DashboardStub) -> None:
+    """For addresses of the host that the agent cannot see; a runner's allow opens them again."""
+    catalog = runners(denied={}, named={"allow": [f"{PUBLIC}:{OPEN}"]})
+    agent = start_agent(catalog, {"AGP_OUTBOUND_DENY": f"192.0.2.99, {PUBLIC}/32"})
+    targets = {"port": (PUBLIC, OPEN), "other": (PUBLIC, OTHER)}
+    agent.accept_task("denied", trying(targets), "try.denied")
+    agent.accept_task("named", trying(targets), "try.named")
+    assert verdicts(dashboard.result("denied")["output"]) == {"port": FENCED, "other": FENCED}
+    assert verdicts(dashboard.result("named")["output"]) == {"port": REACHED, "other": FENCED}
