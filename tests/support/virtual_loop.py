@@ -89,7 +89,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             life.check()
 
         def work() -> None:
-            if future.done() or (life is not None and not life.alive):
+            if life is not None and not life.alive:
+                future.cancel()  # it is never done: nobody may wait for it, not even one who is dying
+            if future.done():
                 return
             try:
                 future.set_result(func(*args))
