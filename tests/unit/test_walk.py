@@ -286,6 +286,24 @@ async def test_a_network_that_cannot_be_fenced_in_ends_the_task(tmp_path: Path, 
         await until(lambda: not host.containers, "nothing left")
 
 
+async def test_an_engine_that_goes_away_while_a_fence_is_put_up_puts_the_task_back(
+    tmp_path: Path, host: FakeHost
+) -> None:
+    """That says nothing about the fence: it is prepared anew in another container, and runs."""
+    async with agent(tmp_path, host, catalog=catalog_of(net={"network": "outbound"})) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.go(parts.canary.run())
+        await until(lambda: parts.reach.proofs, "its fence was tried")
+        parts.engine.errors["run_beside"] = EngineUnavailable("the engine does not answer")
+        run_id = await parts.post("print hi\n", runner="net")
+        await parts.heard("task requeued")
+        assert await parts.audited("task started") == []
+        del parts.engine.errors["run_beside"]
+        parts.readiness.report("engine", None)  # the engine watch has looked
+        verdict, due = await parts.result(run_id)
+        assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
+
+
 async def test_a_container_that_cannot_start_ends_the_task(parts: Parts) -> None:
     """In the engine's words."""
     parts.host.start_error = "exec: no such file"
