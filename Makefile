@@ -48,7 +48,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives (about 5 minutes)
