@@ -249,9 +249,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     dashboard = _dashboard(settings)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
-        agent = Agent(
-            settings, state, DockerEngine.from_environment(os.environ), dashboard, masker, lambda _run_id, _run: None
-        )
+        engine = DockerEngine.from_environment(os.environ, pull_timeout_s=settings.pull_timeout_s)
+        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None)
         await _serve(agent, tokens, listener)
 
 

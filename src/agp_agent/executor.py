@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agp_agent.capture import Spool, left_output
@@ -88,7 +88,8 @@ class Executor:
     async def _prepare(self, spec: RunSpec, slot: str) -> Prepared:
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
-        container = spec.in_slot(slot, self._take_uid(slot), mount)
+        # By the image's id: a tag may move between here and the creation.
+        container = replace(spec.in_slot(slot, self._take_uid(slot), mount), image=image.image_id)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
         attachment = await self._engine.attach(container_id)
@@ -120,7 +121,7 @@ class Executor:
         """
         spec, slot = prepared.spec, prepared.container.name
         try:
-            await self.slots.fill(slot, prepared.image.name, spec.playbook_file, playbook, note)
+            await self.slots.fill(slot, prepared.image.image_id, spec.playbook_file, playbook, note)
             spool = Spool.create(self._spools / slot, spec.output_limit_bytes)
         except BaseException:
             await prepared.attachment.aclose()  # its entry sees the end of stdin, and ends

@@ -95,7 +95,7 @@ async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict
     """
     here, terminal = _Here(), _Terminal(sys.stdout.buffer)
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
-        engine = DockerEngine.from_environment(os.environ)
+        engine = DockerEngine.from_environment(os.environ, pull_timeout_s=settings.pull_timeout_s)
         agent = Agent(settings, state, engine, here, Masker(lambda: ()), terminal.observe)
         async with agent.running():
             await _contact(agent)

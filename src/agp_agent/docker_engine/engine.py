@@ -73,10 +73,12 @@ class DockerEngine:
         self._images = Images(self._calls, pull_timeout_s)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], *, timeout_s: float = 30.0) -> "DockerEngine":
+    def from_environment(
+        cls, environ: Mapping[str, str], *, timeout_s: float = 30.0, pull_timeout_s: float = 600.0
+    ) -> "DockerEngine":
         """The engine that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as Docker's own tools read them."""
         endpoint = Endpoint.from_environment(environ)
-        return cls(endpoint.url, tls=endpoint.tls, timeout_s=timeout_s)
+        return cls(endpoint.url, tls=endpoint.tls, timeout_s=timeout_s, pull_timeout_s=pull_timeout_s)
 
     @property
     def epoch(self) -> int:
