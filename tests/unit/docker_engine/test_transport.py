@@ -26,5 +26,5 @@ def test_no_configuration_file_of_docker_keeps_the_agent_from_its_engine(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     (tmp_path / "config.json").write_text(text)
     client = Client(base_url="unix:///run/nobody.sock", version="1.41")
-    assert client.get_adapter("http+docker://localhost/v1.41/info")
+    assert isinstance(client.get_adapter("http+docker://localhost/v1.41/info"), HTTPAdapter)
     client.close()
