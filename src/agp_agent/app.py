@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
@@ -14,7 +15,8 @@ from agp_agent import __version__, catalog, descriptors, recovery
 from agp_agent.api import AgentServer, AuthFailures, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog
+from agp_agent.catalog import Catalogs
+from agp_agent.catalog_watch import CatalogWatch
 from agp_agent.dashboard import Dashboard, HttpDashboard
 from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
@@ -25,6 +27,7 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.intake import Intake
+from agp_agent.mount_rules import MountRules
 from agp_agent.outbox import Outbox
 from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
@@ -95,7 +98,8 @@ class Agent:
         labels = state.identity.labels
         self.settings = settings
         self.identity = state.identity
-        self.catalog: Catalog = catalog.load(settings.catalog)
+        rules = mount_rules(settings)
+        self.catalogs = Catalogs(catalog.load(settings.catalog, rules))
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
         recovery.check_schema(state)
         self.audit = _open_audit(state, masker)
@@ -112,24 +116,25 @@ class Agent:
             self.journal,
             executor,
             self.audit,
-            catalog=self.catalog,
+            catalogs=self.catalogs,
             readiness=self.readiness,
             limits=limits,
             labels=labels,
             observer=observer,
         )
         self._dispatcher = Dispatcher(
-            self.journal, walk, self.catalog, self.readiness, queue_timeout_s=settings.queue_timeout_s
+            self.journal, walk, self.catalogs, self.readiness, queue_timeout_s=settings.queue_timeout_s
         )
         self._reconciler = Reconciler(
             self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
         self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)
+        self._catalog_watch = CatalogWatch(self.catalogs, self.readiness, self.audit, settings.catalog, rules)
         self._engine_watch = EngineWatch(
             engine,
             executor,
-            self.catalog,
+            self.catalogs,
             self.readiness,
             self._reconciler.reconcile,
             slots=state.slots,
@@ -142,7 +147,7 @@ class Agent:
             self.journal,
             self.audit,
             self.readiness,
-            self.catalog,
+            self.catalogs,
             max_queued=settings.max_queued,
             rerun_after_s=settings.rerun_after_s,
             playbook_limit_bytes=settings.playbook_limit_bytes,
@@ -156,8 +161,6 @@ class Agent:
             ExceptionGroup: a loop ended by an error nobody foresaw.
         """
         self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
-        runners = {runner.name: runner.image for runner in self.catalog.runners.values()}
-        self.audit.record(AuditEvent.CONFIG_LOADED, runners=runners)
         if (damage := self._opened.damage) is not None:
             await recovery.rebuild(self.journal, self._state, self.audit, damage)
         await recovery.settle(self._opened, self._state, self.audit)
@@ -174,8 +177,8 @@ class Agent:
             await self._aclose()
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)
-        return [loop.run() for loop in loops]
+        loops = (self._engine_watch, self._disk_watch, self._catalog_watch, self._dispatcher, self._reconciler)
+        return [loop.run() for loop in (*loops, self._outbox)]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
@@ -197,6 +200,23 @@ class Agent:
         self.journal.close()
 
 
+def mount_rules(settings: Settings) -> MountRules:
+    """What no catalog may mount into a container: the agent's own files, and what reaches the engine."""
+    engine = None
+    with contextlib.suppress(ConfigurationError):  # that is told by whoever needs the engine
+        engine = Endpoint.from_environment(os.environ).socket
+    own: dict[Path | None, str] = {
+        settings.state_dir: "the agent's state",
+        settings.engine_state_dir: "the agent's state",
+        settings.token_file: "the agent's token",
+        settings.dashboard_token_file: "the agent's token",
+        settings.tls_key_file: "the agent's private key",
+        engine: "the engine's socket, which is root on its host",
+        Path("/var/run/docker.sock"): "the engine's socket, which is root on its host",
+    }
+    return MountRules({path: what for path, what in own.items() if path is not None})
+
+
 def _open_audit(state: StateDir, masker: Masker) -> Audit:
     try:
         return Audit(state.audit, masker.tree)
@@ -214,7 +234,7 @@ def check(settings: Settings) -> None:
     looks: tuple[Callable[[], object], ...] = (
         Tokens.of(settings).check,
         lambda: _dashboard(settings),
-        lambda: catalog.load(settings.catalog),
+        lambda: catalog.load(settings.catalog, mount_rules(settings)),
         lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
         lambda: Endpoint.from_environment(os.environ),
     )

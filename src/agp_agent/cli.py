@@ -36,9 +36,11 @@ app = typer.Typer(
     "Try first: agp-agent run FILE.  Then: agp-agent dashboard, and agp-agent serve --help.",
 )
 token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
+runner_commands = typer.Typer(no_args_is_help=True, help="The catalog of runners (AGP_CATALOG).")
 config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
 app.add_typer(token_commands, name="token")
 app.add_typer(config_commands, name="config")
+app.add_typer(runner_commands, name="runners")
 
 ConfigOption = Annotated[
     Path | None,
@@ -164,11 +166,20 @@ def config_show(
 @config_commands.command("check")
 def config_check(config: ConfigOption = None) -> None:
     """Check settings, tokens and catalog without starting anything; all problems at once. Exit code 0 or 78."""
-    from agp_agent.app import check  # noqa: PLC0415  the other commands start faster without
+    from agp_agent.app import check, mount_rules  # noqa: PLC0415  the other commands start faster without
 
     given = _load_and_check(check, config)
-    names = ", ".join(catalog.load(given.catalog).names)
+    names = ", ".join(catalog.load(given.catalog, mount_rules(given)).names)
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
+
+
+@runner_commands.command("schema")
+def runners_schema() -> None:
+    """Print the JSON Schema of a catalog, for editors and pipelines.
+
+    Example: agp-agent runners schema > catalog.schema.json
+    """
+    typer.echo(json.dumps(catalog.schema(), indent=2))
 
 
 def main() -> None:

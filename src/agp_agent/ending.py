@@ -8,6 +8,7 @@ import structlog
 
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
+from agp_agent.catalog import Catalogs
 from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused
 from agp_agent.executor import Executor
 from agp_agent.journal import Attempt, Journal, JournalUnavailable
@@ -27,12 +28,15 @@ _RETRY_S: Final = 1.0
 class Ending:
     """Ends attempts, or puts them back where they certainly never started."""
 
-    def __init__(self, journal: Journal, executor: Executor, audit: Audit, readiness: Readiness) -> None:
+    def __init__(
+        self, journal: Journal, executor: Executor, audit: Audit, readiness: Readiness, catalogs: Catalogs
+    ) -> None:
         """Take the parts it writes to."""
         self._journal = journal
         self._executor = executor
         self._audit = audit
         self._readiness = readiness
+        self._catalogs = catalogs
 
     async def requeue(self, attempt: Attempt, slot: str, seen: State, why: str, *, failed_try: bool = False) -> None:
         """Put an attempt back into the queue that certainly never started; with its last try, end it instead.
@@ -58,7 +62,9 @@ class Ending:
     async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
         """Write down how an attempt ended, with its result for the dashboard, and audit it. Idempotent."""
         output = output or Output()
-        if not await self._write_finish(attempt, verdict, output):
+        done = await self._write_finish(attempt, verdict, output)
+        self._catalogs.forget(attempt.run_id)
+        if not done:
             return
         event = AuditEvent.TASK_LOST if verdict.outcome is lifecycle.Outcome.LOST else AuditEvent.TASK_FINISHED
         self._audit.record(

@@ -59,11 +59,12 @@ class Tmpfs:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A read-only mount. ``source`` is a path on the engine's host, or the name of a volume."""
+    """A mount. ``source`` is a path on the engine's host, or the name of a volume."""
 
     kind: Literal["bind", "volume"]
     source: str
     target: str
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ class ContainerSpec:
     """All that is asked of the engine for one container. The planner fills it; adapters only translate it.
 
     What is not a field is not negotiable, and every adapter gives it: no capabilities, no new privileges, the engine's
-    seccomp and AppArmor defaults, never privileged, no devices, no ports, private namespaces, read-only root, memory+
-    swap limited to the memory, no core files, an init process, no restart, no automatic removal, no health
-    check, stdin that closes with its first client.
+    seccomp (or a stricter one) and AppArmor defaults, never privileged, no devices, no ports, private namespaces,
+    read-only root, memory+swap limited to the memory, no core files, an init process, no restart, no automatic
+    removal, no health check, stdin that closes with its first client.
     """
 
     name: str
@@ -95,7 +96,14 @@ class ContainerSpec:
     file_size_bytes: int = 2**30
     shm_bytes: int = 2**20
     stop_timeout_s: int = 10
-    network: Literal["none"] = "none"
+    network: str | None = None
+    """Name of the agent's own bridge that it is connected to; None: no network at all."""
+    dns: tuple[str, ...] = ()
+    """Addresses of its resolvers, where it has a network; none: those that the engine chooses."""
+    runtime: str | None = None
+    """Name of the engine's runtime that runs it, such as runsc; None: the engine's default."""
+    seccomp: str | None = None
+    """A seccomp profile, as JSON; None: the engine's default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from agp_agent import descriptors
-from agp_agent.catalog import Catalog, Runner
+from agp_agent.catalog import Catalogs, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import AgentError, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
@@ -41,7 +41,7 @@ class EngineWatch:
         self,
         engine: ContainerEngine,
         executor: Executor,
-        catalog: Catalog,
+        catalogs: Catalogs,
         readiness: Readiness,
         on_contact: Callable[[], Awaitable[None]],
         *,
@@ -54,7 +54,7 @@ class EngineWatch:
         """``max_running`` and ``engine_state_dir`` are the operator's, or None; ``max_uids`` bounds the former."""
         self._engine = engine
         self._executor = executor
-        self._catalog = catalog
+        self._catalogs = catalogs
         self._readiness = readiness
         self._on_contact = on_contact
         self._slots = slots
@@ -121,7 +121,7 @@ class EngineWatch:
         self._executor.use_slots(slots)
         number, why = decide_max_running(
             info,
-            self._catalog.largest_memory_bytes,
+            self._catalogs.current.largest_memory_bytes,
             self._max_running,
             self._max_uids,
             descriptors.tasks_max(descriptors.limit()),
@@ -140,11 +140,11 @@ class EngineWatch:
 
     async def _any_image(self) -> str:
         """An image for the probe of the slots: a runner's that is there, else the first that can be had."""
-        found = [runner.image for runner in self._catalog.runners.values() if await self._has(runner)]
+        found = [runner.image for runner in self._catalogs.current.runners.values() if await self._has(runner)]
         if found:
             return found[0]
         missing: list[str] = []
-        for runner in self._catalog.runners.values():
+        for runner in self._catalogs.current.runners.values():
             try:
                 return (await self._engine.image(runner.image, runner.pull)).name
             except ImageUnavailable as error:

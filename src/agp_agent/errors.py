@@ -16,6 +16,7 @@ AgentError
     ├── EngineUnavailable     it does not answer: try again later
     ├── ImageUnavailable      the runner's image cannot be had
     ├── ContainerMissing      the container is gone
+    ├── SecretUnavailable     a secret of the runner cannot be read
     └── LockdownRefused       the engine made a container that is weaker than what was asked for
 """
 
@@ -117,6 +118,10 @@ class ImageUnavailable(EngineError):
 
 class ContainerMissing(EngineError):
     """The container is gone: removed by someone else."""
+
+
+class SecretUnavailable(EngineError):
+    """A secret of the runner cannot be read, or may not be used as it is; the playbook has not started."""
 
 
 class LockdownRefused(EngineError):

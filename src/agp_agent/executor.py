@@ -89,7 +89,7 @@ class Executor:
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
         # By the image's id: a tag may move between here and the creation.
-        container = replace(spec.in_slot(slot, self._take_uid(slot), mount), image=image.image_id)
+        container = replace(spec.in_slot(slot, self._take_uid(slot, spec.uid), mount), image=image.image_id)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
         attachment = await self._engine.attach(container_id)
@@ -100,7 +100,10 @@ class Executor:
             raise
         return Prepared(spec, container, container_id, image, attachment, epoch)
 
-    def _take_uid(self, slot: str) -> int:
+    def _take_uid(self, slot: str, fixed: int | None) -> int:
+        if fixed is not None:
+            self._uid_of[slot] = fixed
+            return fixed
         taken = set(self._uid_of.values())
         free = [uid for uid in self._uids if uid not in taken]
         if not free:

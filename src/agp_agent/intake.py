@@ -8,7 +8,7 @@ import structlog
 
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog
+from agp_agent.catalog import Catalogs
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalUnavailable, NewAttempt
 from agp_agent.models import Task, parse_task
@@ -31,7 +31,7 @@ class Intake:
         journal: Journal,
         audit: Audit,
         readiness: Readiness,
-        catalog: Catalog,
+        catalogs: Catalogs,
         *,
         max_queued: int,
         rerun_after_s: float,
@@ -41,7 +41,7 @@ class Intake:
         self._journal = journal
         self._audit = audit
         self._readiness = readiness
-        self._catalog = catalog
+        self._catalogs = catalogs
         self._max_queued = max_queued
         self._rerun_after_s = rerun_after_s
         self._playbook_limit_bytes = playbook_limit_bytes
@@ -81,7 +81,8 @@ class Intake:
             if problem := self._readiness.problems.get(part):
                 raise Unavailable(f"The agent takes on no more tasks: {problem}.")
         playbook = task.playbook.content.encode()
-        runner = self._catalog.choose(task.playbook.name, task.playbook.content)
+        catalog = self._catalogs.current
+        runner = catalog.choose(task.playbook.name, task.playbook.content)
         new = NewAttempt(
             task_id=task.task_id,
             playbook_name=task.playbook.name,
@@ -91,8 +92,10 @@ class Intake:
             runner=runner.name if runner else None,
             idempotency_key=idempotency_key,
         )
-        reject = None if runner else lifecycle.no_runner(task.playbook.name, self._catalog.names)
+        reject = None if runner else lifecycle.no_runner(task.playbook.name, catalog.names)
         accepted = await self._commit(new, reject)
+        if runner and not accepted.replayed:
+            self._catalogs.keep(accepted.run_id, runner)
         if not accepted.replayed:
             await self._audit_accepted(new, accepted, peer, reject)
         return accepted

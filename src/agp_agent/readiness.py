@@ -12,6 +12,8 @@ class Readiness:
     max_running: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     """What is missing, by part: engine, runner images, journal, audit, disk, file descriptors; one sentence each."""
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What is not well and keeps no task from starting, by part, such as catalog; one sentence each."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -31,12 +33,19 @@ class Readiness:
 
     def report(self, part: str, problem: str | None) -> bool:
         """Say how a part is; None is well. True where that is news."""
-        if self.problems.get(part) == problem:
+        return self._note(self.problems, part, problem)
+
+    def warn(self, part: str, problem: str | None) -> bool:
+        """The same for a part that keeps no task from starting."""
+        return self._note(self.warnings, part, problem)
+
+    def _note(self, notes: dict[str, str], part: str, problem: str | None) -> bool:
+        if notes.get(part) == problem:
             return False
         if problem is None:
-            self.problems.pop(part, None)
+            notes.pop(part, None)
         else:
-            self.problems[part] = problem
+            notes[part] = problem
         self.changed.set()
         self.on_news(part, problem)
         return True

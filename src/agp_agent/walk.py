@@ -15,7 +15,7 @@ import structlog
 
 from agp_agent import clock, descriptors, lifecycle, planner
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog, Runner
+from agp_agent.catalog import Catalogs, Runner
 from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
@@ -48,7 +48,7 @@ class Walk:
         executor: Executor,
         audit: Audit,
         *,
-        catalog: Catalog,
+        catalogs: Catalogs,
         readiness: Readiness,
         limits: Limits,
         labels: dict[str, str],
@@ -58,11 +58,11 @@ class Walk:
         self._journal = journal
         self._executor = executor
         self._audit = audit
-        self._catalog = catalog
+        self._catalogs = catalogs
         self._readiness = readiness
         self._limits = limits
         self._labels = labels
-        self._ending = Ending(journal, executor, audit, readiness)
+        self._ending = Ending(journal, executor, audit, readiness, catalogs)
         self._observer = observer
         self._digests: dict[str, str] = {}
         self.active: dict[str, str] = {}
@@ -93,9 +93,11 @@ class Walk:
             attempt = await self._journal.attempt(run_id)
             if attempt is None:
                 return
-            runner = self._catalog.runners.get(runner_name)
+            runner = self._catalogs.runner_of(run_id, runner_name)
             if runner is None:  # an earlier agent chose it, of a catalog that had it
-                await self._ending.finish(attempt, lifecycle.no_runner(attempt.playbook_name, self._catalog.names))
+                await self._ending.finish(
+                    attempt, lifecycle.no_runner(attempt.playbook_name, self._catalogs.current.names)
+                )
                 return
             try:
                 await self._run(attempt, runner)

@@ -119,13 +119,13 @@ class Rig(ABC):
         """Run a playbook from the beginning to the end, and remove its container."""
         return await self.run_spec(self.spec(*steps))
 
-    async def run_spec(self, spec: ContainerSpec, *, mount: Mount | None = None) -> Run:
-        """The same for a spec, perhaps with another mount."""
+    async def run_spec(self, spec: ContainerSpec, *, mount: Mount | None = None, before_release: bytes = b"") -> Run:
+        """The same for a spec, perhaps with another mount, and with lines before the release."""
         container_id = await self.engine.create(replace(spec, mounts=(mount,)) if mount else spec)
         attachment = await self.engine.attach(container_id)
         try:
             await self.engine.start(container_id)
-            await attachment.send(RELEASE)
+            await attachment.send(before_release + RELEASE)
             output, control = await everything(attachment)
             state = await self.engine.wait(container_id)
         finally:

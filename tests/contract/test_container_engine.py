@@ -1,12 +1,14 @@
 """Every promise of the ``ContainerEngine`` port, kept by the fake and by Docker alike."""
 
 import asyncio
+import base64
 from dataclasses import replace
 
 import pytest
 
-from agp_agent.engine import ContainerEngine, NameTaken, PullPolicy, Signal, Stream
+from agp_agent.engine import ContainerEngine, NameTaken, PullPolicy, Signal, Stream, Tmpfs
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused
+from agp_agent.secret_files import SECRETS_DIR
 from contract.rig import MARKER, NO_IMAGE, NONCE, RELEASE, Rig, everything
 from contract.scripts import (
     EAT_MEMORY,
@@ -18,6 +20,7 @@ from contract.scripts import (
     leave,
     pause,
     say,
+    show_secret,
 )
 
 NO_CONTAINER = "agp-no-such-container"
@@ -92,6 +95,47 @@ class TestCreate:
         with pytest.raises(LockdownRefused, match=r"HostConfig\.Privileged"):
             await rig.created()
         assert await rig.engine.owned(rig.labels) == []
+
+    async def test_refuses_a_runtime_that_the_engine_does_not_have(self, rig: Rig) -> None:
+        """The error names it, and those that there are."""
+        with pytest.raises(EngineError, match=r"the engine has no runtime agp-none; it has .*runc"):
+            await rig.engine.create(replace(rig.spec(), runtime="agp-none"))
+        assert await rig.engine.owned(rig.labels) == []
+
+    async def test_takes_a_runtime_that_the_engine_has(self, rig: Rig) -> None:
+        """And reads it back."""
+        assert (await rig.run_spec(replace(rig.spec(say("hello")), runtime="runc"))).output == b"hello\n"
+
+    async def test_refuses_a_network_that_is_not_there(self, rig: Rig) -> None:
+        """A container that was to have a network and has none is of no use to its playbook."""
+        with pytest.raises(EngineError, match="agp-no-such-network"):
+            await rig.run_spec(replace(rig.spec(), network="agp-no-such-network"))
+
+
+class TestMountsAndSecrets:
+    """What the operator's catalog grants beside the playbook."""
+
+    @pytest.mark.parametrize("read_only", [True, False])
+    async def test_makes_further_mounts_as_asked(self, rig: Rig, *, read_only: bool) -> None:
+        """Read-only or writable: what is made is what is read back."""
+        mount = replace(rig.folder(), target="/inventory", read_only=read_only)
+        spec = rig.spec(say("hello"))
+        assert (await rig.run_spec(replace(spec, mounts=(*spec.mounts, mount)))).output == b"hello\n"
+
+    async def test_secrets_come_before_the_release(self, rig: Rig) -> None:
+        """Byte for byte, into a folder in memory."""
+        spec = rig.spec(show_secret("key"))
+        spec = replace(spec, tmpfs={**spec.tmpfs, SECRETS_DIR: Tmpfs(2**20)})
+        value = bytes(range(256))
+        run = await rig.run_spec(spec, before_release=b"agp1 secret key " + base64.b64encode(value) + b"\n")
+        assert (run.output, run.control) == (value, MARKER)
+
+    async def test_a_secret_without_a_place_for_it_is_refused(self, rig: Rig) -> None:
+        """The playbook does not start, and the value is not told."""
+        run = await rig.run_spec(rig.spec(say("hello")), before_release=b"agp1 secret key c2VjcmV0\n")
+        assert (run.output, run.state.exit_code) == (b"", 125)
+        assert run.control.startswith(b"agp1 error the secret key came")
+        assert b"c2VjcmV0" not in run.control
 
 
 class TestStreams:

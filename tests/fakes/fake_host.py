@@ -1,6 +1,7 @@
 """The world behind a ``FakeEngine``: containers, images, volumes and memory of events, in one process, without I/O."""
 
 import asyncio
+import functools
 import itertools
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from agp_agent.engine import ContainerSpec, ContainerState, Mount, Signal, Stream
 from agp_agent.errors import EngineError
+from agp_agent.secret_files import SECRETS_DIR
 from fakes.fake_process import Exit, Process, Stdin
 
 _REMEMBERED_EVENTS = 256
@@ -67,6 +69,8 @@ class Container:
     created_at_s: float
     command: tuple[str, ...] = ()
     log_limit_bytes: int = 2**22
+    spec: ContainerSpec | None = None
+    """What was asked for; None for one that was planted."""
     running: bool = False
     ended: Exit | None = None
     error: str = ""
@@ -108,7 +112,7 @@ class FakeHost:
 
     Attributes that tests set: ``images`` (name → digest, present), ``registry`` (name → digest, can be pulled),
     ``weaken`` (fields in which the next containers differ from what was asked), ``start_error`` (why no container can
-    be started).
+    be started), ``runtimes`` and ``networks`` (their names).
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -117,6 +121,8 @@ class FakeHost:
         self.pulls: list[str] = []
         self.weaken: tuple[str, ...] = ()
         self.start_error = ""
+        self.runtimes = {"runc"}
+        self.networks: set[str] = set()
         self.containers: dict[str, Container] = {}
         self.volumes: dict[str, tuple[dict[str, str], dict[str, bytes]]] = {}
         self.events: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED_EVENTS)
@@ -132,9 +138,16 @@ class FakeHost:
     def add(self, spec: ContainerSpec) -> Container:
         """Create a container; volumes that it mounts come into being, folders that it binds must be there."""
         self.check_mounts(spec.mounts)
-        return self.plant(
+        if spec.runtime is not None and spec.runtime not in self.runtimes:
+            known = ", ".join(sorted(self.runtimes))
+            raise EngineError(f"the engine has no runtime {spec.runtime}; it has {known}")
+        if spec.network is not None and spec.network not in self.networks:
+            raise EngineError(f"the engine refused (404): network {spec.network} not found")
+        container = self.plant(
             spec.name, spec.labels, spec.mounts, command=spec.command, log_limit_bytes=spec.log_limit_bytes
         )
+        container.spec = spec
+        return container
 
     def plant(
         self,
@@ -156,7 +169,9 @@ class FakeHost:
 
     def start(self, container: Container) -> None:
         """Begin its life."""
-        process = Process(container.stdin, container.write, lambda: self._playbook(container))
+        takes_secrets = container.spec is not None and SECRETS_DIR in container.spec.tmpfs
+        load = functools.partial(self._playbook, container)
+        process = Process(container.stdin, container.write, load, takes_secrets=takes_secrets)
         container.process = process
         container.running = True
         container.life = asyncio.create_task(self._live(container, process), name=f"fake container {container.name}")

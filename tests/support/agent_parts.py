@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from agp_agent.audit import Audit
-from agp_agent.catalog import Catalog
+from agp_agent.catalog import Catalog, Catalogs
 from agp_agent.dispatcher import Dispatcher
 from agp_agent.engine import Mount
 from agp_agent.executor import Executor
@@ -85,7 +85,7 @@ class Parts:
     journal: Journal
     audit: Audit
     readiness: Readiness
-    catalog: Catalog
+    catalogs: Catalogs
     executor: Executor
     walk: Walk
     dispatcher: Dispatcher
@@ -116,7 +116,7 @@ class Parts:
         clock = clock or SetClock()
         engine, runs = FakeEngine(host), dict[str, LiveRun]()
         opened, audit = journal(folder / "journal.db", clock), Audit(folder / "audit.jsonl")
-        runners, readiness = catalog or catalog_of(), Readiness(max_running=max_running)
+        catalogs, readiness = Catalogs(catalog or catalog_of()), Readiness(max_running=max_running)
         executor = Executor(engine, folder / "spool", uids)
         slots = GatedSlots(BindSlots(folder / "slots", folder / "slots", "same path"))
         slots.may_fill.set()
@@ -125,7 +125,7 @@ class Parts:
             opened,
             executor,
             audit,
-            catalog=runners,
+            catalogs=catalogs,
             readiness=readiness,
             limits=limits,
             labels=LABELS,
@@ -138,10 +138,10 @@ class Parts:
             journal=opened,
             audit=audit,
             readiness=readiness,
-            catalog=runners,
+            catalogs=catalogs,
             executor=executor,
             walk=walk,
-            dispatcher=Dispatcher(opened, walk, runners, readiness, queue_timeout_s=queue_timeout_s),
+            dispatcher=Dispatcher(opened, walk, catalogs, readiness, queue_timeout_s=queue_timeout_s),
             reconciler=Reconciler(opened, engine, executor, walk, audit, LABELS, retention_s=1000),
             clock=clock,
             slots=slots,

@@ -21,7 +21,13 @@ async def api_server(
     """Serve the real routes over a real journal in ``folder``, without engine and loops; yields the port."""
     readiness, audit, journal = Readiness(), Audit(folder / "audit.jsonl"), Journal(folder / "journal.db")
     intake = Intake(
-        journal, audit, readiness, catalog.load(), max_queued=10, rerun_after_s=0, playbook_limit_bytes=2**20
+        journal,
+        audit,
+        readiness,
+        catalog.Catalogs(catalog.load()),
+        max_queued=10,
+        rerun_after_s=0,
+        playbook_limit_bytes=2**20,
     )
     api = create_api(intake, journal, readiness, AuthFailures(audit), tokens, body_deadline_s=body_deadline_s)
     server, listener = AgentServer(api, lambda: None), listen("127.0.0.1", 0, None)

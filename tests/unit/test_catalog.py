@@ -122,7 +122,7 @@ def test_an_operators_runner_replaces_the_built_in_one_of_its_name_and_others_ar
         """
         runners:
           shell:
-            image: registry.example/shell@sha256:0123
+            image: registry.example/shell@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
             pull: never
             match: {suffixes: [.sh], shebangs: [sh]}
             command: [sh, -eu, "{playbook}"]
@@ -142,7 +142,11 @@ def test_an_operators_runner_replaces_the_built_in_one_of_its_name_and_others_ar
     )
     assert merged.names == ["shell", "python", "ansible", "ruby"]
     shell = merged.runners["shell"]
-    assert (shell.image, shell.pull, shell.timeout_s) == ("registry.example/shell@sha256:0123", PullPolicy.NEVER, 60)
+    assert (shell.image, shell.pull, shell.timeout_s) == (
+        f"registry.example/shell@sha256:{'0123456789abcdef' * 4}",
+        PullPolicy.NEVER,
+        60,
+    )
     assert (shell.max_running, shell.memory, shell.cpus, shell.pids) == (2, 64 * 2**20, 0.5, 32)
     assert shell.tmpfs == {"/tmp": Tmpfs(2**20), "/work": Tmpfs(2 * 2**20, executable=True)}
     assert shell.env == {"GREETING": "hello"}

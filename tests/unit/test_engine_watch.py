@@ -91,7 +91,7 @@ def watch(parts: Parts, contacts: Contacts, *, max_running: int | None = 3) -> a
     made = EngineWatch(
         parts.engine,
         parts.executor,
-        parts.catalog,
+        parts.catalogs,
         parts.readiness,
         contacts,
         slots=parts.folder / "slots",

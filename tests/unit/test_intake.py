@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agp_agent import catalog
+from agp_agent.catalog import Catalogs
 from agp_agent.errors import AlreadyRunning, InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.intake import Intake
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -33,7 +34,7 @@ def intake(parts: Parts) -> Intake:
         parts.journal,
         parts.audit,
         parts.readiness,
-        catalog.load(),
+        Catalogs(catalog.load()),
         max_queued=2,
         rerun_after_s=0,
         playbook_limit_bytes=LIMIT,
@@ -176,7 +177,7 @@ async def test_an_order_that_cannot_be_written_is_refused(parts: Parts) -> None:
         parts.journal,
         parts.audit,
         parts.readiness,
-        catalog.load(),
+        Catalogs(catalog.load()),
         max_queued=2,
         rerun_after_s=0,
         playbook_limit_bytes=10**6,

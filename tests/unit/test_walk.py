@@ -548,7 +548,7 @@ async def test_a_container_that_cannot_be_removed_now_is_left_to_the_reconciler(
     """The result is written; an engine that is away costs nothing but a second look."""
     run_id = await parts.post("print begun\nforever\n")
     run = await parts.printed(run_id, b"begun")
-    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness)
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness, parts.catalogs)
     parts.engine.go_away()
     await ending.discard(run.slot)
     assert (parts.folder / "slots" / run.slot).exists()
@@ -560,7 +560,7 @@ async def test_an_attempt_ends_once(parts: Parts) -> None:
     verdict = await parts.verdict(run_id)
     await parts.clean()
     before = await parts.events()
-    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness)
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness, parts.catalogs)
     await ending.finish(await parts.attempt(run_id), CANCELLED)
     await ending.requeue(await parts.attempt(run_id), "agp-1", State.RUNNING, "why")
     assert await parts.journal.verdict(run_id) == verdict

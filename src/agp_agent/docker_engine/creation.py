@@ -32,7 +32,7 @@ class Creation:
         if not self._spec.name:
             raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
         body = creation(self._spec)
-        container_id = create_container(client, body, self._spec.name)
+        container_id = self._create(client, body)
         try:
             _compare(client, body, container_id)
             self._hand_over(container_id)
@@ -40,6 +40,15 @@ class Creation:
             _remove(client, container_id)
             raise
         return container_id
+
+    def _create(self, client: APIClient, body: Json) -> str:
+        try:
+            return create_container(client, body, self._spec.name)
+        except APIError as error:
+            runtime = self._spec.runtime
+            if runtime is None or runtime in (known := client.info().get("Runtimes") or {}):
+                raise
+            raise EngineError(f"the engine has no runtime {runtime}; it has {', '.join(sorted(known))}") from error
 
     def _hand_over(self, container_id: str) -> None:
         with self._lock:

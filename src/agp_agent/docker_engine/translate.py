@@ -19,7 +19,8 @@ _READ_ONLY = frozenset({"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/pro
 
 _FORBIDDEN_IN_HOST_CONFIG = (
     "BlkioWeight", "CapAdd", "Cgroup", "CgroupParent", "ContainerIDFile", "DeviceCgroupRules", "DeviceRequests",
-    "Devices", "Dns", "ExtraHosts", "GroupAdd", "Links", "OomScoreAdj", "PortBindings", "StorageOpt", "Sysctls",
+    "Devices", "DnsOptions", "DnsSearch", "ExtraHosts",
+    "GroupAdd", "Links", "OomScoreAdj", "PortBindings", "StorageOpt", "Sysctls",
     "VolumeDriver", "VolumesFrom", "Binds",
 )  # fmt: skip
 """Whatever else would widen what the container may do: never asked for, so it must read back empty."""
@@ -41,7 +42,7 @@ def creation(spec: ContainerSpec) -> Json:
         "OpenStdin": True,
         "StdinOnce": True,
         "Tty": False,
-        "NetworkDisabled": True,
+        "NetworkDisabled": spec.network is None,
         "Healthcheck": {"Test": ["NONE"]},
         "StopTimeout": spec.stop_timeout_s,
         "HostConfig": _host_config(spec),
@@ -49,19 +50,29 @@ def creation(spec: ContainerSpec) -> Json:
 
 
 def _host_config(spec: ContainerSpec) -> Json:
+    body = _lockdown(spec)
+    if spec.network is not None:
+        body["NetworkMode"] = spec.network
+    if spec.runtime is not None:
+        body["Runtime"] = spec.runtime
+    return body
+
+
+def _lockdown(spec: ContainerSpec) -> Json:
     return {
         "Mounts": [mount_body(mount) for mount in spec.mounts],
         "Tmpfs": {path: tmpfs_options(tmpfs, spec.uid) for path, tmpfs in spec.tmpfs.items()},
         "ReadonlyRootfs": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={spec.seccomp}"] if spec.seccomp else [])],
         "CgroupnsMode": "private",
         "IpcMode": "private",
         "PidMode": "",
         "UTSMode": "",
         "UsernsMode": "",
         "PublishAllPorts": False,
+        "Dns": list(spec.dns),
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,
         "OomKillDisable": False,
@@ -95,9 +106,9 @@ def tmpfs_options(tmpfs: Tmpfs, uid: int) -> str:
     return f"nosuid,nodev,{exec_option},size={tmpfs.size_bytes},uid={uid},gid={uid},mode=0700"
 
 
-def mount_body(mount: Mount, *, read_only: bool = True) -> Json:
+def mount_body(mount: Mount) -> Json:
     """One entry of ``HostConfig.Mounts``; unlike ``Binds`` it fails where the source is missing."""
-    body: Json = {"Type": mount.kind, "Source": mount.source, "Target": mount.target, "ReadOnly": read_only}
+    body: Json = {"Type": mount.kind, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
     if mount.kind == "bind":
         return body | {"BindOptions": {"Propagation": "rprivate"}}
     return body | {"VolumeOptions": {"NoCopy": True}}
@@ -122,12 +133,12 @@ def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple
         "Config.Labels": asked["Labels"].items() <= (config["Labels"] or {}).items(),
         "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
         "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
-        "HostConfig.NetworkMode": host.get("NetworkMode") in {"default", "bridge", "none", ""},
-        "NetworkSettings.Networks": not _connected(inspected),
+        "HostConfig.NetworkMode": host.get("NetworkMode") in _network_modes(asked),
+        "NetworkSettings.Networks": _networks(inspected) <= {asked["HostConfig"].get("NetworkMode")},
         "AppArmorProfile": inspected.get("AppArmorProfile") != "unconfined",
         "Mounts": _made(inspected.get("Mounts") or ()) == _wanted(asked["HostConfig"]["Mounts"]),
     }
-    return (*sorted(wrong), *(name for name, right in checks.items() if not right))
+    return tuple(sorted({*wrong, *(name for name, right in checks.items() if not right)}))
 
 
 def _unequal(place: str, asked: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
@@ -147,13 +158,20 @@ def _environment(lines: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _connected(inspected: Json) -> bool:
-    networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
-    return any(network.get("EndpointID") for network in networks.values())
+def _network_modes(asked: Json) -> set[str]:
+    """What engines call the network that was asked for; one that is disabled has the name of any, and is none."""
+    network: str | None = asked["HostConfig"].get("NetworkMode")
+    return {"default", "bridge", "none", ""} if network is None else {network}
+
+
+def _networks(inspected: Json) -> set[str | None]:
+    """The networks it is in, or will be when it starts; engines list the one that is disabled without an endpoint."""
+    config, networks = inspected["Config"], (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    return {name for name, one in networks.items() if one.get("EndpointID") or not config.get("NetworkDisabled")}
 
 
 def _wanted(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
-    return {(mount["Type"], mount["Source"], mount["Target"], "ro") for mount in mounts}
+    return {(mount["Type"], mount["Source"], mount["Target"], "ro" if mount["ReadOnly"] else "rw") for mount in mounts}
 
 
 def _made(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
@@ -162,8 +180,14 @@ def _made(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
             mount["Type"],
             mount.get("Name", "") if mount["Type"] == "volume" else mount["Source"],
             mount["Destination"],
-            "rw" if mount["RW"] or mount.get("Propagation") not in {"", "rprivate", None} else "ro",
+            _access(mount),
         )
         for mount in mounts
         if mount["Type"] != "tmpfs"
     }
+
+
+def _access(mount: Json) -> str:
+    if mount.get("Propagation") not in {"", "rprivate", None}:
+        return "propagates"
+    return "rw" if mount["RW"] else "ro"

@@ -1,0 +1,76 @@
+"""Secrets of runners: files on the agent's side, read at each release and held in memory only."""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agp_agent.errors import SecretUnavailable
+
+SECRETS_DIR: Final = "/run/secrets"
+"""Where a container finds its secrets, each in a file of its name, mode 0400, in memory."""
+
+MAX_BYTES: Final = 64 * 1024
+"""Of one secret."""
+MIN_BYTES: Final = 6
+"""A shorter one cannot be masked without masking half of the output."""
+MAX_NUMBER: Final = 16
+TMPFS_BYTES: Final = 2**21
+"""Holds the largest secrets in the largest number, each rounded up to pages."""
+
+_FORBIDDEN_MODE: Final = stat.S_IWGRP | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A file on the agent's side, and the name under which a runner's playbooks find it."""
+
+    name: str
+    source: Path
+
+    def read(self) -> bytes:
+        """The value, byte for byte.
+
+        Raises:
+            SecretUnavailable: one sentence that names the secret, its file and what was expected of it.
+        """
+        try:
+            with self.source.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise self._unusable("is no regular file")
+                if found.st_mode & _FORBIDDEN_MODE:
+                    mode = stat.S_IMODE(found.st_mode)
+                    raise self._unusable(f"has mode {mode:04o} and is open to others; expected 0600 (chmod 600)")
+                value = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise self._unusable(f"cannot be read: {error.strerror}") from None
+        return self._checked(value)
+
+    def _checked(self, value: bytes) -> bytes:
+        if len(value) > MAX_BYTES:
+            raise self._unusable(f"is larger than {MAX_BYTES} bytes")
+        if len(value.strip()) < MIN_BYTES:
+            raise self._unusable(f"is shorter than {MIN_BYTES} bytes, and could not be masked in the output")
+        return value
+
+    def _unusable(self, why: str) -> SecretUnavailable:
+        return SecretUnavailable(f"secret {self.name} is not available: {self.source} {why}")
+
+
+def read_all(secrets: Iterable[Secret]) -> Mapping[str, bytes]:
+    """The values of all, by name. Raises ``SecretUnavailable``."""
+    return {secret.name: secret.read() for secret in secrets}
+
+
+def problems(secrets: Iterable[Secret]) -> list[str]:
+    """What is wrong with each of them now, one sentence each."""
+    found = []
+    for secret in secrets:
+        try:
+            secret.read()
+        except SecretUnavailable as error:
+            found.append(str(error))
+    return found
