@@ -44,7 +44,10 @@ def extra_image(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFa
     _, said = client.images.build(
         path=str(context), tag=name, buildargs=arguments, network_mode="none", rm=True, forcerm=True, timeout=PATIENCE_S
     )
-    steps = re.findall(r"---> ([0-9a-f]{12})\n", "".join(str(line.get("stream", "")) for line in said))
+    steps = re.findall(
+        r"---> ([0-9a-f]{12})\n",
+        "".join(str(line["stream"]) for line in said if isinstance(line, dict) and "stream" in line),
+    )
     yield name
     client.images.remove(name)
     for step in reversed(steps):  # of the stage that was thrown away; what others build on stays
