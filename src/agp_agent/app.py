@@ -16,7 +16,7 @@ from agp_agent.api import AgentServer, AuthFailures, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs
-from agp_agent.catalog_watch import CatalogWatch
+from agp_agent.catalog_watch import CatalogWatch, unusable
 from agp_agent.dashboard import Dashboard, HttpDashboard
 from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
@@ -110,7 +110,7 @@ class Agent:
         self._state = state
         self._engine = engine
         self._dashboard = dashboard
-        executor = Executor(engine, state.spool, settings.uids)
+        executor = Executor(engine, state.spool, settings.uids, masker, rules)
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         walk = Walk(
             self.journal,
@@ -142,6 +142,7 @@ class Agent:
             labels=labels,
             max_running=settings.max_running,
             max_uids=len(settings.uids),
+            accepted=settings.accepted_lacks,
         )
         self.intake = Intake(
             self.journal,
@@ -247,6 +248,19 @@ def check(settings: Settings) -> None:
         raise ConfigurationError(*problems)
 
 
+def check_all(settings: Settings) -> None:
+    """As ``check``, and find out whether each runner could use what it is granted: its secrets and mounts.
+
+    Raises:
+        ConfigurationError: every problem at once.
+    """
+    check(settings)
+    runners = catalog.load(settings.catalog, mount_rules(settings)).runners.values()
+    found = [(runner.name, problem) for runner in runners for problem in unusable(runner)]
+    if found:
+        raise ConfigurationError(*(f"AGP_CATALOG: {settings.catalog}: runner {name}: {why}." for name, why in found))
+
+
 def _dashboard(settings: Settings) -> HttpDashboard:
     if settings.dashboard_url is None:
         raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
@@ -255,6 +269,13 @@ def _dashboard(settings: Settings) -> HttpDashboard:
         Tokens.of(settings).outbound,
         ca_file=settings.dashboard_ca_file,
         proxy=settings.dashboard_proxy,
+    )
+
+
+def engine_of(settings: Settings) -> DockerEngine:
+    """The engine that the environment names, used as the settings say."""
+    return DockerEngine.from_environment(
+        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
     )
 
 
@@ -269,8 +290,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     dashboard = _dashboard(settings)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
-        engine = DockerEngine.from_environment(os.environ, pull_timeout_s=settings.pull_timeout_s)
-        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None)
+        agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
         await _serve(agent, tokens, listener)
 
 

@@ -6,9 +6,9 @@ from typing import Final
 
 import structlog
 
-from agp_agent import catalog, secret_files
+from agp_agent import catalog, secret_files, selinux
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog, Catalogs
+from agp_agent.catalog import Catalog, Catalogs, Runner
 from agp_agent.errors import ConfigurationError
 from agp_agent.mount_rules import MountRules
 from agp_agent.readiness import Readiness
@@ -76,8 +76,14 @@ class CatalogWatch:
         self._audit.record(AuditEvent.CONFIG_LOADED, runners={one.name: one.image for one in new.runners.values()})
         log.info("catalog in force", runners=new.names)
         for runner in new.runners.values():
-            for problem in secret_files.problems(runner.secret_files):
+            for problem in unusable(runner):
                 log.warning("tasks of this runner will fail", runner=runner.name, why=problem)
+
+
+def unusable(runner: Runner) -> list[str]:
+    """What a runner is granted and its tasks could not use now, one sentence each."""
+    unreadable = [selinux.problem(source) for source in runner.sources] if selinux.is_enforced() else []
+    return [*secret_files.problems(runner.secret_files), *filter(None, unreadable)]
 
 
 def _state(paths: list[Path]) -> _State:

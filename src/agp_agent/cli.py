@@ -86,10 +86,11 @@ def run(
     """
     from agp_agent.local_run import EXIT_UNREAD, run_file  # noqa: PLC0415  the other commands start faster without
 
-    logs.configure("info" if verbose else "error", lambda tree: tree, sys.stderr)
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "error", masker.tree, sys.stderr)
     content = _read_playbook(file)
     given = _load(config, task_timeout_s=timeout_s)
-    verdict, code = _run(lambda: run_file(file.name, content, given))
+    verdict, code = _run(lambda: run_file(file.name, content, given, masker))
     if code == EXIT_UNREAD:
         os._exit(code)  # the interpreter would complain that it cannot flush what nobody reads
     if verdict.error and code != verdict.exit_code:
@@ -165,10 +166,10 @@ def config_show(
 
 @config_commands.command("check")
 def config_check(config: ConfigOption = None) -> None:
-    """Check settings, tokens and catalog without starting anything; all problems at once. Exit code 0 or 78."""
-    from agp_agent.app import check, mount_rules  # noqa: PLC0415  the other commands start faster without
+    """Check settings, tokens, catalog and its secrets without starting anything; all problems at once. Exit code 0 or 78."""
+    from agp_agent.app import check_all, mount_rules  # noqa: PLC0415  the other commands start faster without
 
-    given = _load_and_check(check, config)
+    given = _load_and_check(check_all, config)
     names = ", ".join(catalog.load(given.catalog, mount_rules(given)).names)
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
 

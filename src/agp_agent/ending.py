@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -61,7 +62,7 @@ class Ending:
 
     async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
         """Write down how an attempt ended, with its result for the dashboard, and audit it. Idempotent."""
-        output = output or Output()
+        output, verdict = output or Output(), replace(verdict, error=self._executor.masked(verdict.error))
         done = await self._write_finish(attempt, verdict, output)
         self._catalogs.forget(attempt.run_id)
         if not done:

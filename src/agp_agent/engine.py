@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from agp_agent.errors import EngineError
+from agp_agent.lacks import Lack
 
 
 class NameTaken(EngineError):
@@ -114,6 +115,12 @@ class EngineInfo:
     version: str
     cores: int
     memory_bytes: int
+    runtimes: tuple[str, ...] = ()
+    """What a runner may name as its ``runtime``."""
+    security: tuple[str, ...] = ()
+    """What it says of its own security: seccomp, apparmor, rootless, userns, selinux."""
+    lacks: frozenset[Lack] = frozenset()
+    """What of the lockdown it cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +238,8 @@ class ContainerEngine(Protocol):
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container, not started, and return its id.
 
-        What the engine made is read back and compared with what was asked for.
+        What the engine made is read back and compared with what was asked for. What the engine says it cannot do, and
+        its operator has accepted to be missing, is not asked for.
 
         Raises:
             NameTaken: a container with this name exists.

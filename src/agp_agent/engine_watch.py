@@ -10,11 +10,12 @@ from typing import Final
 
 import structlog
 
-from agp_agent import descriptors
+from agp_agent import descriptors, lacks
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import AgentError, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
+from agp_agent.lacks import Lack
 from agp_agent.readiness import Readiness
 from agp_agent.slots import choose_slots
 
@@ -27,6 +28,7 @@ _CHECK_S: Final = 5.0
 _RETRY_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 """An engine that takes longer to say who it is hangs; calls that wait for it have a patience of their own."""
+LOCKDOWN: Final = "lockdown"
 _PARTS: Final = ("engine", "runner images")
 
 
@@ -50,8 +52,12 @@ class EngineWatch:
         labels: dict[str, str],
         max_running: int | None,
         max_uids: int,
+        accepted: frozenset[Lack] = frozenset(),
     ) -> None:
-        """``max_running`` and ``engine_state_dir`` are the operator's, or None; ``max_uids`` bounds the former."""
+        """``max_running`` and ``engine_state_dir`` are the operator's, or None; ``max_uids`` bounds the former.
+
+        ``accepted`` is what containers may lack where the engine cannot do it.
+        """
         self._engine = engine
         self._executor = executor
         self._catalogs = catalogs
@@ -62,6 +68,7 @@ class EngineWatch:
         self._labels = labels
         self._max_running = max_running
         self._max_uids = max_uids
+        self._accepted = accepted
         self._epoch: int | None = None
         self._asked: asyncio.Task[EngineInfo] | None = None
 
@@ -127,6 +134,7 @@ class EngineWatch:
             descriptors.tasks_max(descriptors.limit()),
         )
         self._readiness.max_running = number
+        self._readiness.warn(LOCKDOWN, describe_lacks(info.lacks, self._accepted))
         log.info(
             "engine found",
             engine=f"{info.name} {info.version}",
@@ -158,6 +166,14 @@ class EngineWatch:
             log.warning("a runner's image is not on the engine", runner=runner.name, pull=runner.pull, why=str(error))
             return False
         return True
+
+
+def describe_lacks(lacking: frozenset[Lack], accepted: frozenset[Lack]) -> str | None:
+    """What is missing of the lockdown on this engine, and whether tasks run all the same."""
+    if refused := lacking - accepted:
+        names = lacks.listed(refused)
+        return f"the engine cannot do: {names}; containers are refused unless AGP_ACCEPT_DEGRADED accepts that"
+    return f"missing, as AGP_ACCEPT_DEGRADED accepts: {lacks.listed(lacking)}" if lacking else None
 
 
 def decide_max_running(

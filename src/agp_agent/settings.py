@@ -20,7 +20,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from agp_agent import lacks
 from agp_agent.errors import ConfigurationError
+from agp_agent.lacks import Lack
 
 PREFIX: Final = "AGP_"
 DEFAULT_CONFIG_FILE: Final = Path("/etc/agp-agent/agent.yaml")
@@ -51,6 +53,11 @@ def _uid_range(value: str) -> str:
     match = re.fullmatch(r"(\d+)-(\d+)", value)
     if not match or not UID_FIRST <= int(match[1]) <= int(match[2]) <= UID_LAST:
         raise ValueError(f"two user ids from {UID_FIRST} to {UID_LAST}, such as 20000-20255")
+    return value
+
+
+def _accepted(value: str) -> str:
+    lacks.parse(value)
     return value
 
 
@@ -122,6 +129,11 @@ class Settings(BaseSettings):
     uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
     )
+    accept_degraded: Annotated[str, AfterValidator(_accepted)] = Field(
+        "",
+        description="What the engine may be unable to do, of swap, memory, pids, cpus, log-driver, with commas between "
+        "them; containers that lack anything else are refused.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     @classmethod
@@ -144,6 +156,11 @@ class Settings(BaseSettings):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together")
         return self
+
+    @property
+    def accepted_lacks(self) -> frozenset[Lack]:
+        """What containers may lack."""
+        return lacks.parse(self.accept_degraded)
 
     @property
     def uids(self) -> range:

@@ -13,12 +13,12 @@ from typing import Final
 
 import structlog
 
-from agp_agent import clock, descriptors, lifecycle, planner
+from agp_agent import clock, descriptors, lifecycle, planner, secret_files
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
-from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, SecretUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, State, Verdict
@@ -145,6 +145,13 @@ class Walk:
 
     async def _release_and_watch(self, attempt: Attempt, spec: RunSpec, prepared: Prepared) -> None:
         slot, nonce = prepared.container.name, secrets.token_hex(16)
+        try:
+            values = await asyncio.to_thread(secret_files.read_all, spec.secrets)
+        except SecretUnavailable as error:
+            await prepared.attachment.aclose()
+            await self._ending.finish(attempt, lifecycle.secret_unavailable(str(error)))
+            await self._ending.discard(slot)
+            return
         release = Release(
             container_id=prepared.container_id,
             image_digest=prepared.image.digest,
@@ -167,7 +174,7 @@ class Walk:
             container_id=prepared.container_id,
         )
         try:
-            run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce)
+            run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce, values)
         except (EngineError, OSError) as error:
             runner_is_at_fault = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
             self._doubt(error)
@@ -214,7 +221,9 @@ class Walk:
             same_boot = attempt.boot_id == clock.boot_id()
             elapsed_s = clock.boot_s() - (attempt.released_boot_s or 0.0) if same_boot else 0.0
             slot, limit = attempt.slot or "", self._limits.output_limit_bytes
-            run = self._executor.adopt(state.container_id, slot, attempt.nonce or "", uid, limit)
+            runner = self._catalogs.runner_of(attempt.run_id, attempt.runner or "")
+            secrets = runner.secret_files if runner else ()
+            run = await self._executor.adopt(state.container_id, slot, attempt.nonce or "", uid, limit, secrets)
             left_s = timeout_s if state.ended else max(0.0, timeout_s - elapsed_s)
             memory_bytes = attempt.memory_bytes or 0
             await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes)

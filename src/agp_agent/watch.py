@@ -7,13 +7,14 @@ the agent's own record of what it asked for, and by what the engine's process re
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from agp_agent.capture import Spool, complete_from_log
 from agp_agent.engine import Attachment, ContainerEngine, ContainerLog, ContainerState, Signal, Stream
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.lifecycle import ContainerExit, Reason
+from agp_agent.redaction import Needles, StreamMasker
 
 T = TypeVar("T")
 
@@ -100,11 +101,25 @@ class LiveRun:
     ended_in_flood: bool = False
     log_is_gone: bool = False
     """The container was removed before the engine's log of it could be read."""
+    secrets: Needles | None = None
+    """What is masked in its output; None: its runner has no secrets."""
+    log_is_secret: bool = False
+    """The secrets that it was started with are not known any more: nobody could mask the engine's log."""
+    masker: StreamMasker | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Mask from the first byte on."""
+        self.masker = StreamMasker(self.secrets) if self.secrets else None
 
     @property
     def started(self) -> bool:
         """Whether the playbook started: its entry said so, or there is output, which only a playbook makes."""
         return self.control.startswith(self.marker) or self.spool.total_bytes > 0
+
+    def keep(self, output: bytes) -> None:
+        """Spool what was printed, its secrets masked."""
+        if output:
+            self.spool.append(output)
 
     def take_in(self, attachment: Attachment) -> None:
         """Begin to take in what the container prints; it was released just now."""
@@ -116,7 +131,7 @@ class LiveRun:
         try:
             async for stream, data in attachment.frames():
                 if stream is Stream.OUTPUT:
-                    self.spool.append(data)
+                    self.keep(data if self.masker is None else self.masker.feed(data))
                     self.flow.take(len(data), asyncio.get_running_loop().time())
                 elif len(self.control) < _MARKER_MAX_BYTES:
                     self.control += data[: _MARKER_MAX_BYTES - len(self.control)]
@@ -230,6 +245,7 @@ async def _complete_output(engine: ContainerEngine, run: LiveRun, state: Contain
             run.interrupted = True
         early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
         if not run.interrupted and not early:
+            run.keep(run.masker.end() if run.masker else b"")
             return
     await _complete_from_engine(engine, run, state)
 
@@ -246,9 +262,20 @@ async def _complete_from_engine(engine: ContainerEngine, run: LiveRun, state: Co
         run.control[:] = run.marker
     if run.ended_in_flood and run.interrupted and not await _same_process(engine, run):
         run.spool.note_gap()  # what the engine had read from the container and not passed on died with it
-    complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
+    if run.log_is_secret:
+        run.spool.note_gap()
+        return
+    complete_from_log(run.spool, await _masked(run.secrets, engine_log), interrupted=run.interrupted)
     if run.interrupted and await _ended_unseen(engine, run, state):
         run.spool.note_gap()  # what it printed last, while no engine was there, nobody took in
+
+
+async def _masked(secrets: Needles | None, engine_log: ContainerLog) -> ContainerLog:
+    """The engine's log with the same secrets masked as in the spool, so that the two can be joined."""
+    if secrets is None:
+        return engine_log
+    output = secrets.without_cut_start(engine_log.output) if engine_log.rotated else engine_log.output
+    return replace(engine_log, output=await asyncio.to_thread(secrets.masked, output))
 
 
 async def _check_started(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:

@@ -66,6 +66,10 @@ class GatedSlots:
             raise self.fill_errors.pop(0)
         await self.inner.fill(name, image, file, playbook, note)
 
+    async def note(self, name: str) -> Mapping[str, object]:
+        """Read for real."""
+        return await self.inner.note(name)
+
     async def drop(self, name: str) -> None:
         """Drop for real."""
         await self.inner.drop(name)

@@ -8,7 +8,7 @@ import pytest
 
 from agp_agent.engine import NameTaken
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused
-from agp_agent.executor import Executor, Prepared, release_line, start_marker
+from agp_agent.executor import Executor, Prepared, release_lines, start_marker
 from agp_agent.planner import RunSpec, plan
 from agp_agent.watch import LiveRun, Stop
 from fakes.fake_engine import FakeEngine
@@ -63,7 +63,7 @@ async def to_end(executor: Executor, run: LiveRun) -> int:
 
 def test_the_words_of_the_runner_contract_stay() -> None:
     """Every runner image relies on them."""
-    assert release_line(NONCE) == f"agp1 release {NONCE}\n".encode()
+    assert release_lines(NONCE, {}) == f"agp1 release {NONCE}\n".encode()
     assert start_marker(NONCE) == f"agp1 started {NONCE}\n".encode()
 
 
@@ -137,7 +137,7 @@ async def test_when_all_users_are_taken_that_is_said(tmp_path: Path, host: FakeH
 async def test_an_adopted_container_keeps_its_user(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
     """The next one gets another."""
     async with agent(tmp_path, host, uids=range(20000, 20002)) as parts:
-        parts.executor.adopt("c1", "agp-old", NONCE, 20000, 4096)
+        await parts.executor.adopt("c1", "agp-old", NONCE, 20000, 4096)
         assert (await parts.executor.prepare(spec, SLOT)).container.uid == 20001
 
 

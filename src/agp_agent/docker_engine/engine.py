@@ -33,6 +33,7 @@ from agp_agent.engine import (
     Signal,
 )
 from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.lacks import Lack
 
 _FIRST_CONTACT_S = 2.0
 _RECHECK_S = 1.0
@@ -55,6 +56,7 @@ class DockerEngine:
         tls: TLSConfig | None = None,
         timeout_s: float = 30.0,
         pull_timeout_s: float = 600.0,
+        accepted: frozenset[Lack] = frozenset(),
     ) -> None:
         """Name the engine, or None for the local socket.
 
@@ -63,22 +65,31 @@ class DockerEngine:
             tls: from ``docker.utils.kwargs_from_env`` or None.
             timeout_s: how long one call may take.
             pull_timeout_s: how long one pull of an image may take.
+            accepted: what containers may lack where the engine cannot do it.
 
         Raises:
             ConfigurationError: the address is none.
         """
         endpoint = Endpoint.parse(base_url, tls)
+        self._accepted = accepted
         self._calls = EngineCalls(endpoint, timeout_s)
         self._events = EventWatch(lambda: endpoint.client(timeout_s), self._calls.renew)
         self._images = Images(self._calls, pull_timeout_s)
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str], *, timeout_s: float = 30.0, pull_timeout_s: float = 600.0
+        cls,
+        environ: Mapping[str, str],
+        *,
+        timeout_s: float = 30.0,
+        pull_timeout_s: float = 600.0,
+        accepted: frozenset[Lack] = frozenset(),
     ) -> "DockerEngine":
         """The engine that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as Docker's own tools read them."""
         endpoint = Endpoint.from_environment(environ)
-        return cls(endpoint.url, tls=endpoint.tls, timeout_s=timeout_s, pull_timeout_s=pull_timeout_s)
+        return cls(
+            endpoint.url, tls=endpoint.tls, timeout_s=timeout_s, pull_timeout_s=pull_timeout_s, accepted=accepted
+        )
 
     @property
     def epoch(self) -> int:
@@ -118,7 +129,7 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create, read back, compare. A caller that is cancelled leaves no container behind."""
-        creation = Creation(spec)
+        creation = Creation(spec, self._accepted)
         future = self._calls.submit(creation.run)
         try:
             return await asyncio.wrap_future(future)

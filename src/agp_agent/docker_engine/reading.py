@@ -8,6 +8,7 @@ from docker.utils import parse_repository_tag
 
 from agp_agent.docker_engine.translate import Json
 from agp_agent.engine import ContainerState, EngineInfo, History, Image, Mount, OwnedContainer
+from agp_agent.lacks import Lack
 
 _NEVER = "0001-01-01T00:00:00Z"
 _REMEMBERED = 256
@@ -79,8 +80,27 @@ def history(container_id: str, events: Iterable[Json]) -> History:
 def engine_info(info: Json) -> EngineInfo:
     """Who the engine is."""
     return EngineInfo(
-        name=info["Name"], version=info["ServerVersion"], cores=info["NCPU"], memory_bytes=info["MemTotal"]
+        name=info["Name"],
+        version=info["ServerVersion"],
+        cores=info["NCPU"],
+        memory_bytes=info["MemTotal"],
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        security=tuple(one.removeprefix("name=").partition(",")[0] for one in info.get("SecurityOptions") or ()),
+        lacks=lacks(info),
     )
+
+
+def lacks(info: Json) -> frozenset[Lack]:
+    """What of the lockdown the engine says it cannot do; what it does not speak of it is trusted to do."""
+    drivers = (info.get("Plugins") or {}).get("Log")
+    missing = {
+        Lack.SWAP: info.get("SwapLimit") is False,
+        Lack.MEMORY: info.get("MemoryLimit") is False,
+        Lack.PIDS: info.get("PidsLimit") is False,
+        Lack.CPUS: info.get("CpuCfsQuota") is False,
+        Lack.LOG_DRIVER: drivers is not None and "local" not in drivers,
+    }
+    return frozenset(lack for lack, is_missing in missing.items() if is_missing)
 
 
 def image(name: str, inspected: Json) -> Image:

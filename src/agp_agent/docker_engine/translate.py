@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agp_agent.engine import ContainerSpec, Mount, Tmpfs
+from agp_agent.lacks import Lack
 
 Json = dict[str, Any]
 
@@ -26,8 +27,25 @@ _FORBIDDEN_IN_HOST_CONFIG = (
 """Whatever else would widen what the container may do: never asked for, so it must read back empty."""
 
 
-def creation(spec: ContainerSpec) -> Json:
-    """The body of ``POST /containers/create`` for one container, lockdown included."""
+FIELDS_OF: Mapping[Lack, tuple[str, ...]] = {
+    Lack.SWAP: ("MemorySwap",),
+    Lack.MEMORY: ("Memory", "MemorySwap"),
+    Lack.PIDS: ("PidsLimit",),
+    Lack.CPUS: ("NanoCpus",),
+    Lack.LOG_DRIVER: ("LogConfig",),
+}
+"""What is asked for in vain where an engine lacks something."""
+
+
+def creation(spec: ContainerSpec, without: Iterable[Lack] = ()) -> Json:
+    """The body of ``POST /containers/create`` for one container, lockdown included.
+
+    ``without``: what the engine lacks and its operator accepts to be missing.
+    """
+    host_config = _host_config(spec)
+    for lack in without:
+        for field in FIELDS_OF[lack]:
+            host_config.pop(field, None)
     return {
         "Image": spec.image,
         "Cmd": list(spec.command),
@@ -45,7 +63,7 @@ def creation(spec: ContainerSpec) -> Json:
         "NetworkDisabled": spec.network is None,
         "Healthcheck": {"Test": ["NONE"]},
         "StopTimeout": spec.stop_timeout_s,
-        "HostConfig": _host_config(spec),
+        "HostConfig": host_config,
     }
 
 
