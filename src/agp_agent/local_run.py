@@ -97,7 +97,7 @@ async def run_file(name: str, content: str, settings: Settings, masker: Masker) 
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
         agent = Agent(settings, state, engine_of(settings), here, masker, terminal.observe)
         async with agent.running():
-            await _contact(agent)
+            await contact(agent)
             run_id = await _submit(agent, name, content)
             _cancel_on_signals(agent)
             unread = asyncio.create_task(_cancel_when(terminal.closed, agent))
@@ -110,7 +110,8 @@ async def run_file(name: str, content: str, settings: Settings, masker: Masker) 
     return verdict, EXIT_UNREAD if terminal.closed.is_set() else exit_code_of(verdict)
 
 
-async def _contact(agent: Agent) -> None:
+async def contact(agent: Agent) -> None:
+    """Wait until the agent can run something. Raises ``EngineUnavailable`` after ten seconds, with the reason."""
     readiness = agent.readiness
     try:
         async with asyncio.timeout(_ENGINE_PATIENCE_S):
