@@ -16,6 +16,7 @@ names a container, ``ContainerMissing``. Any other refusal is an ``EngineError``
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Protocol
 
 from agp_agent.errors import EngineError
@@ -192,6 +193,23 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """A network of the agent's own on the engine's host, as the engine made it. It has no IPv6."""
+
+    name: str
+    subnet: IPv4Network
+    gateway: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Helped:
+    """How a helper ended, and all that it printed, on either stream."""
+
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerLog:
     """The engine's own record of a container's streams, for recovery. ``rotated``: its beginning is missing."""
 
@@ -301,4 +319,31 @@ class ContainerEngine(Protocol):
 
         Raises:
             EngineError: the mount or the file is not there.
+        """
+
+    async def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make the agent's own bridge where it is missing; containers on it cannot speak to each other.
+
+        It is read back in any case, also when it was there before.
+
+        Raises:
+            LockdownRefused: a network of this name is there that lacks these labels, or is weaker. It was not touched.
+        """
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove a bridge; a missing one is success. Raises ``EngineError`` while a container uses it."""
+
+    async def run_beside(
+        self, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    ) -> Helped:
+        """Run a helper to its end that shares the network namespace of a running container, and nothing else of it.
+
+        The helper is root in that namespace with NET_ADMIN as its only capability, so that it can set rules there; no
+        new privileges, read-only root, no mounts, small limits. It carries ``labels`` and is removed in any case, also
+        when the caller is cancelled. The first word of ``command`` takes the place of the image's entry.
+
+        Raises:
+            ContainerMissing: there is no such container.
+            ImageUnavailable: the helper's image is gone.
+            LockdownRefused: the engine made a helper with other rights; it was removed without being started.
         """

@@ -23,6 +23,7 @@ from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
@@ -50,6 +51,7 @@ class Walk:
         *,
         catalogs: Catalogs,
         readiness: Readiness,
+        reach: Reach,
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
@@ -60,6 +62,7 @@ class Walk:
         self._audit = audit
         self._catalogs = catalogs
         self._readiness = readiness
+        self._reach = reach
         self._limits = limits
         self._labels = labels
         self._ending = Ending(journal, executor, audit, readiness, catalogs)
@@ -119,6 +122,9 @@ class Walk:
 
     async def _run(self, attempt: Attempt, runner: Runner) -> None:
         spec = planner.plan(runner, self._limits, self._labels)
+        if (problem := await self._reach.problem(spec)) is not None:
+            await self._ending.finish(attempt, lifecycle.not_fenced(problem))
+            return
         slot = new_slot_name()
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())

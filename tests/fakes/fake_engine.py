@@ -14,10 +14,12 @@ from dataclasses import replace
 
 from agp_agent.engine import (
     Attachment,
+    Bridge,
     ContainerLog,
     ContainerSpec,
     ContainerState,
     EngineInfo,
+    Helped,
     History,
     Image,
     Mount,
@@ -264,6 +266,34 @@ class FakeEngine:
         if data is None:
             raise EngineError(f"the file {path} is not in {mount.source}")
         return data
+
+    async def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make the bridge where it is missing, and compare."""
+        await self._call()
+        return self.host.ensure_bridge(name, labels)
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove a bridge, unless a container uses it."""
+        await self._call()
+        if any(one.spec and one.spec.network == name for one in self.host.containers.values()):
+            raise EngineError(f"the engine refused (403): network {name} has active endpoints")
+        self.host.bridges.pop(name, None)
+
+    async def run_beside(
+        self, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    ) -> Helped:
+        """Run a helper in a container's network namespace."""
+        del labels
+        beside = await self._find(container_id)
+        if image not in self.host.images:
+            raise ImageUnavailable(f"the image is not on the engine: {image}")
+        if self.host.weaken:
+            raise LockdownRefused(f"the engine made a helper that differs in {', '.join(self.host.weaken)}")
+        if not beside.running:
+            raise EngineError(
+                f"the engine refused (409): cannot join network of a non running container: {container_id}"
+            )
+        return self.host.help(beside, command)
 
     async def _helper(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> None:
         """A container that is never started comes and goes."""

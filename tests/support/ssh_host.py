@@ -62,7 +62,8 @@ class SshHost:
         """What a command prints that root runs on it, beside all SSH: the truth about its state."""
         exit_code, output = self._container.exec_run(["sh", "-c", command])
         assert exit_code == 0, output
-        return bytes(output).decode()
+        assert isinstance(output, bytes)
+        return output.decode()
 
     def host_key(self) -> str:
         """Its ed25519 key as it is known to itself: kind and key."""

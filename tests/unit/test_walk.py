@@ -9,7 +9,7 @@ import pytest
 
 from agp_agent import clock
 from agp_agent.ending import Ending
-from agp_agent.engine import ContainerState, Signal
+from agp_agent.engine import ContainerState, Helped, Signal
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.journal import Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -267,6 +267,23 @@ async def test_a_weaker_container_is_refused_and_audited(parts: Parts) -> None:
     assert "ReadonlyRootfs" in refused["why"]
     assert parts.runs == {}
     await parts.clean()
+
+
+async def test_a_network_that_cannot_be_fenced_in_ends_the_task(tmp_path: Path, host: FakeHost) -> None:
+    """Its fence held when it was tried, and now it does not: with the sentence, audited, and never started."""
+    async with agent(tmp_path, host, catalog=catalog_of(net={"network": "outbound"})) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.go(parts.canary.run())
+        await until(lambda: parts.reach.proofs, "its fence was tried")
+        host.helper_answer = Helped(1, "no nftables")
+        verdict, due = await parts.result(await parts.post("print hi\n", runner="net"))
+        why = "the runner's network was not fenced in: its helper ended with 1 (no nftables)"
+        assert verdict == Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"not started: {why}")
+        assert due.output.text() == ""
+        (refused,) = await parts.audited("container refused")
+        assert (refused["runner"], refused["why"]) == ("net", why)
+        assert await parts.audited("task started") == []
+        await until(lambda: not host.containers, "nothing left")
 
 
 async def test_a_container_that_cannot_start_ends_the_task(parts: Parts) -> None:
