@@ -1,18 +1,15 @@
 """The runner images as they were built, on the real engine."""
 
-import contextlib
-import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import APIError, ImageNotFound
+from docker.errors import ImageNotFound
 
 from agp_agent import __version__
 from images.box import PATIENCE_S, Boxes
+from support.child_image import child_image
 
 RUNNERS = {
     "shell": (".sh", ("agp-shell", "/playbook/playbook.sh")),
@@ -22,7 +19,6 @@ RUNNERS = {
 
 EXTRA = "python-extra"
 """The example of a child image, for which all holds that holds for its parent."""
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -35,24 +31,9 @@ def client() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def extra_image(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The child image, built as its Dockerfile says, of packages that were fetched before, and without a network."""
-    context = tmp_path_factory.mktemp(EXTRA) / "context"
-    shutil.copytree(ROOT / "docs/examples/python-extra", context)
-    shutil.copytree(ROOT / "build/tools/wheelhouse", context / "wheelhouse")  # .ci/test-tools makes it
-    name = f"example/runner-{EXTRA}:{secrets.token_hex(8)}"
-    arguments = {"RUNNER_IMAGE": f"agp/runner-python:{__version__}", "VERSION": __version__}
-    _, said = client.images.build(
-        path=str(context), tag=name, buildargs=arguments, network_mode="none", rm=True, forcerm=True, timeout=PATIENCE_S
-    )
-    steps = re.findall(
-        r"---> ([0-9a-f]{12})\n",
-        "".join(str(line["stream"]) for line in said if isinstance(line, dict) and "stream" in line),
-    )
-    yield name
-    client.images.remove(name)
-    for step in reversed(steps):  # of the stage that was thrown away; what others build on stays
-        with contextlib.suppress(APIError):
-            client.images.remove(step)
+    """The child image."""
+    with child_image(client, tmp_path_factory.mktemp(EXTRA) / "context") as name:
+        yield name
 
 
 def image_of(request: pytest.FixtureRequest, name: str) -> str:
