@@ -44,6 +44,7 @@ def catalog(tmp_path: Path) -> Path:
             "mounts": [{"source": str(tmp_path / "shared"), "target": "/shared", "rw": True}],
             "secrets": [{"source": str(tmp_path / "key"), "name": "ssh_key"}],
         },
+        "outbound": {"network": "outbound", "match": {"suffixes": [".outbound"]}},
         "plain": {"image": "debian:trixie-slim", "pull": "never"},
         "absent": {"image": "127.0.0.1:1/agp/nothing:1"},
         "no-command": {"command": ["no-such-program", "{playbook}"]},
@@ -62,7 +63,7 @@ def test_list_needs_no_engine(cli: Cli, catalog: Path) -> None:
     nowhere = {"AGP_CATALOG": catalog, "DOCKER_HOST": "unix:///nowhere.sock"}
     listed, for_programs = cli("runners", "list", **nowhere), cli("runners", "list", "--json", **nowhere)
     assert (listed.returncode, for_programs.returncode) == (0, 0)
-    names = ["shell", "python", "ansible", "granted", "plain", "absent", "no-command", "closed", "no-source"]
+    names = ["shell", "python", "ansible", "granted", "outbound", "plain", "absent", "no-command", "closed"]
     assert [line.split()[0] for line in listed.stdout.splitlines()][1:10] == names
     assert [runner["name"] for runner in json.loads(for_programs.stdout)][:9] == names
 
@@ -96,6 +97,19 @@ def test_check_tells_what_a_playbook_sees_of_all_that_it_is_granted(cli: Cli, ca
     assert SECRET not in checked.stdout
     assert "value-of-a-variable" not in checked.stdout
     assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_check_tells_the_reach_of_a_runner_with_a_network(cli: Cli, catalog: Path) -> None:
+    """Which the canary has proven before; where there is no fence, nothing of such a runner is started."""
+    checked = cli("runners", "check", "outbound", AGP_CATALOG=catalog)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    (network,) = [line for line in checked.stdout.splitlines() if line.startswith("  network ")]
+    for seen in ("outbound (eth0, lo)", "gateway ", "resolver 127.0.0.11", "169.254.169.254:80 does not answer"):
+        assert seen in network
+    unfenced = cli("runners", "check", "outbound", AGP_CATALOG=catalog, AGP_FENCE_IMAGE="127.0.0.1:1/agp/no-fence:1")
+    assert unfenced.returncode == 1
+    assert "image 127.0.0.1:1/agp/no-fence:1 is not available" in unfenced.stdout
+    assert "AGP_FENCE_IMAGE names it" in unfenced.stdout
 
 
 @pytest.mark.parametrize(

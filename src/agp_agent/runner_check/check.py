@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +59,7 @@ async def check_runners(runners: Iterable[Runner], settings: Settings, masker: M
     with tempfile.TemporaryDirectory(prefix="agp-check-") as folder, StateDir(Path(folder), "check") as state:
         runs: dict[str, LiveRun] = {}
         agent = Agent(settings, state, engine_of(settings), results, masker, runs.__setitem__)
-        agent.catalogs.replace(_with_probes(agent.catalogs.current))
+        agent.catalogs.replace(_with_probes(agent.catalogs.current, {runner.name for runner in runners}))
         async with agent.running():
             await contact(agent)
             reports = await asyncio.gather(*(_tried(agent, runner, results, runs) for runner in runners))
@@ -67,8 +67,11 @@ async def check_runners(runners: Iterable[Runner], settings: Settings, masker: M
     return reports
 
 
-def _with_probes(catalog: Catalog) -> Catalog:
-    """The same runners in all that a playbook sees, but each with the probe's interpreter, and found by its name."""
+def _with_probes(catalog: Catalog, tried: Container[str]) -> Catalog:
+    """The runners that are tried, in all that a playbook sees, but each with the probe's interpreter.
+
+    The others stay, for their images are of use; but nothing is proven of their networks, which takes its time.
+    """
     probes = {
         name: runner.model_copy(
             update={
@@ -76,6 +79,8 @@ def _with_probes(catalog: Catalog) -> Catalog:
                 "match": Match(suffixes=(_suffix(catalog, runner),)),
                 "timeout_s": _PROBE_TIMEOUT_S,
             }
+            if name in tried
+            else {"network": "none", "allow": ()}
         )
         for name, runner in catalog.runners.items()
     }
