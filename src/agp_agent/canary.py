@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Network
 from typing import Final, NamedTuple
 
 import structlog
@@ -146,6 +146,7 @@ class Canary:
             log.error("runner refused: its tasks end with an error", runner=spec.runner, why=proof.problem)
         elif before is None or before.problem is not None:
             log.info("network tried: its fence holds", runner=spec.runner, tried=len(proof.found))
+            _warn_of_ipv6(spec)
         await self._reach.set(spec, proof)
 
     # --- one try -----------------------------------------------------------------------------------------------------
@@ -224,11 +225,16 @@ class Canary:
                 await self._engine.start(container_id)
                 yield container_id, attachment
         finally:
-            await self._engine.remove(container.name)
+            await asyncio.shield(self._engine.remove(container.name))  # whatever ends the try, also a second time
 
 
 def _part(runner: str) -> str:
     return f"network of runner {runner}"
+
+
+def _warn_of_ipv6(spec: RunSpec) -> None:
+    if unreached := [str(one) for one in spec.allow if isinstance(one.network, IPv6Network)]:
+        log.warning("the agent's bridge has no IPv6: not reached", runner=spec.runner, destinations=unreached)
 
 
 def judge(lines: list[str], targets: Targets) -> tuple[str | None, dict[str, str]]:

@@ -28,13 +28,14 @@ class Dispatcher:
         self._journal = journal
         self._walk = walk
         self._catalogs = catalogs
+        self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
         self._queue_timeout_s = queue_timeout_s
         self._walks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Start what fits, then sleep until the queue, the places or the agent's condition change."""
-        wakers = (self._journal.queue_changed, self._walk.ended, self._readiness.changed)
+        """Start what fits, then sleep until the queue, the places, the agent's condition or the catalog change."""
+        wakers = (self._journal.queue_changed, self._walk.ended, self._readiness.changed, self._catalog_changed)
         while True:
             for waker in wakers:
                 waker.clear()

@@ -61,6 +61,7 @@ class EngineWatch:
         self._engine = engine
         self._executor = executor
         self._catalogs = catalogs
+        self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
         self._on_contact = on_contact
         self._slots = slots
@@ -84,17 +85,21 @@ class EngineWatch:
         """Sleep; shorter where contact broke or somebody doubts the engine, but never so short that it spins."""
         await asyncio.sleep(_RETRY_S)
         for _ in range(round(timeout_s / _RETRY_S) - 1):
-            if self._readiness.doubted.is_set() or self._epoch != self._engine.epoch:
+            if self._is_news():
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S):
                     await self._readiness.doubted.wait()
         self._readiness.doubted.clear()
 
+    def _is_news(self) -> bool:
+        return self._readiness.doubted.is_set() or self._catalog_changed.is_set() or self._epoch != self._engine.epoch
+
     async def _check(self) -> tuple[str, str | None]:
         try:
             info = await self._describe()
-            if self._epoch != (epoch := self._engine.epoch):
+            if self._epoch != (epoch := self._engine.epoch) or self._catalog_changed.is_set():
+                self._catalog_changed.clear()  # other images, and other limits to divide the memory by
                 await self._contact(info)
                 self._epoch = epoch
         except ImageUnavailable as error:

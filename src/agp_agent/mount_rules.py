@@ -34,12 +34,12 @@ class MountRules:
     def __init__(self, protected: Mapping[Path, str] | None = None) -> None:
         """``protected``: further files and folders, such as the state directory, each with what it is."""
         own = {os.path.normpath(path): what for path, what in (protected or {}).items()}
-        self._places = own | {os.path.realpath(path): what for path, what in own.items()} | _HOST
+        self._places = _HOST | own | {_real(path): what for path, what in own.items()}
         self._identities = dict(_identities_above(self._places.items()))
 
     def problem(self, source: str) -> str | None:
         """Why ``source`` may not be mounted; None: it may."""
-        written, real = os.path.normpath(source), os.path.realpath(source)
+        written, real = os.path.normpath(source), _real(source)
         for path in dict.fromkeys((written, real)):
             for place, what in self._places.items():
                 if _within(path, place) and not _is_allowed(path):
@@ -66,6 +66,14 @@ class MountRules:
             if path == real:
                 return f"{source} holds {place} under another name, {what}"
         return None
+
+
+def _real(path: str) -> str:
+    """Where the links of a path lead to; as far as anybody may look."""
+    try:
+        return os.path.realpath(path)
+    except OSError:  # what a process of another user has open, in /proc
+        return os.path.normpath(path)
 
 
 def _told(source: str, path: str, what: str) -> str:

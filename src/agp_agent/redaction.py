@@ -140,6 +140,11 @@ class StreamMasker:
         self._found: list[tuple[int, int]] = []
         """Starts and ends of needles in what is held."""
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return what can be told now."""
         look_from = max(0, len(self._held) - (_HEAD_BYTES - 1))

@@ -39,7 +39,7 @@ class Secret:
             SecretUnavailable: one sentence that names the secret, its file and what was expected of it.
         """
         try:
-            with self.source.open("rb") as file:
+            with open(self.source, "rb", opener=_open_without_waiting) as file:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     raise self._unusable("is no regular file")
@@ -60,6 +60,10 @@ class Secret:
 
     def _unusable(self, why: str) -> SecretUnavailable:
         return SecretUnavailable(f"secret {self.name} is not available: {self.source} {why}")
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_all(secrets: Iterable[Secret]) -> Mapping[str, bytes]:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agp_agent.canary import Periods, judge
 from agp_agent.lifecycle import Outcome
@@ -187,6 +188,17 @@ async def test_a_neighbour_that_cannot_be_set_up_proves_nothing(parts: Parts, ho
     parts.go(parts.canary.run())
     await until(lambda: problem(parts), "refused")
     assert "no neighbour could be set up (agp-listen: nobody" in (problem(parts) or "")
+
+
+async def test_ipv6_in_an_allow_is_told_to_reach_nothing(tmp_path: Path, host: FakeHost) -> None:
+    """The bridge has none: better a line in the log than an operator who wonders."""
+    allow = OUTBOUND | {"allow": ["10.1.1.1", "[fd00::]/8:443"]}
+    with capture_logs() as logged:
+        async with agent(tmp_path, host, catalog=catalog_of(net=allow)) as parts:
+            parts.go(parts.canary.run())
+            await proven(parts)
+    (warned,) = (line for line in logged if line["log_level"] == "warning")
+    assert (warned["runner"], warned["destinations"]) == ("net", ["[fd00::]/8:443"])
 
 
 class TestJudge:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agp_agent.engine import EngineInfo
-from agp_agent.engine_watch import EngineWatch, decide_max_running
+from agp_agent.engine_watch import EngineWatch, decide_max_running, describe_lacks
 from agp_agent.errors import AgentError, EngineError
+from agp_agent.lacks import Lack
 from fakes.fake_host import FakeHost
 from support.agent_parts import IMAGE, LABELS, Parts, agent, catalog_of, machine
 from support.async_waiting import until
@@ -174,24 +175,16 @@ async def test_broken_contact_is_looked_into_at_once(parts: Parts) -> None:
     await problem(parts, "engine", "does not answer")
 
 
-async def test_an_engine_that_hangs_is_a_problem_and_is_not_asked_again_meanwhile(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_engine_that_hangs_is_a_problem_and_is_not_asked_again_meanwhile(parts: Parts) -> None:
     """Its answer is still waited for: when it comes, all is well again."""
-    thaw, answer, asked = asyncio.Event(), parts.engine.describe, list[None]()
-
-    async def frozen() -> EngineInfo:
-        asked.append(None)
-        await thaw.wait()
-        return await answer()
-
     watch(parts, Contacts(parts))
     await ready(parts)
-    monkeypatch.setattr(parts.engine, "describe", frozen)
+    parts.engine.freeze()
+    asked = parts.engine.calls
     parts.readiness.doubt("engine", "somebody waits")
     await problem(parts, "engine", "does not answer within")
-    assert len(asked) == 1
-    thaw.set()
+    assert parts.engine.calls == asked + 1
+    parts.engine.thaw()
     await ready(parts)
 
 
@@ -237,3 +230,35 @@ async def test_a_contact_that_fails_is_tried_again(parts: Parts, error: AgentErr
     await ready(parts)
     assert contacts.number == 2
     assert not loop.done()
+
+
+# --- what the engine lacks, and another catalog ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lacking", "accepted", "told"),
+    [
+        ((), (), None),
+        ((), (Lack.SWAP,), None),
+        ((Lack.SWAP,), (Lack.SWAP,), "missing, as AGP_ACCEPT_DEGRADED accepts: swap"),
+        (
+            (Lack.SWAP, Lack.PIDS),
+            (Lack.SWAP,),
+            "the engine cannot do: pids; containers are refused unless AGP_ACCEPT_DEGRADED accepts that",
+        ),
+    ],
+)
+def test_what_an_engine_lacks_is_told(lacking: tuple[Lack, ...], accepted: tuple[Lack, ...], told: str | None) -> None:
+    """And whether anything runs all the same."""
+    assert describe_lacks(frozenset(lacking), frozenset(accepted)) == told
+
+
+async def test_another_catalog_is_a_reason_to_look_again(parts: Parts) -> None:
+    """It may have larger runners, and other images."""
+    contacts = Contacts(parts)
+    watch(parts, contacts, max_running=None)
+    await ready(parts)
+    before = parts.readiness.max_running
+    parts.catalogs.replace(catalog_of(large={"memory": "4GiB"}))
+    await until(lambda: contacts.number > 1, "a second contact")
+    await until(lambda: parts.readiness.max_running < before, "fewer places")

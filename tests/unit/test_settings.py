@@ -10,6 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from agp_agent import settings
 from agp_agent.errors import ConfigurationError
+from agp_agent.lacks import Lack
 from agp_agent.settings import Settings, TokenSource, load, load_with_problems, source_of, with_source
 
 TOKEN = "t0ken-of-the-tests-1"
@@ -399,3 +400,16 @@ def test_the_tokens_of_a_directory_are_an_error(tmp_path: Path) -> None:
 def test_the_default_file_is_only_read_where_it_exists() -> None:
     """Its place is fixed; nothing is read from the current folder."""
     assert str(settings.DEFAULT_CONFIG_FILE) == "/etc/agp-agent/agent.yaml"
+
+
+def test_what_containers_may_lack_is_a_list_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typo is told with all names that there are."""
+    assert load().accepted_lacks == frozenset()
+    monkeypatch.setenv("AGP_ACCEPT_DEGRADED", "swap, log-driver")
+    assert load().accepted_lacks == {Lack.SWAP, Lack.LOG_DRIVER}
+    monkeypatch.setenv("AGP_ACCEPT_DEGRADED", "everything")
+    (problem,) = problems()
+    assert problem.startswith(
+        "AGP_ACCEPT_DEGRADED (environment): expected some of swap, memory, pids, cpus, log-driver"
+    )
+    assert problem.endswith(", and everything is none of them.")

@@ -21,6 +21,7 @@ _EXPECTED: Final = {
     "string_type": "expected text",
     "string_too_short": "must not be empty",
     "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
 }
 
 

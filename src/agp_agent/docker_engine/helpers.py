@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from docker import APIClient
+from requests.exceptions import RequestException
 
 from agp_agent.docker_engine.frames import Demultiplexer
 from agp_agent.docker_engine.http import create_container, get_chunks
@@ -16,6 +17,7 @@ from agp_agent.lacks import Lack
 _OUTPUT_LIMIT_BYTES: Final = 2**20
 _MEMORY_BYTES: Final = 64 * 2**20
 _PIDS: Final = 16
+_TIMED_OUT: Final = 124
 
 
 def run_beside(
@@ -41,6 +43,10 @@ def run_beside(
         client.start(helper_id)
         exit_code = client.wait(helper_id, timeout=client.timeout)["StatusCode"]
         return Helped(exit_code, _printed(client, helper_id))
+    except RequestException:
+        if not client.inspect_container(helper_id)["State"]["Running"]:  # where the engine is away, this says so
+            raise
+        return Helped(_TIMED_OUT, f"it did not end within {client.timeout:g} s")
     finally:
         client.remove_container(helper_id, v=True, force=True)
 

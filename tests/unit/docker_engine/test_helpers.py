@@ -1,12 +1,16 @@
 """What is asked of Docker for a helper, and what counts as other rights."""
 
+import asyncio
 import copy
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from agp_agent.docker_engine import DockerEngine
 from agp_agent.docker_engine.helpers import helper_body, helper_differences
 from agp_agent.docker_engine.translate import Json
+from fakes.docker_api import Answer, DockerApi, answer
 
 JOINED = "a" * 64
 COMMAND = ("/usr/local/bin/agp-fence", "table inet x {", "}")
@@ -66,6 +70,31 @@ def test_what_was_asked_for_is_no_difference() -> None:
 def test_every_other_right_is_named(field: str, value: object) -> None:
     """More of them, fewer, or elsewhere."""
     assert helper_differences(ASKED, made(**{field: value})) == [field]
+
+
+async def test_a_helper_that_hangs_is_told_and_removed(api: DockerApi) -> None:
+    """It is no sign of an engine that is away: that answers all the while."""
+    running = made() | {"Id": JOINED, "State": {"Running": True}}
+    running["Config"]["Image"] = "agp/fence:0.2.0"
+    helper = {"Id": "helper", "State": {"Running": True}} | {key: running[key] for key in ("HostConfig", "Mounts")}
+    api.routes |= {
+        f"GET /containers/{JOINED}/json": answer(running),
+        "POST /containers/create": answer({"Id": "helper", "Warnings": []}, 201),
+        "GET /containers/helper/json": answer(helper),
+        "POST /containers/helper/start": lambda: Answer(204, b""),
+        "POST /containers/helper/wait": lambda: Answer(200, _never()),
+        "DELETE /containers/helper": lambda: Answer(204, b""),
+    }
+    engine = DockerEngine(api.url, timeout_s=0.5)
+    helped = await engine.run_beside(JOINED, "agp/fence:0.2.0", COMMAND, {"agp.instance": "1"})
+    await engine.aclose()
+    assert (helped.exit_code, helped.output) == (124, "it did not end within 0.5 s")
+    assert "DELETE /containers/helper" in api.requests
+
+
+async def _never() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
 
 
 def test_a_mount_is_one_too() -> None:

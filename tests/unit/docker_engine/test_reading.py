@@ -6,6 +6,7 @@ import pytest
 
 from agp_agent.docker_engine import reading
 from agp_agent.engine import History, Mount
+from agp_agent.lacks import Lack
 
 NEVER = "0001-01-01T00:00:00Z"
 ONCE = "2026-01-02T03:04:05.678Z"
@@ -115,3 +116,25 @@ def test_the_engines_clock_keeps_its_nanoseconds(text: str, seconds: str) -> Non
 def test_api_versions_compare_as_numbers() -> None:
     """1.9 is older than 1.41."""
     assert reading.api_version("1.9") < reading.api_version("1.41") < (1, 42)
+
+
+def test_the_engine_tells_what_it_has_and_what_it_lacks() -> None:
+    """What an engine does not speak of, it is trusted to do: that is read back from every container."""
+    info = {"Name": "n", "ServerVersion": "1", "NCPU": 2, "MemTotal": 3}
+    silent = reading.engine_info(info)
+    assert (silent.lacks, silent.runtimes, silent.security) == (frozenset(), (), ())
+    told = reading.engine_info(
+        info
+        | {
+            "Runtimes": {"runsc": {}, "runc": {}},
+            "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"],
+            "SwapLimit": False,
+            "MemoryLimit": True,
+            "PidsLimit": False,
+            "CpuCfsQuota": True,
+            "Plugins": {"Log": ["k8s-file", "journald"]},
+        }
+    )
+    assert told.runtimes == ("runc", "runsc")
+    assert told.security == ("seccomp", "rootless")
+    assert told.lacks == {Lack.SWAP, Lack.PIDS, Lack.LOG_DRIVER}
