@@ -18,8 +18,10 @@ MAX_BYTES: Final = 64 * 1024
 MIN_BYTES: Final = 6
 """A shorter one cannot be masked without masking half of the output."""
 MAX_NUMBER: Final = 16
-TMPFS_BYTES: Final = 2**21
-"""Holds the largest secrets in the largest number, each rounded up to pages."""
+MAX_TOTAL_BYTES: Final = 256 * 1024
+"""Of all secrets of one runner: finding them in every spelling takes time and memory."""
+TMPFS_BYTES: Final = 2**20
+"""Holds the most of them, each rounded up to pages."""
 
 _SCRYPT_COST: Final = 2**12
 _FORBIDDEN_MODE: Final = stat.S_IWGRP | stat.S_IRWXO
@@ -67,8 +69,14 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def read_all(secrets: Iterable[Secret]) -> Mapping[str, bytes]:
-    """The values of all, by name. Raises ``SecretUnavailable``."""
-    return {secret.name: secret.read() for secret in secrets}
+    """The values of all of a runner's, by name. Raises ``SecretUnavailable``."""
+    values = {secret.name: secret.read() for secret in secrets}
+    if sum(map(len, values.values())) > MAX_TOTAL_BYTES:
+        names = ", ".join(values)
+        raise SecretUnavailable(
+            f"secrets {names} are not available: together they are larger than {MAX_TOTAL_BYTES} bytes"
+        )
+    return values
 
 
 def fingerprint(values: Mapping[str, bytes], salt: str) -> str:
@@ -82,11 +90,16 @@ def fingerprint(values: Mapping[str, bytes], salt: str) -> str:
 
 
 def problems(secrets: Iterable[Secret]) -> list[str]:
-    """What is wrong with each of them now, one sentence each."""
-    found = []
-    for secret in secrets:
-        try:
-            secret.read()
-        except SecretUnavailable as error:
-            found.append(str(error))
-    return found
+    """What is wrong with a runner's secrets now, one sentence each."""
+    secrets = list(secrets)
+    each = [problem for secret in secrets if (problem := _problem([secret]))]
+    together = _problem(secrets)
+    return each or ([together] if together else [])
+
+
+def _problem(secrets: Iterable[Secret]) -> str | None:
+    try:
+        read_all(secrets)
+    except SecretUnavailable as error:
+        return str(error)
+    return None
