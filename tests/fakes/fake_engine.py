@@ -309,8 +309,7 @@ class FakeEngine:
         """Run a helper in a container's network namespace."""
         del labels
         beside = await self._find("run_beside", container_id)
-        if image not in self.host.images:
-            raise ImageUnavailable(f"the image is not on the engine: {image}")
+        self._check_image(image)
         if self.host.weaken:
             raise LockdownRefused(f"the engine made a helper that differs in {', '.join(self.host.weaken)}")
         if not beside.running:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 
@@ -15,6 +16,7 @@ from agp_agent import __version__
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.registry import PASSWORD, USER, Registry
+from support.waiting import eventually
 
 BASE: Final = f"agp/runner-shell:{__version__}"
 SHOW: Final = "echo $VERSION"
@@ -206,6 +208,14 @@ def test_a_registry_that_hangs_is_given_up(bench: Bench) -> None:
     assert bench.agent.audit("task finished", task_id=hanging) == []
     result = bench.dashboard.result(hanging)
     assert result["error"].endswith(f"is not available: pulling it took longer than {PULL_TIMEOUT_S} s")
+
+
+def test_a_task_that_waits_for_its_image_can_be_cancelled(bench: Bench) -> None:
+    """At once: it does not wait for the end of the pull, which would be another one."""
+    waiting, cancelled = bench.send("hangs"), bench.send("hangs")
+    eventually(lambda: bench.agent.cancel(quote(cancelled)).status_code == 202, "the cancel is taken")
+    assert bench.dashboard.result(cancelled)["error"] == "cancelled"
+    assert bench.dashboard.result(waiting)["error"].endswith(f"pulling it took longer than {PULL_TIMEOUT_S} s")
 
 
 def _move(bench: Bench, name: str) -> str:
