@@ -312,6 +312,13 @@ def _dashboard(settings: Settings) -> HttpDashboard:
     )
 
 
+def engine_of(settings: Settings) -> DockerEngine:
+    """The engine that the environment names, used as the settings say."""
+    return DockerEngine.from_environment(
+        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
+    )
+
+
 async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
@@ -324,8 +331,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
-        engine = DockerEngine.from_environment(os.environ, accepted=settings.accepted_lacks)
-        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None)
+        agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
         await _serve(agent, tokens, listener)
 
 

@@ -129,6 +129,7 @@ class Settings(BaseSettings):
     max_queued: int = Field(1000, ge=0, description="Tasks that wait; above it a task is refused with 503.")
     queue_timeout_s: SecondsOrZero = Field(0, description="Longest wait in the queue; 0 is no limit.")
     task_timeout_s: Seconds = Field(3600, description="Longest run of a task, where its runner sets none.")
+    pull_timeout_s: Seconds = Field(600, description="Longest pull of a runner's image.")
     stop_grace_s: SecondsOrZero = Field(10, description="Time between TERM and KILL.")
     rerun_after_s: SecondsOrZero = Field(
         0, description="An identical task is refused for this long after its result was acknowledged."

@@ -130,14 +130,29 @@ class Walk:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
         try:
-            prepared = await self._executor.prepare(spec, slot)
+            prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
         except (EngineUnavailable, OSError) as error:
             self._doubt(error)
             await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
         except EngineError as error:
             await self._ending.finish(attempt, self._ending.verdict_of(error, spec))
         else:
-            await self._release_and_watch(attempt, spec, prepared)
+            if prepared is None:
+                await self._ending.finish(attempt, lifecycle.cancelled_before_start())
+            else:
+                await self._release_and_watch(attempt, spec, prepared)
+
+    async def _prepared_unless_cancelled(self, attempt: Attempt, spec: RunSpec, slot: str) -> Prepared | None:
+        """Prepare, but no longer than until the attempt is cancelled (None): pulling an image may take minutes."""
+        preparing = asyncio.create_task(self._executor.prepare(spec, slot), name=f"prepare {slot}")
+        cancelled = asyncio.create_task(self._journal.cancel_event(attempt.run_id).wait())
+        try:
+            await asyncio.wait({preparing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
+            preparing.cancel()  # one that is done is not changed by it
+            await asyncio.wait({preparing})
+        return None if preparing.cancelled() else preparing.result()
 
     async def _note_preparing(self, attempt: Attempt, spec: RunSpec, slot: str) -> bool:
         container = spec.container

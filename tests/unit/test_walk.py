@@ -9,7 +9,7 @@ import pytest
 
 from agp_agent import clock
 from agp_agent.ending import Ending
-from agp_agent.engine import Helped, Signal
+from agp_agent.engine import Helped, Image, PullPolicy, Signal
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.journal import Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -212,6 +212,25 @@ async def test_a_cancel_between_two_steps_is_not_lost(tmp_path: Path, host: Fake
         assert (verdict.outcome, verdict.error) == (Outcome.CANCELLED, "cancelled")
         await parts.clean()
         assert (await parts.events())[-1] == "task cancelled"
+
+
+async def test_a_task_whose_image_is_being_pulled_can_be_cancelled(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull may take minutes more; nothing is left of what was prepared, and its place is free."""
+    pulling = asyncio.Event()
+
+    async def forever(_name: str, _pull: PullPolicy) -> Image:
+        pulling.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody rings")
+
+    monkeypatch.setattr(parts.engine, "image", forever)
+    run_id = await parts.post("print never\n")
+    await pulling.wait()
+    assert await parts.journal.request_cancel("t")
+    assert await parts.verdict(run_id) == CANCELLED
+    await parts.clean()
 
 
 async def test_a_cancel_while_the_playbook_is_handed_over_is_not_lost(parts: Parts) -> None:
