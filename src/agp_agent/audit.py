@@ -40,11 +40,13 @@ class AuditEvent(StrEnum):
     AUDIT_REPAIRED = "audit repaired"
     CONFIG_LOADED = "config loaded"
     AUTH_FAILED = "auth failed"
+    TOKEN_ROTATED = "token rotated"  # noqa: S105  a name
     TASK_REFUSED = "task refused"
     TASK_ACCEPTED = "task accepted"
     TASK_STARTED = "task started"
     TASK_REQUEUED = "task requeued"
     TASK_ADOPTED = "task adopted"
+    CANCEL_REQUESTED = "cancel requested"
     TASK_CANCELLED = "task cancelled"
     TASK_FINISHED = "task finished"
     TASK_LOST = "task lost"

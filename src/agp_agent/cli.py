@@ -20,6 +20,7 @@ from agp_agent import healthcheck as healthcheck_of
 from agp_agent.errors import AgentError, ConfigurationError, EngineError
 from agp_agent.redaction import MASK, Masker
 from agp_agent.settings import Settings
+from agp_agent.tokens import TOKEN_MIN_CHARS, TokenSource
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -63,7 +64,7 @@ def serve(
     from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
 
     given = _load_and_check(roof.check, config, host=host, port=port, state_dir=state_dir)
-    tokens = roof.Tokens.of(given)
+    tokens = roof.tokens_of(given)
     masker = Masker(tokens.known)
     logs.configure(given.log_level, masker.tree)
     _run(lambda: roof.serve(given, tokens, masker))
@@ -232,14 +233,14 @@ def _fail(error: AgentError) -> NoReturn:
 
 def _dashboard_token(file: Path | None) -> str:
     given = SecretStr(os.environ["AGP_DASHBOARD_TOKEN"]) if "AGP_DASHBOARD_TOKEN" in os.environ and not file else None
-    source = settings.TokenSource("AGP_DASHBOARD_TOKEN", given, file)
+    source = TokenSource("AGP_DASHBOARD_TOKEN", given, file)
     if not source.configured:
         token = secrets.token_urlsafe(32)
         typer.echo(f"Token:  AGP_DASHBOARD_TOKEN={token}")
         return token
     token = source.current()[0].decode(errors="replace")
-    if len(token) < settings.TOKEN_MIN_CHARS:
-        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {settings.TOKEN_MIN_CHARS} characters.")
+    if len(token) < TOKEN_MIN_CHARS:
+        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {TOKEN_MIN_CHARS} characters.")
     return token
 
 
@@ -258,4 +259,4 @@ def _read_playbook(file: Path) -> str:
 def _shown(value: object) -> object:
     if value is None or isinstance(value, int | float | bool):
         return value
-    return MASK if hasattr(value, "get_secret_value") else str(value)
+    return MASK if hasattr(value, "get_secret_value") else Masker(tuple).text(str(value))

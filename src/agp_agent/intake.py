@@ -8,6 +8,7 @@ import structlog
 
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
+from agp_agent.caller import Caller
 from agp_agent.catalog import Catalog
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalUnavailable, NewAttempt
@@ -51,7 +52,7 @@ class Intake:
         """The largest body that may hold a playbook within its limit."""
         return self._playbook_limit_bytes * _JSON_GROWTH + _JSON_FRAME_BYTES
 
-    async def accept(self, body: bytes, idempotency_key: str | None, peer: str) -> tuple[Task, Accepted]:
+    async def accept(self, body: bytes, idempotency_key: str | None, caller: Caller) -> tuple[Task, Accepted]:
         """Take an order on; when this returns, it is on disk and will be reported whatever happens.
 
         Raises:
@@ -61,12 +62,23 @@ class Intake:
         try:
             task = self._read(body)
             task_id = task.task_id
-            return task, await self._accept(task, _checked(idempotency_key), peer)
+            return task, await self._accept(task, _checked(idempotency_key), caller)
         except Refused as refused:
             self._audit.record(
-                AuditEvent.TASK_REFUSED, task_id=task_id, status=refused.status, why=refused.detail, peer=peer
+                AuditEvent.TASK_REFUSED, task_id=task_id, status=refused.status, why=refused.detail, **caller.facts
             )
             raise
+
+    async def cancel(self, task_id: str, caller: Caller) -> bool:
+        """Have a task stopped that has not ended. False: there is none.
+
+        Raises:
+            JournalUnavailable: it could not be noted durably.
+        """
+        done = await self._journal.request_cancel(task_id)
+        if done:
+            self._audit.record(AuditEvent.CANCEL_REQUESTED, task_id=task_id, **caller.facts)
+        return done
 
     def _read(self, body: bytes) -> Task:
         task = parse_task(body)
@@ -74,7 +86,7 @@ class Intake:
             raise TooLarge(f"playbook.content is larger than {self._playbook_limit_bytes} bytes.")
         return task
 
-    async def _accept(self, task: Task, idempotency_key: str | None, peer: str) -> Accepted:
+    async def _accept(self, task: Task, idempotency_key: str | None, caller: Caller) -> Accepted:
         if self._readiness.draining:
             raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
         for part in _NEEDED_TO_ACCEPT:
@@ -94,7 +106,7 @@ class Intake:
         reject = None if runner else lifecycle.no_runner(task.playbook.name, self._catalog.names)
         accepted = await self._commit(new, reject)
         if not accepted.replayed:
-            await self._audit_accepted(new, accepted, peer, reject)
+            await self._audit_accepted(new, accepted, caller, reject)
         return accepted
 
     async def _commit(self, new: NewAttempt, reject: lifecycle.Verdict | None) -> Accepted:
@@ -108,11 +120,11 @@ class Intake:
         return accepted
 
     async def _audit_accepted(
-        self, new: NewAttempt, accepted: Accepted, peer: str, reject: lifecycle.Verdict | None
+        self, new: NewAttempt, accepted: Accepted, caller: Caller, reject: lifecycle.Verdict | None
     ) -> None:
         facts = {"task_id": new.task_id, "attempt": accepted.attempt, "run_id": accepted.run_id}
         facts |= {"playbook_name": new.playbook_name, "playbook_sha256": new.playbook_sha256}
-        self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, peer=peer)
+        self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, **caller.facts)
         if reject is not None:
             verdict = {"outcome": reject.outcome.value, "reason": reject.reason.value, "error": reject.error}
             self._audit.record(AuditEvent.TASK_FINISHED, **facts, **verdict)

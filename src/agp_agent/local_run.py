@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agp_agent.app import Agent
+from agp_agent.caller import Caller
 from agp_agent.capture import Gap
 from agp_agent.dashboard import Answer, Meaning
 from agp_agent.docker_engine import DockerEngine
@@ -124,7 +125,7 @@ async def _contact(agent: Agent) -> None:
 
 async def _submit(agent: Agent, name: str, content: str) -> str:
     body = json.dumps({"task_id": _TASK_ID, "playbook": {"name": name, "content": content}}).encode()
-    _, accepted = await agent.intake.accept(body, None, "terminal")
+    _, accepted = await agent.intake.accept(body, None, Caller("terminal"))
     return accepted.run_id
 
 

@@ -12,6 +12,8 @@ class Readiness:
     max_running: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     """What is missing, by part: engine, runner images, journal, audit, disk, file descriptors; one sentence each."""
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What is wrong, by part, without keeping any task from starting."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,6 +41,17 @@ class Readiness:
             self.problems[part] = problem
         self.changed.set()
         self.on_news(part, problem)
+        return True
+
+    def warn(self, part: str, warning: str | None) -> bool:
+        """Say that something is wrong that keeps no task from starting; None is well. True where that is news."""
+        if self.warnings.get(part) == warning:
+            return False
+        if warning is None:
+            self.warnings.pop(part, None)
+        else:
+            self.warnings[part] = warning
+        self.on_news(part, warning)
         return True
 
     def doubt(self, part: str, problem: str) -> None:

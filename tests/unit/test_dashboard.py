@@ -20,8 +20,9 @@ from pydantic import SecretStr
 from agp_agent.dashboard import Answer, HttpDashboard, Meaning, interpret
 from agp_agent.errors import ConfigurationError
 from agp_agent.models import TaskResult, TaskStatus
-from agp_agent.settings import TokenSource
+from agp_agent.tokens import TokenSource
 from support.dashboard_stub import DashboardStub, Reply
+from support.secret_files import write_secret
 
 RECEIVED = b'{"message":"Result received"}'
 RESULT = TaskResult(task_id="té st", status=TaskStatus.FAILED, output="a\x00\u2028🚀\n", error="exit code 2")
@@ -271,11 +272,11 @@ async def test_a_proxy_of_the_settings_is_used() -> None:
 async def test_a_rotated_token_is_used_at_the_next_attempt(stub: DashboardStub, tmp_path: Path) -> None:
     """The file is read at each delivery: what was held goes out without a restart."""
     file = tmp_path / "token"
-    file.write_text("an-old-token-of-before\n")
+    write_secret(file, "an-old-token-of-before\n")
     source = TokenSource("AGP_DASHBOARD_TOKEN", None, file)
     async with client(stub.url, source) as dashboard:
         assert (await report(dashboard)).meaning is Meaning.HOLD
-        file.write_text(f"{TOKEN}\nan-old-token-of-before\n")
+        write_secret(file, f"{TOKEN}\nan-old-token-of-before\n")
         assert (await report(dashboard)).meaning is Meaning.ACKNOWLEDGED
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from agp_agent import settings
 from agp_agent.errors import ConfigurationError
-from agp_agent.settings import Settings, TokenSource, load, load_with_problems, source_of, with_source
+from agp_agent.settings import Settings, load, load_with_problems, source_of, with_source
 
 TOKEN = "t0ken-of-the-tests-1"
 OTHER = "t0ken-of-the-tests-2"
@@ -284,100 +284,6 @@ def test_every_setting_says_what_it_means() -> None:
     """The README's table is made of it."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
-
-
-# --- tokens ------------------------------------------------------------------------------------------------------
-
-
-def file_source(path: Path) -> TokenSource:
-    """Return a source that reads a file."""
-    return TokenSource("AGP_TOKEN", None, path)
-
-
-def test_a_fixed_token_is_the_only_one() -> None:
-    """As bytes, whatever its characters."""
-    assert TokenSource("AGP_TOKEN", SecretStr("pässwörter-aller-art"), None).current() == (
-        "pässwörter-aller-art".encode(),
-    )
-
-
-def test_a_source_without_anything_is_not_configured(tmp_path: Path) -> None:
-    """It has no token; one with a file is configured, whatever the file holds."""
-    nothing = TokenSource("AGP_TOKEN", None, None)
-    assert (nothing.configured, nothing.current()) == (False, ())
-    assert file_source(tmp_path / "missing").configured
-    assert TokenSource("AGP_TOKEN", SecretStr(TOKEN), None).configured
-
-
-def test_a_file_holds_one_token_a_line(tmp_path: Path) -> None:
-    """Blank lines and spaces around do not count; all are valid at once, for rotation."""
-    file = tmp_path / "token"
-    file.write_text(f"\n  {TOKEN} \r\n\n{OTHER}\n")
-    assert file_source(file).current() == (TOKEN.encode(), OTHER.encode())
-
-
-def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    """Rotation needs no restart: written in place or replaced."""
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    source = file_source(file)
-    assert source.current() == (TOKEN.encode(),)
-    file.write_text(f"{TOKEN}\n{OTHER}\n")
-    assert source.current() == (TOKEN.encode(), OTHER.encode())
-    fresh = tmp_path / "fresh"
-    fresh.write_text(f"{OTHER}\n")
-    fresh.replace(file)
-    assert source.current() == (OTHER.encode(),)
-
-
-def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
-    """The same objects come back: authentication does not parse a file at each request."""
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    source = file_source(file)
-    assert source.current() is source.current()
-
-
-@pytest.mark.parametrize("damage", ["", "short\n", None])
-def test_a_damaged_file_leaves_the_old_tokens_valid(tmp_path: Path, damage: str | None) -> None:
-    """Empty, with a token too short, or gone: nobody is locked out by a slip; a mended file counts at once."""
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    source = file_source(file)
-    source.current()
-    if damage is None:
-        file.unlink()
-    else:
-        file.write_text(damage)
-    assert source.current() == (TOKEN.encode(),)
-    file.write_text(f"{OTHER}\n")
-    assert source.current() == (OTHER.encode(),)
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (None, "cannot be read: No such file or directory."),
-        ("\n \n", "expected one token a line, found none."),
-        (f"{TOKEN}\nshort\n", "expected tokens of at least 16 characters, one a line."),
-    ],
-)
-def test_a_file_that_never_held_a_token_is_an_error(tmp_path: Path, text: str | None, sentence: str) -> None:
-    """One sentence that names setting and file, and not what stands in it."""
-    file = tmp_path / "token"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        file_source(file).current()
-    assert str(caught.value).startswith(f"AGP_TOKEN_FILE: {file}")
-    assert str(caught.value).endswith(sentence)
-    assert "short" not in str(caught.value)
-
-
-def test_the_tokens_of_a_directory_are_an_error(tmp_path: Path) -> None:
-    """A mount that went wrong is told."""
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
-        file_source(tmp_path).current()
 
 
 def test_the_default_file_is_only_read_where_it_exists() -> None:

@@ -7,13 +7,14 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from agp_agent.api.app import BODY_DEADLINE_S
+from agp_agent.api.bodies import BODY_DEADLINE_S
+from agp_agent.api.visitor import VISITOR, Visitor
 
 HEADERS_DEADLINE_S: Final = 10.0
 ANSWER_DEADLINE_S: Final = 10.0
@@ -53,6 +54,7 @@ class Connection(HttpToolsProtocol):
         """``on_lost`` is called when the connection is no more."""
         super().__init__(config, state, {}, loop)
         self._on_lost = on_lost
+        self.visitor = Visitor()
 
     # --- what the transport tells ----------------------------------------------------------------------------------
 
@@ -93,6 +95,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        cast("dict[str, object]", self.scope)[VISITOR] = self.visitor  # an extension of ours
         self._arriving = self._in_head = True
         self._head_bytes = 0
         self._wait(HEADERS_DEADLINE_S, self._no_request, math.inf if self._answering else _HEAD_GRACE_S)
@@ -209,6 +212,6 @@ class Connection(HttpToolsProtocol):
         self._wait(_FLUSH_S, self.give_way, 0)
 
 
-def spare_from_s(connection: Any) -> float:
-    """For ordering: when a connection may be closed to make room."""
-    return float(connection.spare_from_s)
+def order_of_leaving(connection: Any) -> tuple[bool, float]:
+    """For ordering: who is closed first to make room. Strangers before those that have shown a right token."""
+    return connection.visitor.trusted, connection.spare_from_s

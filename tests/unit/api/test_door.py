@@ -62,7 +62,7 @@ async def connect(port: int, *sent: bytes) -> tuple[asyncio.StreamReader, asynci
 
 async def test_the_one_that_was_waited_for_longest_gives_way(capsys: pytest.CaptureFixture[str]) -> None:
     """A silent one before a younger one; whoever asks is answered; one line tells of it."""
-    async with door(App(), 3) as (port, state):
+    async with door(App(), 6) as (port, state):
         slow = [await connect(port) for _ in range(3)]
         await until(lambda: len(state.connections) == 3, "three connections")
         for closed in range(3):
@@ -82,7 +82,7 @@ async def test_nobody_who_is_being_answered_gives_way() -> None:
     """The next waits until there is room, and is answered then."""
     app = App()
     app.go.clear()
-    async with door(app, 2) as (port, state):
+    async with door(app, 4) as (port, state):
         asking = [await connect(port, REQUEST) for _ in range(3)]
         await until(lambda: app.asked == 2, "two requests")
         await asyncio.sleep(0.3)  # longer than any grace
