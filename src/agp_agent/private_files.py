@@ -24,10 +24,7 @@ def read_private(path: Path, limit_bytes: int = _LIMIT_BYTES) -> bytes:
         NotPrivate: its mode is too open.
         ValueError: it is no regular file, or larger than ``limit_bytes``.
     """
-    # Not to wait for whoever writes into a pipe, should it be one.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:  # noqa: PTH123  of a descriptor
-        _check(os.fstat(fd).st_mode)
+    with open(_opened(path), "rb") as file:
         content = file.read(limit_bytes + 1)
     if len(content) > limit_bytes:
         raise ValueError(f"is larger than {limit_bytes} bytes")
@@ -36,11 +33,18 @@ def read_private(path: Path, limit_bytes: int = _LIMIT_BYTES) -> bytes:
 
 def check_private(path: Path) -> None:
     """Raise what ``read_private`` would, for a file that somebody else reads."""
+    os.close(_opened(path))
+
+
+def _opened(path: Path) -> int:
+    # Not to wait for whoever writes into a pipe, should it be one.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         _check(os.fstat(fd).st_mode)
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
 
 
 def _check(mode: int) -> None:

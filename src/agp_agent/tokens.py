@@ -33,8 +33,8 @@ def fingerprint(token: bytes) -> str:
 class TokenSource:
     """The tokens that are valid now.
 
-    While a file is being written, what it newly holds is valid at once, and what it held before stays valid until it
-    has rested for a second: so half a line on its way to the disk locks nobody out.
+    While a file is being written, what it newly holds is valid at once, and what was valid before stays so until the
+    file has rested for a second: half a line on its way to the disk locks nobody out.
     """
 
     def __init__(
@@ -51,9 +51,8 @@ class TokenSource:
         self._version: _Version | None = None
         self._changed_s = 0.0
         self._rests = False
-        self._settled: tuple[bytes, ...] = (fixed.get_secret_value().encode(),) if fixed else ()
-        self._valid: tuple[bytes, ...] = self._settled
-        self._remembered: tuple[bytes, ...] = self._settled
+        self._valid: tuple[bytes, ...] = (fixed.get_secret_value().encode(),) if fixed else ()
+        self._remembered = self._valid
         self._elsewhere: Callable[[], tuple[bytes, ...]] = tuple
         self.problem: str | None = None
         """Why the file of now cannot be used, one sentence; the tokens read before it stay valid."""
@@ -61,7 +60,7 @@ class TokenSource:
     @property
     def configured(self) -> bool:
         """Whether there is a token or a file for one at all."""
-        return self._path is not None or bool(self._settled)
+        return self._path is not None or bool(self._valid)
 
     @property
     def held(self) -> tuple[bytes, ...]:
@@ -105,9 +104,7 @@ class TokenSource:
             return
         found = self._checked(read_private(path))
         self._rests = self._now_s() - self._changed_s >= _REST_S
-        if self._rests or not self._settled:
-            self._settled = found
-        self._valid = tuple(dict.fromkeys((*found, *self._settled)))
+        self._valid = found if self._rests else tuple(dict.fromkeys((*found, *self._valid)))
         self._remembered = tuple(dict.fromkeys((*self._valid, *self._remembered)))[:_REMEMBERED]
 
     def _checked(self, content: bytes) -> tuple[bytes, ...]:

@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn, with signals that drain instead of stopping, and a door that bounds its connections."""
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 import struct
@@ -16,8 +17,10 @@ from agp_agent import descriptors
 from agp_agent.api.connection import Connection
 from agp_agent.api.door import Door
 from agp_agent.errors import ConfigurationError
+from agp_agent.private_files import check_private
 
 _BACKLOG: Final = 2048
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  the only spellings that are taken for meant
 
 
 class AgentServer(uvicorn.Server):
@@ -96,6 +99,12 @@ def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
     if cert_file is None or key_file is None:
         return
     try:
+        check_private(key_file)
+    except OSError as error:
+        raise ConfigurationError(f"AGP_TLS_KEY_FILE: {key_file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"AGP_TLS_KEY_FILE: {key_file} {error}.") from None
+    try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file)
     except (OSError, ssl.SSLError) as error:
         why = error.strerror or str(error)
@@ -119,6 +128,11 @@ def listen(host: str, port: int, interface: str | None) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(f"AGP_HOST: {host} is not an address of this machine: {error.strerror}.") from None
     family, kind, protocol, _, address = found
+    if ipaddress.ip_address(address[0]).is_unspecified and host not in _WILDCARDS:
+        raise ConfigurationError(
+            f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or :: "
+            "where that is meant."
+        )
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
