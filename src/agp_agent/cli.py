@@ -15,11 +15,12 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from pydantic import SecretStr
 
-from agp_agent import __version__, catalog, logs, settings
+from agp_agent import __version__, audit_verification, catalog, logs, settings
 from agp_agent import healthcheck as healthcheck_of
 from agp_agent.errors import AgentError, ConfigurationError, EngineError
 from agp_agent.redaction import MASK, Masker
 from agp_agent.settings import Settings
+from agp_agent.state_dir import StateDir
 from agp_agent.tokens import TOKEN_MIN_CHARS, TokenSource
 
 EXIT_FAILED: Final = 1
@@ -39,7 +40,9 @@ app = typer.Typer(
 token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
 config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
 app.add_typer(token_commands, name="token")
+audit_commands = typer.Typer(no_args_is_help=True, help="The audit trail.")
 app.add_typer(config_commands, name="config")
+app.add_typer(audit_commands, name="audit")
 
 ConfigOption = Annotated[
     Path | None,
@@ -170,6 +173,36 @@ def config_check(config: ConfigOption = None) -> None:
     given = _load_and_check(check, config)
     names = ", ".join(catalog.load(given.catalog).names)
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
+
+
+@audit_commands.command(
+    "verify",
+    epilog="A head is what the dashboard got with a result: AGP-Audit-Head: 17:ab12…  Without one, lines that were cut "
+    "off at the end, or a trail that was written anew, cannot be told from a shorter or another one.",
+)
+def audit_verify(
+    config: ConfigOption = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory with the trail, or with a copy of it.")] = None,
+    head: Annotated[str | None, typer.Option(metavar="SEQ:SHA256", help="A head that the trail once had.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify the audit trail over all its files: each line vouches for the one before. Exit code 0 or 1.
+
+    The agent may go on running meanwhile.
+    """
+    try:
+        known = audit_verification.parse_head(head) if head else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    trail = StateDir.audit_of(_load(config, state_dir=state_dir).state_dir)
+    try:
+        report = audit_verification.verify(trail, known)
+    except OSError as error:
+        typer.echo(f"agp-agent: {error.filename or trail}: cannot be read: {error.strerror or error}.", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    typer.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
+    raise typer.Exit(0 if report.is_whole else EXIT_FAILED)
 
 
 def main() -> None:
