@@ -1,15 +1,20 @@
 """The API alone, on a real socket in this process, for what takes an agent too long or never happens to one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from fastapi import FastAPI
 
 from agp_agent import catalog
 from agp_agent.api import Access, AgentServer, AuthFailures, create_api
+from agp_agent.api.document import document
 from agp_agent.api.server import listen
 from agp_agent.audit import Audit
 from agp_agent.intake import Intake
@@ -19,6 +24,7 @@ from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
 from agp_agent.tailnet import Tailnet
 from fakes.fake_engine import FakeEngine
+from support.waiting import PATIENCE_S
 
 LIMITS = Limits(task_timeout_s=60, stop_grace_s=1, output_limit_bytes=4096)
 
@@ -41,13 +47,18 @@ async def api(
     body_deadline_s: float = 10.0,
     tailnet: Tailnet | None = None,
     engine: FakeEngine | None = None,
+    max_queued: int = 10,
 ) -> AsyncIterator[Api]:
     """Make the real routes over a real journal in ``folder``."""
     readiness, audit, journal = Readiness(), Audit(folder / "audit.jsonl"), Journal(folder / "journal.db")
     engine, runners = engine or FakeEngine(), catalog.load()
     await engine.open()
-    overview = Overview(journal, audit, readiness, engine, lambda: runners, LIMITS, agent_id="unit", max_queued=10)
-    intake = Intake(journal, audit, readiness, runners, max_queued=10, rerun_after_s=0, playbook_limit_bytes=2**20)
+    overview = Overview(
+        journal, audit, readiness, engine, lambda: runners, LIMITS, agent_id="unit", max_queued=max_queued
+    )
+    intake = Intake(
+        journal, audit, readiness, runners, max_queued=max_queued, rerun_after_s=0, playbook_limit_bytes=2**20
+    )
     access = Access(tokens, AuthFailures(audit), tailnet)
     app = create_api(intake, journal, readiness, overview, access, body_deadline_s=body_deadline_s)
     try:
@@ -82,3 +93,36 @@ async def serving(made: Api) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await running
+
+
+@contextmanager
+def api_in_thread(folder: Path, token: str, *, max_queued: int = 10) -> Iterator[int]:
+    """Serve them in a thread of their own, for clients that block; yields the port."""
+    ready: Queue[int] = Queue()
+    leaving = asyncio.Event()
+
+    async def serve() -> None:
+        async with api(folder, lambda: (token.encode(),), max_queued=max_queued) as made, serving(made) as port:
+            made.readiness.max_running = 4
+            ready.put(port)
+            await leaving.wait()
+
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1, thread_name_prefix="api") as threads:
+        loop = runner.get_loop()
+        served = threads.submit(runner.run, serve())
+        try:
+            yield ready.get(timeout=PATIENCE_S)
+        finally:
+            loop.call_soon_threadsafe(leaving.set)
+            served.result(PATIENCE_S)
+
+
+def openapi_document() -> dict[str, Any]:
+    """The document as these routes serve it."""
+
+    async def ask() -> dict[str, Any]:
+        with TemporaryDirectory() as folder:
+            async with api(Path(folder), tuple) as made:
+                return document(made.app)
+
+    return asyncio.run(ask())
