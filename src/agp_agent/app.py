@@ -245,7 +245,7 @@ async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     settings = agent.settings
     failures = AuthFailures(agent.audit)
     watch = TokenWatch(tokens, agent.audit, agent.readiness)
-    async with _tailnet(settings) as tailnet, agent.running():
+    async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
         access = Access(tokens.inbound.current, failures, tailnet)
         server = AgentServer(
             create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access),
@@ -271,12 +271,17 @@ async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _tailnet(settings: Settings) -> AsyncIterator[Tailnet | None]:
+async def _tailnet(settings: Settings, readiness: Readiness) -> AsyncIterator[Tailnet | None]:
     """The tailscaled that is asked who a peer is, where one is to be asked."""
     if settings.tailscale_socket is None:
         yield None
         return
-    tailnet = Tailnet(settings.tailscale_socket, settings.tailscale_nodes)
+
+    def hear(problem: str | None) -> None:
+        if readiness.warn("tailscaled", problem) and problem:
+            log.error("nobody can be let in: tailscaled cannot be asked who a peer is", why=problem)
+
+    tailnet = Tailnet(settings.tailscale_socket, settings.tailscale_nodes, hear)
     try:
         yield tailnet
     finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,9 +35,15 @@ class Whois:
 class Tailnet:
     """Lets only nodes in that are allowed by tag, full name or stable id. Whatever goes wrong keeps the peer out."""
 
-    def __init__(self, socket: Path, allowed: Collection[str]) -> None:
-        """``socket`` is tailscaled's; it need not be there yet."""
+    def __init__(
+        self, socket: Path, allowed: Collection[str], on_news: Callable[[str | None], object] = lambda _problem: None
+    ) -> None:
+        """``socket`` is tailscaled's; it need not be there yet.
+
+        ``on_news`` is told at each question why tailscaled could not be asked, or None where it could.
+        """
         self._socket = socket
+        self._on_news = on_news
         self._allowed = frozenset(one.lower() for one in allowed)
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket)),
@@ -53,34 +59,39 @@ class Tailnet:
         ``port`` counts too: behind a userspace tailscaled all peers come from this machine.
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        problem, node = None, None
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                status, body = await self._get(address)
-            node = _node_of(json.loads(body)) if status == httpx.codes.OK else None
+                node = await self._ask(address)
         except TimeoutError:
-            return Whois(None, f"tailscaled did not answer within {_DEADLINE_S:g} s")
+            problem = f"tailscaled did not answer within {_DEADLINE_S:g} s"
         except httpx.HTTPError as error:
-            return Whois(None, f"tailscaled was not reached at {self._socket}: {type(error).__name__}: {error}")
+            problem = f"tailscaled cannot be asked at {self._socket}: {type(error).__name__}: {error}"
         except (ValueError, KeyError, TypeError, RecursionError):
-            return Whois(None, "tailscaled gave an answer that cannot be read")
+            problem = "tailscaled gave an answer that cannot be read"
+        self._on_news(problem)
         if node is None:
-            why = "it is no node of the tailnet" if status == httpx.codes.NOT_FOUND else f"tailscaled answered {status}"
-            return Whois(None, why)
+            return Whois(None, problem or "it is no node of the tailnet")
         return Whois(node, None if self._is_allowed(node) else "its node is not among AGP_TAILSCALE_ALLOW")
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
         await self._client.aclose()
 
-    async def _get(self, address: str) -> tuple[int, bytes]:
+    async def _ask(self, address: str) -> Node | None:
+        """The node at an address, or None where there is none."""
         asked = {"addr": address, "proto": "tcp"}
         async with self._client.stream("GET", "/localapi/v0/whois", params=asked) as response:
+            if response.status_code == httpx.codes.NOT_FOUND:
+                return None
+            if response.status_code != httpx.codes.OK:
+                raise httpx.HTTPError(f"it answered {response.status_code}")
             body = b""
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > _ANSWER_MAX_BYTES:
                     raise ValueError("too long")
-            return response.status_code, body
+        return _node_of(json.loads(body))
 
     def _is_allowed(self, node: Node) -> bool:
         return not self._allowed.isdisjoint(one.lower() for one in (node.name, node.stable_id, *node.tags))

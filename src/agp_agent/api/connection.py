@@ -106,8 +106,9 @@ class Connection(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, as soon as it is complete."""
-        super().on_header(name, value)
+        """One header, as soon as it is complete. One behind the body is none: it must not pass for a token."""
+        if self._in_head:
+            super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
