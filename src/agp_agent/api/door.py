@@ -95,14 +95,14 @@ class Door:
 
     async def _room(self) -> None:
         """Return once there may be one more."""
-        while (connections := len(self._state.connections) + len(self._opening)) >= self._limit or (
-            self._strangers() >= self._strangers_limit
-        ):
+        while True:
             self._changed.clear()
-            if connections >= self._limit:
+            if self._strangers() >= self._strangers_limit:
+                self._make_room(f"there are {self._strangers_limit} without a right token", strangers_only=True)
+            elif len(self._state.connections) + len(self._opening) >= self._limit:
                 self._make_room(f"there are {self._limit} connections")
             else:
-                self._make_room(f"there are {self._strangers_limit} without a right token", strangers_only=True)
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
