@@ -275,6 +275,52 @@ def test_settings_do_not_show_tokens_and_do_not_change() -> None:
         found.port = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("url", ["https://user:hunter2@d.example", "http://token@d.example/base"])
+def test_a_url_of_the_dashboard_holds_no_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """URLs are printed and logged; the token has its own place."""
+    monkeypatch.setenv("AGP_DASHBOARD_URL", url)
+    (problem,) = problems()
+    assert problem == (
+        "AGP_DASHBOARD_URL (environment): expected a URL without user and password; the token goes into "
+        "AGP_DASHBOARD_TOKEN_FILE."
+    )
+
+
+@pytest.mark.parametrize(
+    ("allow", "nodes"),
+    [
+        ("tag:dashboard", ("tag:dashboard",)),
+        (
+            " tag:a , dash.example.ts.net,nKpbP5gfWJ11CNTRL ,5",
+            ("tag:a", "dash.example.ts.net", "nKpbP5gfWJ11CNTRL", "5"),
+        ),
+    ],
+)
+def test_nodes_of_the_tailnet_are_listed_with_commas(allow: str, nodes: tuple[str, ...]) -> None:
+    """Tags, full names, stable ids."""
+    assert load(tailscale_socket=Path("/x"), tailscale_allow=allow).tailscale_nodes == nodes
+
+
+@pytest.mark.parametrize(
+    "allow", ["", ",", "dashboard", "tag:", "tag:a,", "*", "tag:a;tag:b", "100.64.0.5/32", "a b.c"]
+)
+def test_what_is_no_node_is_refused(monkeypatch: pytest.MonkeyPatch, allow: str) -> None:
+    """A slip would lock everybody out, or nobody."""
+    monkeypatch.setenv("AGP_TAILSCALE_SOCKET", "/x")
+    monkeypatch.setenv("AGP_TAILSCALE_ALLOW", allow)
+    (problem,) = problems()
+    assert problem.startswith("AGP_TAILSCALE_ALLOW (environment): expected tags, full names or stable ids of nodes")
+
+
+@pytest.mark.parametrize("name", ["AGP_TAILSCALE_SOCKET", "AGP_TAILSCALE_ALLOW"])
+def test_socket_and_nodes_of_the_tailnet_come_together(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One alone would look like a check that is none; and a slip in a name is an error, never a check that is off."""
+    monkeypatch.setenv(name, "tag:x")
+    assert problems() == ["settings: expected AGP_TAILSCALE_SOCKET and AGP_TAILSCALE_ALLOW together."]
+    monkeypatch.setenv("AGP_TAILSCALE_SOKET", "/x")
+    assert "AGP_TAILSCALE_SOKET (environment): is not a setting of the agent" in problems()[0]
+
+
 def test_a_url_loses_its_last_slash() -> None:
     """Paths are appended to it."""
     assert load(dashboard_url="https://d.example/base/").dashboard_url == "https://d.example/base"
