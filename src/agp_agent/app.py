@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from agp_agent import __version__, catalog, descriptors, recovery
-from agp_agent.api import Access, AgentServer, AuthFailures, create_api
+from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
@@ -24,6 +24,7 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.intake import Intake
+from agp_agent.journal import Delivery
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
@@ -33,6 +34,7 @@ from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
 from agp_agent.tailnet import Tailnet
+from agp_agent.tally import Tally
 from agp_agent.token_watch import TokenWatch
 from agp_agent.tokens import Tokens, TokenSource
 from agp_agent.walk import Observer, Walk
@@ -71,10 +73,10 @@ class Agent:
         self.catalog: Catalog = catalog.load(settings.catalog)
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
         recovery.check_schema(state)
-        self.audit = _open_audit(state, masker)
+        self.audit = _open_audit(state, masker, settings.audit_retention_s)
         self._degradation = Degradation(self.audit)
         self.readiness.on_news = self._degradation.hear
-        opened = recovery.open_journal(state)
+        opened = recovery.open_journal(state, self.audit)
         self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
@@ -98,7 +100,13 @@ class Agent:
             self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
-        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)
+        self._disk_watch = DiskWatch(
+            self.journal,
+            self.audit,
+            self.readiness,
+            state.reserve,
+            journal_limit_bytes=settings.journal_limit_bytes,
+        )
         self._engine_watch = EngineWatch(
             engine,
             executor,
@@ -121,9 +129,12 @@ class Agent:
             agent_id=state.identity.agent_id,
             max_queued=settings.max_queued,
         )
+        self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED)
+        self._refusals = Tally(self.audit, AuditEvent.TASK_REFUSED)
         self.intake = Intake(
             self.journal,
             self.audit,
+            self._refusals,
             self.readiness,
             self.catalog,
             max_queued=settings.max_queued,
@@ -144,6 +155,7 @@ class Agent:
         if (damage := self._opened.damage) is not None:
             await recovery.rebuild(self.journal, self._state, self.audit, damage)
         await recovery.settle(self._opened, self._state, self.audit)
+        await self._tell_dead_letters()
         await self._engine.open()
         try:
             async with asyncio.TaskGroup() as loops:
@@ -156,9 +168,17 @@ class Agent:
         finally:
             await self._aclose()
 
+    async def _tell_dead_letters(self) -> None:
+        """They are kept until an operator looks at them: remind of them at every start."""
+        number = (await self.journal.counts()).get(Delivery.DEAD_LETTER, 0)
+        if number:
+            log.warning("results that were not delivered are kept as dead letters", dead_letters=number)
+            self.audit.record(AuditEvent.DEAD_LETTERS_KEPT, dead_letters=number)
+
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)
-        return [loop.run() for loop in loops]
+        tallies = (self.auth_failures, self._refusals)
+        return [loop.run() for loop in (*loops, *tallies)]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
@@ -176,14 +196,16 @@ class Agent:
         await self._engine.aclose()
         await self._dashboard.aclose()
         self._degradation.close()
+        self.auth_failures.flush()
+        self._refusals.flush()
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
 
 
-def _open_audit(state: StateDir, masker: Masker) -> Audit:
+def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:
     try:
-        return Audit(state.audit, masker.tree)
+        return Audit(state.audit, masker.tree, max_age_s=max_age_s)
     except OSError as error:
         raise StateDirectoryError(f"{state.audit}: the audit trail cannot be used: {error.strerror}.") from None
 
@@ -243,10 +265,9 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
 async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
-    failures = AuthFailures(agent.audit)
     watch = TokenWatch(tokens, agent.audit, agent.readiness)
     async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
-        access = Access(tokens.inbound.current, failures, tailnet)
+        access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
         server = AgentServer(
             create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access),
             lambda: signals.put_nowait(None),
@@ -257,16 +278,14 @@ async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
-        beside = [asyncio.create_task(loop) for loop in (failures.run(), watch.run())]
-        await asyncio.wait({serving, stopping, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        watching = asyncio.create_task(watch.run())
+        await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-        for task in beside:
-            if task.done():
-                task.result()  # it ends by an error only
-        for task in (stopping, *beside):
+        if watching.done():
+            watching.result()  # it ends by an error only
+        for task in (stopping, watching):
             task.cancel()
-        failures.flush()
         watch.look()
 
 

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from agp_agent.audit import GENESIS, AuditEvent, AuditHead, full_files
+from agp_agent.audit import GENESIS, AuditEvent, AuditHead
+from agp_agent.audit_files import full_files
 
 PROBLEMS_KEPT: Final = 100
 """So many problems are told; more are only counted."""

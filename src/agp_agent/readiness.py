@@ -11,9 +11,12 @@ class Readiness:
 
     max_running: int = 0
     problems: dict[str, str] = field(default_factory=dict)
-    """What is missing, by part: engine, runner images, journal, audit, disk, file descriptors; one sentence each."""
+    """What is missing, one sentence each, by part.
+
+    Parts: engine, runner images, journal, journal size, audit, disk, file descriptors.
+    """
     warnings: dict[str, str] = field(default_factory=dict)
-    """What is wrong, by part, without keeping any task from starting."""
+    """What is not well and keeps no task from starting, by part, such as a token file; one sentence each."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)

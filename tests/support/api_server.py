@@ -13,16 +13,17 @@ from typing import Any
 from fastapi import FastAPI
 
 from agp_agent import catalog
-from agp_agent.api import Access, AgentServer, AuthFailures, create_api
+from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.document import document
 from agp_agent.api.server import listen
-from agp_agent.audit import Audit
+from agp_agent.audit import Audit, AuditEvent
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
 from agp_agent.tailnet import Tailnet
+from agp_agent.tally import Tally
 from fakes.fake_engine import FakeEngine
 from support.waiting import PATIENCE_S
 
@@ -57,9 +58,16 @@ async def api(
         journal, audit, readiness, engine, lambda: runners, LIMITS, agent_id="unit", max_queued=max_queued
     )
     intake = Intake(
-        journal, audit, readiness, runners, max_queued=max_queued, rerun_after_s=0, playbook_limit_bytes=2**20
+        journal,
+        audit,
+        Tally(audit, AuditEvent.TASK_REFUSED),
+        readiness,
+        runners,
+        max_queued=max_queued,
+        rerun_after_s=0,
+        playbook_limit_bytes=2**20,
     )
-    access = Access(tokens, AuthFailures(audit), tailnet)
+    access = Access(tokens, Tally(audit, AuditEvent.AUTH_FAILED), tailnet)
     app = create_api(intake, journal, readiness, overview, access, body_deadline_s=body_deadline_s)
     try:
         yield Api(app, journal, readiness, audit)

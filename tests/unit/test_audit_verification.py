@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from agp_agent.audit import FILES_KEPT, Audit, AuditEvent, AuditHead, full_files
+from agp_agent.audit import FILES_KEPT, Audit, AuditEvent, AuditHead
+from agp_agent.audit_files import full_files
 from agp_agent.audit_verification import PROBLEMS_KEPT, Problem, Report, parse_head, verify
 
 LINES: Final = 18

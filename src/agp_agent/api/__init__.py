@@ -1,7 +1,6 @@
 """The agent's HTTP API: routes and error bodies, no logic."""
 
 from agp_agent.api.app import Access, create_api
-from agp_agent.api.guard import AuthFailures
 from agp_agent.api.server import AgentServer
 
-__all__ = ["Access", "AgentServer", "AuthFailures", "create_api"]
+__all__ = ["Access", "AgentServer", "create_api"]

@@ -14,7 +14,7 @@ from agp_agent.api.answers import Cancelling, Heartbeat, TaskAccepted, TaskDetai
 from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body
 from agp_agent.api.document import OPEN, TASK_BODY, document
 from agp_agent.api.document import problems as answers
-from agp_agent.api.guard import AuthFailures, Guard
+from agp_agent.api.guard import Guard
 from agp_agent.api.paths import RawPaths, TaskPath, is_alias, task_id_in
 from agp_agent.api.visitor import CALLER
 from agp_agent.intake import Intake
@@ -23,6 +23,7 @@ from agp_agent.models import TaskStatus
 from agp_agent.overview import Overview, Status
 from agp_agent.readiness import Readiness
 from agp_agent.tailnet import Tailnet
+from agp_agent.tally import Tally
 
 _MESSAGES: Final = {
     TaskStatus.RUNNING: "Task execution started",
@@ -35,7 +36,7 @@ class Access:
     """Who is let in. ``tokens`` returns those that are right now; without ``tailnet`` they are enough."""
 
     tokens: Callable[[], tuple[bytes, ...]]
-    failures: AuthFailures
+    failures: Tally
     tailnet: Tailnet | None = None
 
 

@@ -54,7 +54,7 @@ class Connection(HttpToolsProtocol):
         """``on_lost`` is called when the connection is no more."""
         super().__init__(config, state, {}, loop)
         self._on_lost = on_lost
-        self.visitor = Visitor()
+        self.visitor = Visitor(self.give_way)
 
     # --- what the transport tells ----------------------------------------------------------------------------------
 

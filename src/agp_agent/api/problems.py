@@ -4,12 +4,13 @@ import hashlib
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from agp_agent.api.visitor import VISITOR
 from agp_agent.errors import Refused, Unavailable
-from agp_agent.journal import JournalUnavailable
+from agp_agent.journal import JournalInDoubt, JournalUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,7 @@ def handle(api: FastAPI) -> None:
     """Let ``api`` answer every error in that shape."""
     api.add_exception_handler(Refused, _refused)
     api.add_exception_handler(JournalUnavailable, _unavailable)
+    api.add_exception_handler(JournalInDoubt, _in_doubt)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _internal_error)
 
@@ -39,6 +41,12 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 async def _unavailable(request: Request, _error: Exception) -> JSONResponse:
     what = "read its journal" if request.method == "GET" else "write durably"
     return _problem(503, f"The agent cannot {what} at the moment; try again later.", Unavailable.headers)
+
+
+async def _in_doubt(request: Request, _error: Exception) -> Response:
+    """Whatever is answered could turn out to be wrong: hang up, as an agent that died here would have."""
+    request.scope[VISITOR].hang_up()
+    return Response(status_code=500)  # for nobody
 
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:

@@ -1,5 +1,6 @@
 """What the agent knows of the other end of one connection. Made by the connection, filled by the guard."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,8 @@ CALLER: Final = "agp.caller"
 class Visitor:
     """``trusted``: a request with everything right came over this connection."""
 
+    hang_up: Callable[[], object] = lambda: None
+    """Closes the connection without a word."""
     trusted: bool = False
     whois: Whois | None = None
     """Who it is on the tailnet; of this connection only, for a port is soon another's."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from agp_agent.api.guard import AuthFailures, Guard
+from agp_agent.api.guard import Guard
 from agp_agent.api.visitor import CALLER, VISITOR, Visitor
-from agp_agent.audit import Audit
+from agp_agent.audit import Audit, AuditEvent
 from agp_agent.caller import Caller
 from agp_agent.tailnet import Tailnet
+from agp_agent.tally import Tally
 from agp_agent.tokens import fingerprint
 from support.tailscaled_stub import TailscaledStub, node
 
@@ -45,7 +46,9 @@ class Guarded:
         """Nobody came yet."""
         self.clock = Clock()
         self.callers: list[Caller] = []
-        self._guard = Guard(self._app, lambda: (TOKEN,), AuthFailures(audit, self.clock), tailnet, self.clock)
+        self._guard = Guard(
+            self._app, lambda: (TOKEN,), Tally(audit, AuditEvent.AUTH_FAILED, self.clock), tailnet, self.clock
+        )
 
     async def _app(self, scope: Any, _receive: Any, send: Any) -> None:
         self.callers.append(scope[CALLER])
