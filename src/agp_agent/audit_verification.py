@@ -119,18 +119,16 @@ def verify(path: Path, known: AuditHead | None = None) -> Report:
 
 def _open_all(path: Path, opened: contextlib.ExitStack) -> list[tuple[str, BinaryIO]]:
     """Open all files of one moment: one that is renamed or removed afterwards stays readable."""
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES)):
         names = full_files(path)
-        with contextlib.ExitStack() as tried:
-            try:
-                files = [(name, tried.enter_context(name.open("rb"))) for name in names]
-                if path.exists():
-                    files.append((path, tried.enter_context(path.open("rb"))))
-            except FileNotFoundError:  # rotated away between the two looks
-                continue
+        with contextlib.ExitStack() as tried, contextlib.suppress(FileNotFoundError):  # rotated away meanwhile
+            files: list[tuple[str, BinaryIO]] = [(name.name, tried.enter_context(name.open("rb"))) for name in names]
+            if path.exists() or left:
+                files.append((path.name, tried.enter_context(path.open("rb"))))
             if full_files(path) == names:
                 opened.push(tried.pop_all())
-                return [(name.name, file) for name, file in files]
+                return files
+        time.sleep(_LOOK_S)
     raise OSError(f"{path}: its files change faster than they can be opened")
 
 
