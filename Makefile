@@ -6,10 +6,10 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools demo test test-long campaign check bench lock clean
+.PHONY: help setup venv engine images runner-images fault-tools demo test test-long test-tailnet campaign check bench lock clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: venv engine images ## Python environment, Docker engine, runner images (first time about 5 minutes, then 2 s)
 
@@ -27,6 +27,9 @@ runner-images: venv engine
 
 fault-tools:
 	@.ci/fault-tools
+
+test-tailnet: venv ## Run the suite that needs a real tailnet (as root)
+	@.ci/tailnet $(PYTHON_BIN)/pytest -m tailnet tests/tailnet $(PYTEST_ARGS)
 
 demo: runner-images ## See the main job: real playbooks in locked containers, results at a dashboard (30 s after set-up)
 	@echo "demo: five playbooks through the whole path (about 15 s)."
@@ -48,7 +51,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/tailnet images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives (about 5 minutes)

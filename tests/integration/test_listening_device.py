@@ -12,19 +12,10 @@ from typing import Final
 import pytest
 
 from support.agent_process import AgentProcess
+from support.asking import asked_by
 from support.wires import Machine, connect, machines
 
 TAILNET_IP: Final = "100.77.0.1"
-ASK: Final = """
-import http.client, sys
-host, port, token = sys.argv[1:]
-connection = http.client.HTTPConnection(host, int(port), timeout=3)
-try:
-    connection.request("POST", "/heartbeat", headers={"Authorization": "Bearer " + token})
-    print(connection.getresponse().status)
-except OSError as error:
-    print(type(error).__name__)
-"""
 
 
 @pytest.fixture
@@ -45,11 +36,6 @@ def listening(folder: Path, machine: Machine, settings: dict[str, object]) -> It
     )
     with agent:
         yield agent
-
-
-def asked_by(machine: Machine, agent: AgentProcess, host: str) -> str:
-    """What a client on this machine gets: a status, or the name of its error."""
-    return machine.python(ASK, host, agent.port, agent.token)
 
 
 def test_the_device_decides_and_not_the_address(wired: tuple[Machine, Machine, Machine], tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ class TailscaledStub:
         if host != _HOST:
             return 403, b"invalid localapi request\n"
         if url.path != "/localapi/v0/whois":
-            return 404, b"404 not found\n"
+            return 404, b"404 page not found\n"
         if "addr" not in asked:
-            return 400, b"invalid 'addr' parameter\n"
+            return 400, b"missing 'addr' parameter\n"
         assert asked["proto"] == ["tcp"]
         address = asked["addr"][0]
         self.asked.append(address)
