@@ -11,7 +11,7 @@ import structlog
 
 from agp_agent import __version__, catalog, descriptors, recovery
 from agp_agent.api import Access, AgentServer, create_api
-from agp_agent.api.server import check_tls, listen
+from agp_agent.api.server import check_address, check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
 from agp_agent.dashboard import Dashboard, HttpDashboard
@@ -221,6 +221,7 @@ def check(settings: Settings) -> None:
         tokens_of(settings).check,
         lambda: _dashboard(settings, tokens_of(settings)),
         lambda: catalog.load(settings.catalog),
+        lambda: check_address(settings.host),
         lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
         lambda: Endpoint.from_environment(os.environ),
     )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -32,6 +33,38 @@ def test_a_trail_is_whole_and_leads_through_every_head_that_the_dashboard_got(
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("The trail is whole: seq 1 to ")
     assert "Torn last lines that were cut off and recorded: 1." in ended.stdout
+
+
+def test_the_trail_of_a_task_has_everything_that_is_promised_of_it(dashboard: DashboardStub, tmp_path: Path) -> None:
+    """Who sent it with which token, what ran where and for how long, how it ended; never its content or a token."""
+    with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token) as agent:
+        agent.accept_task("told", "echo content-of-the-playbook; exit 3")
+        dashboard.acknowledged("told")
+        agent.wait_audited("task delivered", task_id="told")
+    lines = {name: agent.audit(name, task_id="told")[0] for name in PROMISED if name != "image resolved"}
+    lines["image resolved"] = agent.audit("image resolved")[0]
+    missing = {name: set(fields) - set(lines[name]) for name, fields in PROMISED.items()}
+    assert missing == {name: set() for name in PROMISED}
+    ended = lines["task finished"]
+    assert (ended["exit_code"], ended["outcome"], ended["reason"]) == (3, "failed", "exit_code")
+    assert ended["output_bytes"] == len("content-of-the-playbook\n")
+    assert 0 < ended["duration_s"] < 60
+    assert "echo content" not in (agent.state / "audit.jsonl").read_text()
+
+
+PROMISED: Final = {
+    "task accepted": [
+        *("time", "seq", "task_id", "attempt", "playbook_name", "playbook_sha256", "runner", "peer"),
+        "token_fingerprint",
+    ],
+    "task started": ["task_id", "attempt", "runner", "image", "image_digest", "container_id"],
+    "task finished": [
+        *("task_id", "attempt", "playbook_name", "playbook_sha256", "runner", "image_digest", "container_id"),
+        *("exit_code", "outcome", "reason", "duration_s", "output_bytes"),
+    ],
+    "task delivered": ["task_id", "attempt", "deliveries"],
+    "image resolved": ["image", "image_digest"],
+}
 
 
 def test_what_was_done_to_a_trail_is_told_to_people_and_programs(cli: Cli, state: Path) -> None:

@@ -114,6 +114,24 @@ def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
         ) from None
 
 
+def check_address(host: str) -> None:
+    """Find out whether this can be listened on, as far as that shows without doing it. See ``listen``."""
+    _find(host, 0)
+
+
+def _find(host: str, port: int) -> Any:
+    try:
+        found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise ConfigurationError(f"AGP_HOST: {host} is not an address of this machine: {error.strerror}.") from None
+    if ipaddress.ip_address(found[4][0].partition("%")[0]).is_unspecified and host not in _WILDCARDS:
+        raise ConfigurationError(
+            f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or :: "
+            "where that is meant."
+        )
+    return found
+
+
 def listen(host: str, port: int, interface: str | None) -> socket.socket:
     """Open the listening socket.
 
@@ -123,16 +141,7 @@ def listen(host: str, port: int, interface: str | None) -> socket.socket:
     Raises:
         ConfigurationError: the address, the port or the device cannot be used.
     """
-    try:
-        found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise ConfigurationError(f"AGP_HOST: {host} is not an address of this machine: {error.strerror}.") from None
-    family, kind, protocol, _, address = found
-    if ipaddress.ip_address(address[0]).is_unspecified and host not in _WILDCARDS:
-        raise ConfigurationError(
-            f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or :: "
-            "where that is meant."
-        )
+    family, kind, protocol, _, address = _find(host, port)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

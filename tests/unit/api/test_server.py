@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.api.server import check_tls, listen
+from agp_agent.api.server import check_address, check_tls, listen
 from agp_agent.errors import ConfigurationError
 from support.api_server import api_server
 from support.async_waiting import PATIENCE_S
@@ -149,12 +149,13 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0", "0.0", "00.0.0.0", "0x0", "0:0:0:0:0:0:0:0", "::0", "000::"])
 def test_a_wildcard_counts_only_where_it_is_spelled_out(host: str) -> None:
     """A slip must not open the agent to every network there is."""
-    with pytest.raises(ConfigurationError) as caught:
-        listen(host, 0, None)
-    assert str(caught.value) == (
-        f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or :: "
-        "where that is meant."
-    )
+    for look in (lambda: listen(host, 0, None), lambda: check_address(host)):
+        with pytest.raises(ConfigurationError) as caught:
+            look()
+        assert str(caught.value) == (
+            f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or "
+            ":: where that is meant."
+        )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1", "::1", "localhost"])  # noqa: S104
