@@ -53,8 +53,8 @@ class Guard:
         visitor: Visitor = scope.get(VISITOR) or Visitor()
         if (token := self._right_token(_token_of(scope))) is not None:
             caller, wrong = await self._identify(visitor, scope, token)
+        visitor.trusted = wrong is None
         if wrong is None:
-            visitor.trusted = True
             await self._app({**scope, CALLER: caller}, receive, send)
         else:
             await self._refuse(scope, receive, send, caller, wrong)

@@ -14,7 +14,7 @@ CALLER: Final = "agp.caller"
 
 @dataclass(slots=True)
 class Visitor:
-    """``trusted``: a request with everything right came over this connection."""
+    """``trusted``: the last request that came over this connection had everything right."""
 
     hang_up: Callable[[], object] = lambda: None
     """Closes the connection without a word."""

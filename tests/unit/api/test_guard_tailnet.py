@@ -132,6 +132,15 @@ async def test_of_one_connection_tailscaled_is_asked_every_30_seconds(guarded: G
     assert len(stub.asked) == 3
 
 
+async def test_who_shows_a_wrong_token_later_is_a_stranger_again(guarded: Guarded) -> None:
+    """Its connection is one of those that give way first."""
+    visitor = Visitor()
+    await guarded.ask(visitor=visitor)
+    assert visitor.trusted
+    await guarded.ask(b"wrong", visitor)
+    assert not visitor.trusted
+
+
 async def test_a_refusal_is_not_kept(guarded: Guarded, stub: TailscaledStub) -> None:
     """A tailscaled that was away lets its nodes in as soon as it is back."""
     visitor = Visitor()
