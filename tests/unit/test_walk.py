@@ -108,6 +108,8 @@ async def test_the_steps_are_audited_in_order(parts: Parts) -> None:
     (ended, _) = await parts.audited("task finished")
     assert (ended["outcome"], ended["reason"], ended["exit_code"]) == ("succeeded", "exit_code", 0)
     assert ended["output_bytes"] == 15
+    assert (ended["image_digest"], ended["container_id"]) == ("sha256:1", started["container_id"])
+    assert 0 < ended["duration_s"] < clock.boot_s()
     assert "secret-content" not in (parts.folder / "audit.jsonl").read_text()
 
 
