@@ -96,6 +96,8 @@ class ContainerSpec:
     shm_bytes: int = 2**20
     stop_timeout_s: int = 10
     network: Literal["none"] = "none"
+    seccomp: str | None = None
+    """A seccomp profile, as JSON; None: the engine's default."""
 
 
 @dataclass(frozen=True, slots=True)

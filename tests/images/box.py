@@ -133,6 +133,11 @@ class Box:
             stream, chunk = next(self._frames)
             self._streams[stream] += chunk
 
+    @property
+    def output(self) -> bytes:
+        """What the playbook printed, as far as it was read."""
+        return self._streams[STDOUT]
+
     def commands(self) -> list[str]:
         """The command lines of all processes in the container."""
         return [row[-1] for row in self._api.top(self.id, "-eo pid,args")["Processes"]]

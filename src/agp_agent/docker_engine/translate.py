@@ -55,7 +55,7 @@ def _host_config(spec: ContainerSpec) -> Json:
         "ReadonlyRootfs": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={spec.seccomp}"] if spec.seccomp else [])],
         "CgroupnsMode": "private",
         "IpcMode": "private",
         "PidMode": "",

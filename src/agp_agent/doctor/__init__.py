@@ -1,0 +1,1 @@
+"""What `agp-agent doctor` finds out: the engine, this machine, and whether the lockdown of tasks holds."""

@@ -1,0 +1,298 @@
+"""What the host is asked after an attempt: its processes, mounts, kernel log, keys, devices and disks. Needs root."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import re
+import secrets
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import docker
+
+from agp_agent import __version__
+from agp_agent.doctor.escape import baits
+from agp_agent.doctor.escape.attempt import Scene, Seen
+from agp_agent.doctor.escape.programs.network import LOCAL_ETHERTYPE
+from agp_agent.engine import ContainerEngine
+
+PYTHON_IMAGE: Final = f"agp/runner-python:{__version__}"
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_ADD_KEY, _KEYCTL = 248, 250
+_USER_KEYRING: Final = -4
+_MIB: Final = 2**20
+
+
+def processes_of(name: str) -> Iterator[Path]:
+    """The folders in /proc of the host's processes whose command line has the name, those of containers included."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if name.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                yield folder
+
+
+# --- scenes: bait and judge on the host --------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def shared_folder(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+    """3: a folder whose mounts the host shares with whoever has it mounted so; the host's mount table tells."""
+    name, shared = baits.new_name(), folder / "shared"
+    (shared / "inside").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", shared, shared], check=True)
+    subprocess.run(["mount", "--make-rshared", shared], check=True)
+
+    async def harm(_seen: Seen) -> str | None:
+        mounts = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
+        return "the host's mount table has a new mount" if f" {name} " in mounts else None
+
+    try:
+        yield Scene({"name": name, "shared": str(shared)}, harm)
+    finally:
+        subprocess.run(["umount", "--recursive", shared], check=True)
+
+
+@contextlib.asynccontextmanager
+async def sniffer(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """5: the host listens on all devices for a frame of a kind that nobody else sends."""
+    name = baits.new_name()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(LOCAL_ETHERTYPE)) as raw:
+        raw.setblocking(False)
+
+        async def harm(_seen: Seen) -> str | None:
+            with contextlib.suppress(BlockingIOError):
+                while frame := raw.recv(2048):
+                    if name.encode() in frame:
+                        return "a forged frame reached the host's bridge"
+            return None
+
+        yield Scene({"name": name}, harm)
+
+
+@contextlib.asynccontextmanager
+async def fake_metadata(_engine: ContainerEngine, client: docker.DockerClient) -> AsyncIterator[Scene]:
+    """6: a bridge on whose device the host answers for the clouds' metadata addresses."""
+    name, heard = baits.new_name(), list[bytes]()
+    addresses = [address for address in baits.METADATA if ":" not in address]
+    network = client.networks.create(name, driver="bridge", labels={"agp.isolation": "control"})
+    device = f"br-{network.id[:12]}"
+    for address in addresses:
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", device], check=True)
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    servers = [await asyncio.start_server(hear, address, 0) for address in addresses]
+
+    async def harm(_seen: Seen) -> str | None:
+        return "a metadata service was reached" if name.encode() in heard else None
+
+    try:
+        ports = [(server.sockets[0].getsockname()) for server in servers]
+        yield Scene({"name": name, "addresses": ports, "network": name}, harm)
+    finally:
+        for server in servers:
+            server.close()
+        network.remove()
+
+
+@contextlib.asynccontextmanager
+async def changed_sysctl(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """7: a harmless setting of the host's kernel, and another value for it."""
+    sysctl = "kernel/printk_ratelimit_burst"
+    path = Path("/proc/sys", sysctl)
+    before = path.read_text().strip()
+    other = str(int(before) + 1)
+
+    async def harm(_seen: Seen) -> str | None:
+        return "the host's kernel has another setting" if path.read_text().strip() == other else None
+
+    try:
+        yield Scene({"sysctl": sysctl, "value": other}, harm)
+    finally:
+        path.write_text(before)
+
+
+@contextlib.asynccontextmanager
+async def marked_file(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+    """8: a file of the host with a mark in it."""
+    mark = secrets.token_hex(16)
+    (folder / "token").write_text(mark)
+    (folder / "token").chmod(0o600)
+
+    async def harm(seen: Seen) -> str | None:
+        return "a file of the host was read" if mark.encode() in seen.output else None
+
+    roots = [str(folder), f"/host{folder}", f"/proc/1/root{folder}"]
+    yield Scene({"reversed_marks": [mark[::-1]], "roots": ["/", *roots], "forbidden": roots}, harm)
+
+
+@contextlib.asynccontextmanager
+async def setuid_program(_engine: ContainerEngine, client: docker.DockerClient, folder: Path) -> AsyncIterator[Scene]:
+    """9: a setuid copy of the image's own interpreter; the host's /proc tells whose rights a process has."""
+    name, source = baits.new_name(), folder / "bait"
+    source.mkdir(mode=0o755)
+    client.containers.run(
+        PYTHON_IMAGE,
+        ["-c", "cp /usr/bin/python3 /bait/rootpython && chmod 4755 /bait/rootpython"],
+        entrypoint="sh",
+        user="0",
+        remove=True,
+        mounts=[docker.types.Mount("/bait", str(source), "bind")],
+    )
+
+    async def harm(_seen: Seen) -> str | None:
+        for process in processes_of(name):
+            if re.search(rb"\nUid:\t\d+\t0\t", (process / "status").read_bytes()):
+                return "a process of a task is root on the host"
+        return None
+
+    yield Scene({"name": name, "setuid": ["/bait/rootpython"], "bait": str(source)}, harm)
+
+
+@contextlib.asynccontextmanager
+async def own_namespace(engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """10: a victim whose namespaces can be entered; the host's /proc tells in which user namespace a process is."""
+    async with baits.victim(engine) as scene:
+
+        async def harm(seen: Seen) -> str | None:
+            ours = Path("/proc/self/ns/user").readlink()
+            for process in processes_of(scene.facts["name"]):
+                if (process / "ns/user").readlink() != ours:
+                    return "a process is root of a user namespace of its own"
+            return await scene.harm(seen)
+
+        yield Scene(scene.facts, harm)
+
+
+@contextlib.asynccontextmanager
+async def keyrings(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """11: the host's list of keys."""
+    name = baits.new_name()
+
+    async def harm(_seen: Seen) -> str | None:
+        return "the kernel of the host holds a key of the task" if name in Path("/proc/keys").read_text() else None
+
+    yield Scene({"name": name}, harm)
+
+
+@contextlib.asynccontextmanager
+async def release_agent(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+    """12: a program of the host that leaves a file when anybody runs it as root of the host."""
+    program, left = folder / "agent", folder / "released"
+    program.write_text(f"#!/bin/sh\nid -u > {left}\n")
+    program.chmod(0o755)
+
+    async def harm(_seen: Seen) -> str | None:
+        return "the host ran a program for the task, as root" if left.exists() else None
+
+    yield Scene({"name": baits.new_name(), "release_agent": str(program)}, harm)
+
+
+@contextlib.asynccontextmanager
+async def disk_usage(_engine: ContainerEngine, client: docker.DockerClient) -> AsyncIterator[Scene]:
+    """13: how much of the engine's disk a container takes, its log included."""
+
+    async def harm(seen: Seen) -> str | None:
+        inspected = client.api.inspect_container(seen.container_id)
+        folders = (
+            Path(inspected["GraphDriver"]["Data"]["UpperDir"]),
+            Path(client.info()["DockerRootDir"], "containers", inspected["Id"]),
+        )
+        layer, log = (_disk_mib(folder) for folder in folders)
+        return f"{layer} MiB of the disk and {log} MiB of log were taken" if layer > 1 and log > 20 else None  # noqa: PLR2004
+
+    yield Scene({"limit_bytes": 300 * _MIB, "keep": True, "log_bytes": 40 * _MIB}, harm)
+
+
+def _disk_mib(folder: Path) -> int:
+    files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    return sum(file.lstat().st_blocks for file in files) * 512 // _MIB
+
+
+@contextlib.asynccontextmanager
+async def first_sector(engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """15: the beginning of the host's disks."""
+    async with baits.disks(engine) as scene:
+        begins = []
+        for file in scene.facts["disk_files"]:
+            with contextlib.suppress(OSError), Path(file).open("rb") as disk:
+                begins.append(disk.read(4096).hex().encode())
+
+        async def harm(seen: Seen) -> str | None:
+            return "the host's disk was read" if any(one in seen.output for one in begins) else None
+
+        yield Scene(scene.facts, harm)
+
+
+@contextlib.asynccontextmanager
+async def kernel_log(engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """19: the kernel's log, as the host reads it."""
+    async with baits.disks(engine) as scene:
+
+        async def harm(_seen: Seen) -> str | None:
+            fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+            with contextlib.suppress(BlockingIOError), open(fd, "rb", buffering=0) as log:  # noqa: PTH123  a descriptor
+                while record := log.read(8192):
+                    if scene.facts["name"].encode() in record:
+                        return "a line of the task stands in the kernel's log"
+            return None
+
+        yield Scene(scene.facts, harm)
+
+
+@contextlib.asynccontextmanager
+async def running_copy(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """20: the host's /proc tells which file a process runs."""
+    name = baits.new_name()
+
+    async def harm(_seen: Seen) -> str | None:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "exe").readlink().name == name:
+                    return "a program that the task wrote is running"
+        return None
+
+    yield Scene({"name": name}, harm)
+
+
+@contextlib.asynccontextmanager
+async def memory_of_arguments(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """21: how much memory of the host all processes of the task hold."""
+    name = baits.new_name()
+
+    async def harm(_seen: Seen) -> str | None:
+        held = sum(_resident_mib(process) for process in processes_of(name))
+        return f"{held} MiB of the host's memory are taken by command lines" if held > 520 else None  # noqa: PLR2004
+
+    yield Scene({"name": name, "number": 160, "words": 40}, harm)
+
+
+def _resident_mib(process: Path) -> float:
+    with contextlib.suppress(OSError, IndexError):
+        return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / _MIB
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def key_and_environment(engine: ContainerEngine) -> AsyncIterator[Scene]:
+    """25: a key of the host's root, readable for everybody, and a process with a secret in its environment."""
+    async with baits.victim(engine) as scene:
+        mark = secrets.token_hex(16)
+        key = _LIBC.syscall(_ADD_KEY, b"user", scene.facts["name"].encode(), mark.encode(), len(mark), _USER_KEYRING)
+        assert key > 0, os.strerror(ctypes.get_errno())
+        _LIBC.syscall(_KEYCTL, 5, key, 0x3F3F3F3F)
+
+        async def harm(seen: Seen) -> str | None:
+            return "a key of the host was read" if mark.encode() in seen.output else await scene.harm(seen)
+
+        marks = [*scene.facts["reversed_marks"], mark[::-1]]
+        try:
+            yield Scene({**scene.facts, "reversed_marks": marks, "keys": [key]}, harm)
+        finally:
+            _LIBC.syscall(_KEYCTL, 9, key, _USER_KEYRING)  # unlink
