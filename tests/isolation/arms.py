@@ -90,8 +90,8 @@ ARMS: Final = (
     Arms(
         ATTEMPTS[8],
         lambda _client, folder: partial(host.marked_file, folder=folder),
-        lambda _facts: _root(
-            "root with the host's files mounted read-only", seccomp=True, mounts=[bind("/", "/host", read_only=True)]
+        lambda facts: _root(
+            "root, the host's folder mounted", seccomp=True, mounts=[bind(facts["folder"], f"/host{facts['folder']}")]
         ),
     ),
     Arms(
@@ -115,6 +115,7 @@ ARMS: Final = (
         lambda _facts: _root(
             "root with CAP_SYS_ADMIN, no seccomp, the host's cgroup namespace",
             "SYS_ADMIN",
+            "DAC_OVERRIDE",
             host={"CgroupnsMode": "host"},
         ),
     ),
@@ -129,7 +130,7 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[15],
-        lambda _client, _folder: host.first_sector,
+        lambda _client, folder: partial(host.disk, folder=folder),
         lambda _facts: _root(
             "root with CAP_MKNOD and CAP_DAC_READ_SEARCH, all devices allowed, no seccomp",
             "MKNOD",

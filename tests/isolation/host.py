@@ -129,7 +129,7 @@ async def marked_file(_engine: ContainerEngine, folder: Path) -> AsyncIterator[S
         return "a file of the host was read" if mark.encode() in seen.output else None
 
     roots = [str(folder), f"/host{folder}", f"/proc/1/root{folder}"]
-    yield Scene({"reversed_marks": [mark[::-1]], "roots": ["/", *roots], "forbidden": roots}, harm)
+    yield Scene({"reversed_marks": [mark[::-1]], "roots": ["/", *roots], "forbidden": roots, "folder": str(folder)}, harm)
 
 
 @contextlib.asynccontextmanager
@@ -207,7 +207,7 @@ async def disk_usage(_engine: ContainerEngine, client: docker.DockerClient) -> A
         layer, log = (_disk_mib(folder) for folder in folders)
         return f"{layer} MiB of the disk and {log} MiB of log were taken" if layer > 1 and log > 20 else None  # noqa: PLR2004
 
-    yield Scene({"limit_bytes": 300 * _MIB, "keep": True, "log_bytes": 40 * _MIB}, harm)
+    yield Scene({"limit_bytes": 300 * _MIB, "keep": True, "log_bytes": 32 * _MIB}, harm)
 
 
 def _disk_mib(folder: Path) -> int:
@@ -216,18 +216,21 @@ def _disk_mib(folder: Path) -> int:
 
 
 @contextlib.asynccontextmanager
-async def first_sector(engine: ContainerEngine) -> AsyncIterator[Scene]:
-    """15: the beginning of the host's disks."""
-    async with baits.disks(engine) as scene:
-        begins = []
-        for file in scene.facts["disk_files"]:
-            with contextlib.suppress(OSError), Path(file).open("rb") as disk:
-                begins.append(disk.read(4096).hex().encode())
+async def disk(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+    """15: a disk of the host with a mark in its first sector."""
+    mark, image = secrets.token_hex(16), folder / "disk"
+    image.write_bytes(mark.encode().ljust(_MIB, b"\0"))
+    device = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
+    path = Path(device.stdout.strip())
 
-        async def harm(seen: Seen) -> str | None:
-            return "the host's disk was read" if any(one in seen.output for one in begins) else None
+    async def harm(seen: Seen) -> str | None:
+        return "a disk of the host was read" if mark.encode().hex().encode() in seen.output else None
 
-        yield Scene(scene.facts, harm)
+    try:
+        number = path.stat().st_rdev
+        yield Scene({"disks": [(os.major(number), os.minor(number))]}, harm)
+    finally:
+        subprocess.run(["losetup", "--detach", path], check=True)
 
 
 @contextlib.asynccontextmanager
@@ -236,12 +239,8 @@ async def kernel_log(engine: ContainerEngine) -> AsyncIterator[Scene]:
     async with baits.disks(engine) as scene:
 
         async def harm(_seen: Seen) -> str | None:
-            fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-            with contextlib.suppress(BlockingIOError), open(fd, "rb", buffering=0) as log:  # noqa: PTH123  a descriptor
-                while record := log.read(8192):
-                    if scene.facts["name"].encode() in record:
-                        return "a line of the task stands in the kernel's log"
-            return None
+            told = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+            return "a line of the task stands in the kernel's log" if scene.facts["name"] in told else None
 
         yield Scene(scene.facts, harm)
 
@@ -267,15 +266,17 @@ async def memory_of_arguments(_engine: ContainerEngine) -> AsyncIterator[Scene]:
     name = baits.new_name()
 
     async def harm(_seen: Seen) -> str | None:
-        held = sum(_resident_mib(process) for process in processes_of(name))
+        held = sum(_own_mib(process) for process in processes_of(name))
         return f"{held} MiB of the host's memory are taken by command lines" if held > 520 else None  # noqa: PLR2004
 
     yield Scene({"name": name, "number": 160, "words": 40}, harm)
 
 
-def _resident_mib(process: Path) -> float:
-    with contextlib.suppress(OSError, IndexError):
-        return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / _MIB
+def _own_mib(process: Path) -> int:
+    """Memory that it shares with nobody."""
+    with contextlib.suppress(OSError, ValueError):
+        told = (process / "smaps_rollup").read_text()
+        return int(told.partition("Anonymous:")[2].split()[0]) // 1024
     return 0
 
 

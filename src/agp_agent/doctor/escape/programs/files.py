@@ -5,10 +5,11 @@ import glob
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agp_agent.doctor.escape.programs.prelude import Held, call, libc, secret_marks, syscall, tell, tried
+from agp_agent.doctor.escape.programs.prelude import Held, call, libc, secret_marks, syscall, tell, tried, written
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384
 AT_FDCWD = -100
@@ -28,14 +29,14 @@ def change_the_playbook(facts: Mapping[str, Any]) -> None:
     folder = os.path.dirname(file)
     mark = b"\n# changed by the playbook itself\n"
     tried("remount the playbook's folder writable", lambda: mount("", folder, "", MS_REMOUNT | MS_BIND))
+    with open(file, "rb") as opened:
+        tried("reopen it through /proc/self/fd", _append, f"/proc/self/fd/{opened.fileno()}", mark)
     for path in (file, f"/proc/self/root{file}", f"/proc/1/root{file}"):
         tried(f"append to {path}", _append, path, mark)
     tried("chmod the playbook", lambda: os.chmod(file, 0o777))
     tried("make a file beside the playbook", lambda: os.close(os.open(f"{folder}/beside", os.O_CREAT | os.O_WRONLY)))
     tried("rename the playbook", lambda: os.rename(file, f"{file}.old"))
     tried("remove the playbook", lambda: os.unlink(f"{file}.old" if os.path.exists(f"{file}.old") else file))
-    with open(file, "rb") as opened:
-        tried("reopen it through /proc/self/fd", lambda: _append(f"/proc/self/fd/{opened.fileno()}", mark))
 
 
 def _append(path: str, data: bytes) -> None:
@@ -135,9 +136,10 @@ def fill_disks(facts: Mapping[str, Any]) -> None:
         what = f"write {limit // MIB} MiB to {folder}"
         if tried(what, _fill, f"{folder}/filler", limit) and not facts.get("keep"):
             os.unlink(f"{folder}/filler")
-    line = b"x" * 1023 + b"\n"
-    for _ in range(facts.get("log_bytes", 0) // len(line)):
-        os.write(1, line)
+    lines = (b"x" * 1023 + b"\n") * 64
+    for _ in range(facts.get("log_bytes", 0) // len(lines)):
+        sys.stdout.buffer.write(lines)
+    sys.stdout.flush()
 
 
 def _fill(path: str, limit: int) -> None:
@@ -160,7 +162,7 @@ def execute_what_was_written(facts: Mapping[str, Any]) -> None:
     for folder in facts.get("folders", ("/work", "/tmp", "/dev/shm")):
         tried(f"run a program from {folder}", _run_copy, f"{folder}/{facts['name']}", program)
     for path in ("/proc/1/exe", "/proc/self/exe", "/sbin/docker-init"):
-        tried(f"open {path} for writing", os.close, os.open(path, os.O_WRONLY))
+        tried(f"open {path} for writing", written, path, b"")
     for fd in sorted(glob.glob("/proc/self/fd/*") + glob.glob("/proc/1/fd/*")):
         tried(f"leave by {fd}", _leave_by, fd, facts["name"])
     tried("map a written file as a program", lambda: _map_executable(f"{facts.get('place', '/work')}/mapped", program))

@@ -13,6 +13,7 @@ from typing import Any
 from agp_agent.doctor.escape.programs.prelude import Held, call, syscall, tell, tried, written
 
 MS_REMOUNT, MS_BIND = 32, 4096
+SESSION_KEYRING = -3
 
 
 def change_kernel_settings(facts: Mapping[str, Any]) -> None:
@@ -36,7 +37,6 @@ def use_rare_system_calls(facts: Mapping[str, Any]) -> None:
     """Reach the parts of the kernel where most of its holes were found."""
     name = facts["name"].encode()
     tried("add a key", lambda: _key_for_all(name))
-    tried("make a session keyring", lambda: syscall("keyctl", 1, name))
     tried("make a BPF map", lambda: syscall("bpf", 0, ctypes.create_string_buffer(_bpf_map(name), 128), 128))
     event = ctypes.create_string_buffer(128)
     struct.pack_into("II", event, 0, 1, 128)  # a software event, and the size of this
@@ -50,9 +50,7 @@ def use_rare_system_calls(facts: Mapping[str, Any]) -> None:
 
 
 def _key_for_all(name: bytes) -> None:
-    key = syscall("add_key", b"user", name, b"x", 1, -4)
-    syscall("keyctl", 5, key, 0x3F3F3F3F)
-    tell(key=key)
+    syscall("keyctl", 5, syscall("add_key", b"user", name, b"x", 1, SESSION_KEYRING), 0x3F3F3F3F)
 
 
 def _bpf_map(name: bytes) -> bytes:
@@ -98,7 +96,7 @@ def use_the_machine(facts: Mapping[str, Any]) -> None:
     for path in ("/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore", "/dev/kvm", *facts["disk_files"]):
         tried(f"open {path}", _read_some, path)
     tried("read the kernel's log", lambda: call("klogctl", 3, ctypes.create_string_buffer(64), 64))
-    tried("write to the kernel's log", lambda: written("/dev/kmsg", facts["name"].encode()))
+    tried("write to the kernel's log", written, "/dev/kmsg", f"{facts['name']}\n".encode())
     now = (ctypes.c_long * 2)()
     call("clock_gettime", 0, now)
     tried("set the clock to its own time", lambda: call("clock_settime", 0, now))
