@@ -108,6 +108,25 @@ class EngineInfo:
     version: str
     cores: int
     memory_bytes: int
+    api_version: str = ""
+    operating_system: str = ""
+    kernel: str = ""
+    clock_s: float | None = None
+    """Wall clock of its host when it was asked, seconds since 1970."""
+    default_runtime: str = ""
+    runtime_version: str = ""
+    """Of the program that makes containers, as it was built: a version, with what a distribution adds to it."""
+    runtimes: tuple[str, ...] = ()
+    """Names that a runner may ask for."""
+    cgroup_version: str = ""
+    memory_limit: bool = True
+    swap_limit: bool = True
+    pids_limit: bool = True
+    live_restore: bool = False
+    """Whether containers outlive the engine's own restart."""
+    security: tuple[str, ...] = ()
+    """seccomp, apparmor, selinux, rootless, userns, cgroupns: those that are there."""
+    log_drivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,11 +153,7 @@ ARMS: Final = (
             "SYS_TIME",
             "SYS_BOOT",
             "SYS_RAWIO",
-            host={
-                "Devices": [
-                    {"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg", "CgroupPermissions": "rwm"}
-                ]
-            },
+            host={"Devices": [{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg", "CgroupPermissions": "rwm"}]},
         ),
     ),
     Arms(

@@ -129,7 +129,9 @@ async def marked_file(_engine: ContainerEngine, folder: Path) -> AsyncIterator[S
         return "a file of the host was read" if mark.encode() in seen.output else None
 
     roots = [str(folder), f"/host{folder}", f"/proc/1/root{folder}"]
-    yield Scene({"reversed_marks": [mark[::-1]], "roots": ["/", *roots], "forbidden": roots, "folder": str(folder)}, harm)
+    yield Scene(
+        {"reversed_marks": [mark[::-1]], "roots": ["/", *roots], "forbidden": roots, "folder": str(folder)}, harm
+    )
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from agp_agent.doctor.escape.programs.prelude import Held, call, syscall, tell, tried, written
+from agp_agent.doctor.escape.programs.prelude import Held, call, syscall, tried, written
 
 MS_REMOUNT, MS_BIND = 32, 4096
 SESSION_KEYRING = -3
