@@ -1,6 +1,6 @@
 """From a runner to the plan of its container."""
 
-from agp_agent import catalog
+from agp_agent import catalog, seccomp
 from agp_agent.catalog import Match, Runner
 from agp_agent.engine import ContainerSpec, Mount, PullPolicy, Tmpfs
 from agp_agent.planner import Limits, plan
