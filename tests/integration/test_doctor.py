@@ -1,4 +1,4 @@
-"""``agp-agent doctor`` on the real engine: what it finds, that it finds what was really broken, and that nothing stays."""
+"""``agp-agent doctor`` on the real engine: it finds what was really broken, and nothing stays."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""The two arms of each attempt that needs no agent at work: the scene on the host, and the hole of the control arm."""
+"""The two arms of each attempt that needs no agent at work: a scene on the host, and the hole of the control arm."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -86,13 +86,6 @@ ARMS: Final = (
         ATTEMPTS[7],
         lambda _client, _folder: host.changed_sysctl,
         lambda _facts: _root("root, /proc unmasked and writable", seccomp=True, host=UNMASKED),
-    ),
-    Arms(
-        ATTEMPTS[8],
-        lambda _client, folder: partial(host.marked_file, folder=folder),
-        lambda facts: _root(
-            "root, the host's folder mounted", seccomp=True, mounts=[bind(facts["folder"], f"/host{facts['folder']}")]
-        ),
     ),
     Arms(
         ATTEMPTS[9],

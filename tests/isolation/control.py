@@ -1,4 +1,4 @@
-"""The control arm: the container that a task would get, with exactly one hole in it, made without the product's engine."""
+"""The control arm: the container that a task would get, with one hole in it, made without the product's engine."""
 
 import asyncio
 import contextlib

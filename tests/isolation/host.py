@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,14 @@ _USER_KEYRING: Final = -4
 _MIB: Final = 2**20
 
 
+async def told(*command: object) -> str:
+    """What a command of the host prints; it must end well."""
+    process = await asyncio.create_subprocess_exec(*map(str, command), stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    assert process.returncode == 0, command
+    return printed.decode()
+
+
 def processes_of(name: str) -> Iterator[Path]:
     """The folders in /proc of the host's processes whose command line has the name, those of containers included."""
     for folder in Path("/proc").glob("[0-9]*"):
@@ -35,16 +42,13 @@ def processes_of(name: str) -> Iterator[Path]:
                 yield folder
 
 
-# --- scenes: bait and judge on the host --------------------------------------------------------------------------------
-
-
 @contextlib.asynccontextmanager
 async def shared_folder(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
     """3: a folder whose mounts the host shares with whoever has it mounted so; the host's mount table tells."""
     name, shared = baits.new_name(), folder / "shared"
     (shared / "inside").mkdir(parents=True)
-    subprocess.run(["mount", "--bind", shared, shared], check=True)
-    subprocess.run(["mount", "--make-rshared", shared], check=True)
+    await told("mount", "--bind", shared, shared)
+    await told("mount", "--make-rshared", shared)
 
     async def harm(_seen: Seen) -> str | None:
         mounts = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
@@ -53,7 +57,7 @@ async def shared_folder(_engine: ContainerEngine, folder: Path) -> AsyncIterator
     try:
         yield Scene({"name": name, "shared": str(shared)}, harm)
     finally:
-        subprocess.run(["umount", "--recursive", shared], check=True)
+        await told("umount", "--recursive", shared)
 
 
 @contextlib.asynccontextmanager
@@ -61,7 +65,7 @@ async def sniffer(_engine: ContainerEngine) -> AsyncIterator[Scene]:
     """5: the host listens on all devices for a frame of a kind that nobody else sends."""
     name = baits.new_name()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(LOCAL_ETHERTYPE)) as raw:
-        raw.setblocking(False)
+        raw.settimeout(0)
 
         async def harm(_seen: Seen) -> str | None:
             with contextlib.suppress(BlockingIOError):
@@ -79,9 +83,9 @@ async def fake_metadata(_engine: ContainerEngine, client: docker.DockerClient) -
     name, heard = baits.new_name(), list[bytes]()
     addresses = [address for address in baits.METADATA if ":" not in address]
     network = client.networks.create(name, driver="bridge", labels={"agp.isolation": "control"})
-    device = f"br-{network.id[:12]}"
+    device = f"br-{str(network.id)[:12]}"
     for address in addresses:
-        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", device], check=True)
+        await told("ip", "address", "add", f"{address}/32", "dev", device)
 
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(100))
@@ -116,22 +120,6 @@ async def changed_sysctl(_engine: ContainerEngine) -> AsyncIterator[Scene]:
         yield Scene({"sysctl": sysctl, "value": other}, harm)
     finally:
         path.write_text(before)
-
-
-@contextlib.asynccontextmanager
-async def marked_file(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
-    """8: a file of the host with a mark in it."""
-    mark = secrets.token_hex(16)
-    (folder / "token").write_text(mark)
-    (folder / "token").chmod(0o600)
-
-    async def harm(seen: Seen) -> str | None:
-        return "a file of the host was read" if mark.encode() in seen.output else None
-
-    roots = [str(folder), f"/host{folder}", f"/proc/1/root{folder}"]
-    yield Scene(
-        {"reversed_marks": [mark[::-1]], "roots": ["/", *roots], "forbidden": roots, "folder": str(folder)}, harm
-    )
 
 
 @contextlib.asynccontextmanager
@@ -207,7 +195,7 @@ async def disk_usage(_engine: ContainerEngine, client: docker.DockerClient) -> A
             Path(client.info()["DockerRootDir"], "containers", inspected["Id"]),
         )
         layer, log = (_disk_mib(folder) for folder in folders)
-        return f"{layer} MiB of the disk and {log} MiB of log were taken" if layer > 1 and log > 20 else None  # noqa: PLR2004
+        return f"{layer} MiB of the disk and {log} MiB of log were taken" if layer > 1 and log > 20 else None
 
     yield Scene({"limit_bytes": 300 * _MIB, "keep": True, "log_bytes": 32 * _MIB}, harm)
 
@@ -222,8 +210,8 @@ async def disk(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
     """15: a disk of the host with a mark in its first sector."""
     mark, image = secrets.token_hex(16), folder / "disk"
     image.write_bytes(mark.encode().ljust(_MIB, b"\0"))
-    device = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
-    path = Path(device.stdout.strip())
+    device = await told("losetup", "--find", "--show", image)
+    path = Path(device.strip())
 
     async def harm(seen: Seen) -> str | None:
         return "a disk of the host was read" if mark.encode().hex().encode() in seen.output else None
@@ -232,7 +220,7 @@ async def disk(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
         number = path.stat().st_rdev
         yield Scene({"disks": [(os.major(number), os.minor(number))]}, harm)
     finally:
-        subprocess.run(["losetup", "--detach", path], check=True)
+        await told("losetup", "--detach", path)
 
 
 @contextlib.asynccontextmanager
@@ -241,8 +229,8 @@ async def kernel_log(engine: ContainerEngine) -> AsyncIterator[Scene]:
     async with baits.disks(engine) as scene:
 
         async def harm(_seen: Seen) -> str | None:
-            told = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
-            return "a line of the task stands in the kernel's log" if scene.facts["name"] in told else None
+            log = await told("dmesg")
+            return "a line of the task stands in the kernel's log" if scene.facts["name"] in log else None
 
         yield Scene(scene.facts, harm)
 
@@ -269,7 +257,7 @@ async def memory_of_arguments(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
     async def harm(_seen: Seen) -> str | None:
         held = sum(_own_mib(process) for process in processes_of(name))
-        return f"{held} MiB of the host's memory are taken by command lines" if held > 520 else None  # noqa: PLR2004
+        return f"{held} MiB of the host's memory are taken by command lines" if held > 520 else None
 
     yield Scene({"name": name, "number": 160, "words": 40}, harm)
 
@@ -277,8 +265,8 @@ async def memory_of_arguments(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 def _own_mib(process: Path) -> int:
     """Memory that it shares with nobody."""
     with contextlib.suppress(OSError, ValueError):
-        told = (process / "smaps_rollup").read_text()
-        return int(told.partition("Anonymous:")[2].split()[0]) // 1024
+        rollup = (process / "smaps_rollup").read_text()
+        return int(rollup.partition("Anonymous:")[2].split()[0]) // 1024
     return 0
 
 

@@ -53,9 +53,6 @@ async def test_an_attempt_fails_under_the_lockdown_and_succeeds_without(
             await open_box.printed(FINISHED)
             harm = await scene.harm(open_box)
             without = outcome(open_box.output, harm)
-    print(arms.number, hole.name, "|", harm, "|", without.why[:400])
-    if harm is None:
-        print(open_box.output.decode())
     assert harm is not None, f"the control arm does not show that the attempt is real: {without.why}"
     assert without.verdict is Verdict.ESCAPED
     table.add(Row(attempt.number, attempt.title, attempt.held_by, locked.verdict, hole.name, harm))

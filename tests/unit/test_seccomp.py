@@ -38,7 +38,7 @@ def test_where_kernels_had_their_holes_is_refused(name: str) -> None:
 
 
 def test_namespaces_come_neither_by_clone_nor_by_clone3() -> None:
-    """clone's flags are looked at; clone3's cannot be, so C libraries are told to take clone."""
+    """The flags of clone are looked at; those of clone3 cannot be, so C libraries are told to take clone."""
     (rule,) = rules("clone")
     assert rule["args"] == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
     assert rules("clone3") == [{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]

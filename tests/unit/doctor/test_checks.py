@@ -76,7 +76,7 @@ def test_where_all_is_well_every_check_says_ok() -> None:
         ("address", {"listening": Listening("::", None, tls=False)}, Level.WARN, "::"),
         ("address", {"listening": Listening("100.64.0.7", None, tls=False)}, Level.WARN, "100.64.0.7"),
         ("address", {"listening": Listening("node.example", None, tls=False)}, Level.OK, "node.example"),
-        ("address", {"listening": Listening("10.9.9.9", None, False, "not here")}, Level.FAIL, "not here"),
+        ("address", {"listening": Listening("10.9.9.9", None, tls=False, problem="not here")}, Level.FAIL, "not here"),
         ("dashboard", {"dashboard_url": None}, Level.WARN, "not set"),
         ("dashboard", {"dashboard_problem": "refused"}, Level.WARN, "refused"),
         ("neighbours", {"strangers": ("x", "y")}, Level.WARN, "2 containers"),
