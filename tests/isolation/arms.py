@@ -4,18 +4,16 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import docker
 
 from agp_agent.doctor.escape import SAFE_ATTEMPTS, Attempt, baits
-from agp_agent.doctor.escape.attempt import Scene
-from agp_agent.engine import ContainerEngine
+from agp_agent.doctor.escape.attempt import Host, Scene
 from isolation import host
 from isolation.control import NO_SECCOMP, ROOT, UNMASKED, Hole, bind
 
-Judge = Callable[[ContainerEngine], AbstractAsyncContextManager[Scene]]
+Judge = Callable[[Host], AbstractAsyncContextManager[Scene]]
 ATTEMPTS: Final = {attempt.number: attempt for attempt in SAFE_ATTEMPTS}
 _MIB: Final = 2**20
 
@@ -25,7 +23,7 @@ class Arms:
     """One attempt, its scene on a host that the test may look at as root, and what lets it succeed."""
 
     attempt: Attempt
-    judge: Callable[[docker.DockerClient, Path], Judge]
+    judge: Callable[[docker.DockerClient], Judge]
     hole: Callable[[Mapping[str, Any]], Hole]
 
     @property
@@ -45,19 +43,19 @@ _NETWORK: Final[dict[str, Any]] = {"config": {"NetworkDisabled": False}}
 ARMS: Final = (
     Arms(
         ATTEMPTS[1],
-        lambda _client, _folder: baits.own_playbook,
+        lambda _client: baits.own_playbook,
         lambda _facts: _root("root with CAP_SYS_ADMIN, no seccomp", "SYS_ADMIN", "DAC_OVERRIDE"),
     ),
     Arms(
         ATTEMPTS[2],
-        lambda _client, _folder: baits.engine_sockets,
+        lambda _client: baits.engine_sockets,
         lambda _facts: _root(
             "root, docker.sock mounted", seccomp=True, mounts=[bind("/var/run/docker.sock", "/var/run/docker.sock")]
         ),
     ),
     Arms(
         ATTEMPTS[3],
-        lambda _client, folder: partial(host.shared_folder, folder=folder),
+        lambda _client: host.shared_folder,
         lambda facts: _root(
             "root with CAP_SYS_ADMIN, no seccomp, a shared mount",
             "SYS_ADMIN",
@@ -67,29 +65,33 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[4],
-        lambda _client, _folder: baits.victim,
-        lambda _facts: _root("root in the host's PID namespace with CAP_KILL", "KILL", host={"PidMode": "host"}),
+        lambda _client: baits.victim,
+        lambda _facts: _root(
+            "root in the host's PID namespace with CAP_KILL, SYS_PTRACE, no seccomp",
+            *("KILL", "SYS_PTRACE"),
+            host={"PidMode": "host"},
+        ),
     ),
     Arms(
         ATTEMPTS[5],
-        lambda _client, _folder: host.sniffer,
+        lambda _client: host.sniffer,
         lambda _facts: _root(
             "root with CAP_NET_RAW on a bridge, no seccomp", "NET_RAW", host={"NetworkMode": "bridge"}, **_NETWORK
         ),
     ),
     Arms(
         ATTEMPTS[6],
-        lambda client, _folder: partial(host.fake_metadata, client=client),
+        lambda client: partial(host.fake_metadata, client=client),
         lambda facts: Hole("a bridge", host={"NetworkMode": facts["network"]}, **_NETWORK),
     ),
     Arms(
         ATTEMPTS[7],
-        lambda _client, _folder: host.changed_sysctl,
+        lambda _client: host.changed_sysctl,
         lambda _facts: _root("root, /proc unmasked and writable", seccomp=True, host=UNMASKED),
     ),
     Arms(
         ATTEMPTS[9],
-        lambda client, folder: partial(host.setuid_program, client=client, folder=folder),
+        lambda client: partial(host.setuid_program, client=client),
         lambda facts: Hole(
             "new privileges allowed, a setuid program mounted",
             host={"SecurityOpt": []},
@@ -98,13 +100,24 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[10],
-        lambda _client, _folder: host.own_namespace,
-        lambda _facts: Hole("no seccomp", host=NO_SECCOMP),
+        lambda _client: host.own_namespace,
+        lambda _facts: _root(
+            "root in the host's PID namespace with CAP_SYS_ADMIN, SYS_PTRACE, SYS_CHROOT, no seccomp",
+            *("SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT"),
+            host={"PidMode": "host"},
+        ),
     ),
-    Arms(ATTEMPTS[11], lambda _client, _folder: host.keyrings, lambda _facts: Hole("no seccomp", host=NO_SECCOMP)),
+    Arms(
+        ATTEMPTS[11],
+        lambda _client: host.keyrings,
+        lambda _facts: _root(
+            "root with CAP_SYS_ADMIN, SYS_PACCT, SYS_PTRACE, no seccomp",
+            *("SYS_ADMIN", "SYS_PACCT", "SYS_PTRACE"),
+        ),
+    ),
     Arms(
         ATTEMPTS[12],
-        lambda _client, folder: partial(host.release_agent, folder=folder),
+        lambda _client: host.release_agent,
         lambda _facts: _root(
             "root with CAP_SYS_ADMIN, no seccomp, the host's cgroup namespace",
             "SYS_ADMIN",
@@ -114,7 +127,7 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[13],
-        lambda client, _folder: partial(host.disk_usage, client=client),
+        lambda client: partial(host.disk_usage, client=client),
         lambda _facts: _root(
             "root, a writable root file system, a log without limit",
             seccomp=True,
@@ -123,7 +136,7 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[15],
-        lambda _client, folder: partial(host.disk, folder=folder),
+        lambda _client: host.disk,
         lambda _facts: _root(
             "root with CAP_MKNOD and CAP_DAC_READ_SEARCH, all devices allowed, no seccomp",
             "MKNOD",
@@ -134,12 +147,12 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[16],
-        lambda _client, _folder: baits.listeners,
+        lambda _client: baits.listeners,
         lambda _facts: Hole("the host's network", host={"NetworkMode": "host"}, **_NETWORK),
     ),
     Arms(
         ATTEMPTS[19],
-        lambda _client, _folder: host.kernel_log,
+        lambda _client: host.kernel_log,
         lambda _facts: _root(
             "root with CAP_SYSLOG, SYS_TIME, SYS_BOOT, SYS_RAWIO and /dev/kmsg, no seccomp",
             "SYSLOG",
@@ -151,24 +164,24 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[20],
-        lambda _client, _folder: host.running_copy,
+        lambda _client: host.running_copy,
         lambda _facts: Hole(
             "/work without noexec", host={"Tmpfs": {"/work": "exec,mode=1777,size=64m", "/tmp": "exec,size=64m"}}
         ),
     ),
     Arms(
         ATTEMPTS[21],
-        lambda _client, _folder: host.memory_of_arguments,
+        lambda _client: host.memory_of_arguments,
         lambda _facts: Hole("2 GiB of memory", host={"Memory": 2048 * _MIB, "MemorySwap": 2048 * _MIB}),
     ),
     Arms(
         ATTEMPTS[22],
-        lambda _client, _folder: baits.victim,
+        lambda _client: baits.victim,
         lambda _facts: _root("root in the host's PID namespace", seccomp=True, host={"PidMode": "host"}),
     ),
     Arms(
         ATTEMPTS[25],
-        lambda _client, _folder: host.key_and_environment,
+        lambda _client: host.key_and_environment,
         lambda _facts: _root(
             "root in the host's PID namespace with CAP_SYS_PTRACE, no seccomp",
             "SYS_PTRACE",

@@ -15,9 +15,8 @@ import docker
 
 from agp_agent import __version__
 from agp_agent.doctor.escape import baits
-from agp_agent.doctor.escape.attempt import Scene, Seen
+from agp_agent.doctor.escape.attempt import Host, Scene, Seen
 from agp_agent.doctor.escape.programs.network import LOCAL_ETHERTYPE
-from agp_agent.engine import ContainerEngine
 
 PYTHON_IMAGE: Final = f"agp/runner-python:{__version__}"
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -43,9 +42,9 @@ def processes_of(name: str) -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def shared_folder(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+async def shared_folder(host: Host) -> AsyncIterator[Scene]:
     """3: a folder whose mounts the host shares with whoever has it mounted so; the host's mount table tells."""
-    name, shared = baits.new_name(), folder / "shared"
+    name, shared = baits.new_name(), host.folder / "shared"
     (shared / "inside").mkdir(parents=True)
     await told("mount", "--bind", shared, shared)
     await told("mount", "--make-rshared", shared)
@@ -61,7 +60,7 @@ async def shared_folder(_engine: ContainerEngine, folder: Path) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def sniffer(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def sniffer(_host: Host) -> AsyncIterator[Scene]:
     """5: the host listens on all devices for a frame of a kind that nobody else sends."""
     name = baits.new_name()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(LOCAL_ETHERTYPE)) as raw:
@@ -78,7 +77,7 @@ async def sniffer(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def fake_metadata(_engine: ContainerEngine, client: docker.DockerClient) -> AsyncIterator[Scene]:
+async def fake_metadata(_host: Host, client: docker.DockerClient) -> AsyncIterator[Scene]:
     """6: a bridge on whose device the host answers for the clouds' metadata addresses."""
     name, heard = baits.new_name(), list[bytes]()
     addresses = [address for address in baits.METADATA if ":" not in address]
@@ -106,7 +105,7 @@ async def fake_metadata(_engine: ContainerEngine, client: docker.DockerClient) -
 
 
 @contextlib.asynccontextmanager
-async def changed_sysctl(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def changed_sysctl(_host: Host) -> AsyncIterator[Scene]:
     """7: a harmless setting of the host's kernel, and another value for it."""
     sysctl = "kernel/printk_ratelimit_burst"
     path = Path("/proc/sys", sysctl)
@@ -123,9 +122,9 @@ async def changed_sysctl(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def setuid_program(_engine: ContainerEngine, client: docker.DockerClient, folder: Path) -> AsyncIterator[Scene]:
+async def setuid_program(host: Host, client: docker.DockerClient) -> AsyncIterator[Scene]:
     """9: a setuid copy of the image's own interpreter; the host's /proc tells whose rights a process has."""
-    name, source = baits.new_name(), folder / "bait"
+    name, source = baits.new_name(), host.folder / "bait"
     source.mkdir(mode=0o755)
     client.containers.run(
         PYTHON_IMAGE,
@@ -146,9 +145,9 @@ async def setuid_program(_engine: ContainerEngine, client: docker.DockerClient, 
 
 
 @contextlib.asynccontextmanager
-async def own_namespace(engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def own_namespace(host: Host) -> AsyncIterator[Scene]:
     """10: a victim whose namespaces can be entered; the host's /proc tells in which user namespace a process is."""
-    async with baits.victim(engine) as scene:
+    async with baits.victim(host) as scene:
 
         async def harm(seen: Seen) -> str | None:
             ours = Path("/proc/self/ns/user").readlink()
@@ -161,7 +160,7 @@ async def own_namespace(engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def keyrings(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def keyrings(_host: Host) -> AsyncIterator[Scene]:
     """11: the host's list of keys."""
     name = baits.new_name()
 
@@ -172,9 +171,9 @@ async def keyrings(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def release_agent(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+async def release_agent(host: Host) -> AsyncIterator[Scene]:
     """12: a program of the host that leaves a file when anybody runs it as root of the host."""
-    program, left = folder / "agent", folder / "released"
+    program, left = host.folder / "agent", host.folder / "released"
     program.write_text(f"#!/bin/sh\nid -u > {left}\n")
     program.chmod(0o755)
 
@@ -185,7 +184,7 @@ async def release_agent(_engine: ContainerEngine, folder: Path) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def disk_usage(_engine: ContainerEngine, client: docker.DockerClient) -> AsyncIterator[Scene]:
+async def disk_usage(_host: Host, client: docker.DockerClient) -> AsyncIterator[Scene]:
     """13: how much of the engine's disk a container takes, its log included."""
 
     async def harm(seen: Seen) -> str | None:
@@ -206,9 +205,9 @@ def _disk_mib(folder: Path) -> int:
 
 
 @contextlib.asynccontextmanager
-async def disk(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
+async def disk(host: Host) -> AsyncIterator[Scene]:
     """15: a disk of the host with a mark in its first sector."""
-    mark, image = secrets.token_hex(16), folder / "disk"
+    mark, image = secrets.token_hex(16), host.folder / "disk"
     image.write_bytes(mark.encode().ljust(_MIB, b"\0"))
     device = await told("losetup", "--find", "--show", image)
     path = Path(device.strip())
@@ -224,9 +223,9 @@ async def disk(_engine: ContainerEngine, folder: Path) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def kernel_log(engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def kernel_log(host: Host) -> AsyncIterator[Scene]:
     """19: the kernel's log, as the host reads it."""
-    async with baits.disks(engine) as scene:
+    async with baits.disks(host) as scene:
 
         async def harm(_seen: Seen) -> str | None:
             log = await told("dmesg")
@@ -236,7 +235,7 @@ async def kernel_log(engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def running_copy(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def running_copy(_host: Host) -> AsyncIterator[Scene]:
     """20: the host's /proc tells which file a process runs."""
     name = baits.new_name()
 
@@ -251,7 +250,7 @@ async def running_copy(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def memory_of_arguments(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def memory_of_arguments(_host: Host) -> AsyncIterator[Scene]:
     """21: how much memory of the host all processes of the task hold."""
     name = baits.new_name()
 
@@ -271,9 +270,9 @@ def _own_mib(process: Path) -> int:
 
 
 @contextlib.asynccontextmanager
-async def key_and_environment(engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def key_and_environment(host: Host) -> AsyncIterator[Scene]:
     """25: a key of the host's root, readable for everybody, and a process with a secret in its environment."""
-    async with baits.victim(engine) as scene:
+    async with baits.victim(host) as scene:
         mark = secrets.token_hex(16)
         key = _LIBC.syscall(_ADD_KEY, b"user", scene.facts["name"].encode(), mark.encode(), len(mark), _USER_KEYRING)
         assert key > 0, os.strerror(ctypes.get_errno())

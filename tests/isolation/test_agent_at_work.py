@@ -57,15 +57,15 @@ def agent(tmp_path: Path, dashboard: DashboardStub) -> Iterator[AgentProcess]:
         yield process
 
 
-def row(attempt: Attempt, hole: str, harm: str) -> Row:
+def row(attempt: Attempt, hole: str, harm: str, tries: int = 0) -> Row:
     """The row of an attempt that was held."""
-    return Row(attempt.number, attempt.title, attempt.held_by, Verdict.HELD, hole, harm)
+    return Row(attempt.number, attempt.title, attempt.held_by, tries, Verdict.HELD, hole, harm)
 
 
 async def test_a_task_finds_nothing_of_another_task_or_of_the_agent(
     agent: AgentProcess, dashboard: DashboardStub, client: docker.DockerClient, tmp_path: Path, table: Table
 ) -> None:
-    """8: a second task searches for the first one's playbook and output and for both tokens, which are on the host."""
+    """8: a second task searches for the playbook and output of the first, and for both tokens."""
     attempt, mark, said = ATTEMPTS[8], secrets.token_hex(16), secrets.token_hex(16)
     agent.accept_task("secretive", f"# {mark}\nprint({said!r}, flush=True)\n{WAITS}", "first.py")
     container = agent.container_of("secretive")
@@ -88,13 +88,13 @@ async def test_a_task_finds_nothing_of_another_task_or_of_the_agent(
         assert outcome(box.output, None).verdict is Verdict.ESCAPED
     agent.engine.let_go(container)
     assert dashboard.result("secretive")["error"] is None
-    table.add(row(attempt, hole.name, "another task's playbook and output were read"))
+    table.add(row(attempt, hole.name, "another task's playbook and output were read", seen.tried))
 
 
 async def test_a_neighbour_does_not_notice_a_greedy_task(
     boxes: Boxes, runner: Runner, client: docker.DockerClient, tmp_path: Path, table: Table
 ) -> None:
-    """14: beside a task that takes all it can, another one runs as ever; not so where both are one user without limits."""
+    """14: beside a task that takes all it can another one runs as ever; not so where both are one user."""
     attempt = ATTEMPTS[14]
     greedy = attempt.playbook({"hold_s": 120})
     modest = playbook(processes.neighbour, {"rounds": 5})
@@ -115,7 +115,7 @@ async def test_a_neighbour_does_not_notice_a_greedy_task(
                 await second_open.printed(b'"well"')
     assert number > 256
     assert outcome(first_open.output, None).verdict is Verdict.ESCAPED
-    table.add(row(attempt, hole.name, "more than 256 processes, and no inotify instance for the neighbour"))
+    table.add(row(attempt, hole.name, "over 256 processes, and no inotify instance for the neighbour", 3))
 
 
 async def test_no_task_reaches_the_agents_api_or_the_dashboard(
@@ -139,7 +139,7 @@ async def test_no_task_reaches_the_agents_api_or_the_dashboard(
         assert b"HTTP/1.1 401" in box.output
     assert agent.wait_audited("auth failed", path="/execute_task")
     assert agent.audit("task accepted", task_id=name) == []
-    table.add(row(AGENTS_API, hole.name, "both were reached; every guess was answered 401 and audited"))
+    table.add(row(AGENTS_API, hole.name, "both were reached; every guess was answered 401 and audited", seen.tried))
 
 
 async def test_forgeries_stay_what_they_are(
@@ -151,7 +151,7 @@ async def test_forgeries_stay_what_they_are(
     tmp_path: Path,
     table: Table,
 ) -> None:
-    """18: forged lines are delivered as output, byte for byte; the log is JSON, the trail's chain holds, the marker ours."""
+    """18: forged lines are delivered as output; the log is JSON, the chain of the trail holds, the marker is ours."""
     name = baits.new_name()
     agent.accept_task("forger", FORGERIES.playbook({"name": name}), "forger.py")
     result = dashboard.result("forger")
@@ -211,7 +211,7 @@ def _stopped(client: docker.DockerClient, container_id: str) -> bool:
 async def test_the_agent_reads_nothing_that_a_task_can_write(
     agent: AgentProcess, dashboard: DashboardStub, client: docker.DockerClient, tmp_path: Path, table: Table
 ) -> None:
-    """24: links to a file of the host and fifos are planted; the result comes without waiting, and tells nothing of it."""
+    """24: links to a file of the host and fifos are planted; the result comes, and tells nothing of it."""
     attempt, mark = ATTEMPTS[24], secrets.token_hex(16)
     token, shared = tmp_path / "token", tmp_path / "shared"
     token.write_text(mark)
@@ -229,4 +229,4 @@ async def test_the_agent_reads_nothing_that_a_task_can_write(
         await box.printed(FINISHED)
     assert (shared / "output").read_text() == mark
     assert (shared / "spool").is_fifo()
-    table.add(row(attempt, hole.name, "who reads that folder on the host reads another file of the host"))
+    table.add(row(attempt, hole.name, "who reads that folder reads another file of the host", seen.tried))

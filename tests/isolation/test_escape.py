@@ -10,11 +10,11 @@ import pytest
 
 from agp_agent.catalog import Runner
 from agp_agent.doctor.boxes import Boxes
-from agp_agent.doctor.escape import Verdict, outcome
+from agp_agent.doctor.escape import Host, Verdict, outcome
 from agp_agent.engine import ContainerEngine
 from isolation.arms import ARMS, Arms
 from isolation.control import control
-from isolation.table import Row, Table
+from isolation.table import Row, Table, worked
 from support.async_waiting import until
 
 FINISHED = b'"finished"'
@@ -38,7 +38,7 @@ async def test_an_attempt_fails_under_the_lockdown_and_succeeds_without(
     locked_folder.mkdir()
     control_folder.mkdir()
     shared = {"image": runner.image, "hold_s": HOLD_S}
-    async with arms.judge(client, locked_folder)(engine) as scene:
+    async with arms.judge(client)(Host(engine, locked_folder)) as scene:
         playbook = attempt.playbook({**shared, **scene.facts})
         async with boxes.running(runner, playbook, HOLD_S) as box:
             await until(lambda: FINISHED in box.output, "the program comes to its end")
@@ -46,7 +46,7 @@ async def test_an_attempt_fails_under_the_lockdown_and_succeeds_without(
             locked = outcome(box.output, harm)
     assert (locked.verdict, harm) == (Verdict.HELD, None), locked.why
 
-    async with arms.judge(client, control_folder)(engine) as scene:
+    async with arms.judge(client)(Host(engine, control_folder)) as scene:
         hole = arms.hole(scene.facts)
         playbook = attempt.playbook({**shared, **scene.facts, **hole.facts})
         async with control(client, control_folder, playbook, hole) as open_box:
@@ -55,4 +55,5 @@ async def test_an_attempt_fails_under_the_lockdown_and_succeeds_without(
             without = outcome(open_box.output, harm)
     assert harm is not None, f"the control arm does not show that the attempt is real: {without.why}"
     assert without.verdict is Verdict.ESCAPED
-    table.add(Row(attempt.number, attempt.title, attempt.held_by, locked.verdict, hole.name, harm))
+    shown = worked(open_box.output)
+    table.add(Row(attempt.number, attempt.title, attempt.held_by, locked.tried, locked.verdict, hole.name, harm, shown))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
@@ -62,8 +63,12 @@ class Box:
 class Boxes:
     """Makes boxes on one engine, at most one a call at a time."""
 
-    def __init__(self, engine: ContainerEngine, executor: Executor, limits: Limits, labels: dict[str, str]) -> None:
+    def __init__(
+        self, engine: ContainerEngine, executor: Executor, limits: Limits, labels: dict[str, str], folder: Path
+    ) -> None:
         """Use ``open_boxes``."""
+        self.folder = folder
+        """Where all that these boxes need lies; gone when they are closed."""
         self._engine = engine
         self._executor = executor
         self._limits = limits
@@ -103,7 +108,7 @@ async def open_boxes(settings: Settings, engine: ContainerEngine, image: str) ->
         EngineUnavailable, EngineError: no playbook can be handed over.
     """
     with (
-        tempfile.TemporaryDirectory(prefix=f"agp-{_OWNER}-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix=f"agp-{_OWNER}-", dir=_place(settings)) as folder,
         StateDir(Path(folder), _OWNER) as state,
     ):
         labels = state.identity.labels
@@ -111,8 +116,13 @@ async def open_boxes(settings: Settings, engine: ContainerEngine, image: str) ->
         executor.use_slots(await choose_slots(engine, state.slots, image, labels, None))
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         try:
-            yield Boxes(engine, executor, limits, labels)
+            yield Boxes(engine, executor, limits, labels, state.path)
         finally:
             for left in await engine.owned(labels):  # nothing, unless something went wrong that is told already
                 with contextlib.suppress(EngineError):
                     await engine.remove(left.container_id)
+
+
+def _place(settings: Settings) -> Path | None:
+    """Inside the state directory, where there is one: so playbooks go the same way as those of tasks."""
+    return settings.state_dir if os.access(settings.state_dir, os.W_OK | os.X_OK) else None

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from agp_agent.doctor.escape.programs import Program, playbook
@@ -42,6 +43,14 @@ Harm = Callable[[Seen], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """Through what a judge sees the host: the engine, and a folder of this process in which it may lay things out."""
+
+    engine: ContainerEngine
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """What is laid out on the host for an attempt: ``facts`` that the program is told, and the judge."""
 
@@ -58,7 +67,7 @@ class Attempt:
     program: Program
     held_by: str
     """What stands against it, for people."""
-    judge: Callable[[ContainerEngine], AbstractAsyncContextManager[Scene]]
+    judge: Callable[[Host], AbstractAsyncContextManager[Scene]]
     """Lays the bait out, and takes it away again."""
     timeout_s: float = 60
     """After this the container is stopped, as a task is."""

@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from agp_agent.doctor.escape.attempt import Scene, Seen
-from agp_agent.engine import ContainerEngine
+from agp_agent.doctor.escape.attempt import Host, Scene, Seen
 from agp_agent.errors import EngineError
 
 LABEL: Final = "agp.escape"
@@ -43,13 +42,13 @@ async def unharmed(_seen: Seen) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def nothing(_engine: ContainerEngine, **facts: object) -> AsyncIterator[Scene]:
+async def nothing(_host: Host, **facts: object) -> AsyncIterator[Scene]:
     """No bait: what the kernel answered is the verdict."""
     yield Scene({"name": new_name(), **facts}, unharmed)
 
 
 @contextlib.asynccontextmanager
-async def own_playbook(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def own_playbook(_host: Host) -> AsyncIterator[Scene]:
     """The program's own playbook, as the engine's host has it."""
 
     async def harm(seen: Seen) -> str | None:
@@ -63,22 +62,22 @@ async def own_playbook(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def engine_sockets(engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def engine_sockets(host: Host) -> AsyncIterator[Scene]:
     """The engine itself: a container with a fresh label on it was made by the attempt."""
     name = new_name()
 
     async def harm(_seen: Seen) -> str | None:
-        return "a container was made on the engine" if await engine.owned({LABEL: name}) else None
+        return "a container was made on the engine" if await host.engine.owned({LABEL: name}) else None
 
     try:
         yield Scene({"sockets": SOCKETS, "label": LABEL, "name": name}, harm)
     finally:
-        for made in await engine.owned({LABEL: name}):
-            await engine.remove(made.container_id)
+        for made in await host.engine.owned({LABEL: name}):
+            await host.engine.remove(made.container_id)
 
 
 @contextlib.asynccontextmanager
-async def victim(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def victim(_host: Host) -> AsyncIterator[Scene]:
     """A process of this machine that sleeps, with a secret in its environment."""
     name, mark = new_name(), secrets.token_hex(16)
     process = await asyncio.create_subprocess_exec(
@@ -103,10 +102,10 @@ async def victim(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def secret_file(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def secret_file(host: Host) -> AsyncIterator[Scene]:
     """A file beside the agent's own, with a secret in it."""
     mark = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="agp-escape-") as folder:
+    with tempfile.TemporaryDirectory(prefix="agp-escape-", dir=host.folder) as folder:
         path = Path(folder) / "token"
         await asyncio.to_thread(path.write_text, mark)
 
@@ -118,7 +117,7 @@ async def secret_file(_engine: ContainerEngine) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def listeners(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def listeners(_host: Host) -> AsyncIterator[Scene]:
     """A port on every address of this machine, and an abstract socket; both take what is said to them."""
     name = new_name()
     heard: list[bytes] = []
@@ -154,7 +153,7 @@ def own_addresses() -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def settings_of_the_kernel(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def settings_of_the_kernel(_host: Host) -> AsyncIterator[Scene]:
     """A harmless sysctl, and its own value: nothing changes even where it can be written."""
     sysctl = "kernel/printk_ratelimit_burst"
     value = await asyncio.to_thread(Path("/proc/sys", sysctl).read_text)
@@ -162,7 +161,7 @@ async def settings_of_the_kernel(_engine: ContainerEngine) -> AsyncIterator[Scen
 
 
 @contextlib.asynccontextmanager
-async def disks(_engine: ContainerEngine) -> AsyncIterator[Scene]:
+async def disks(_host: Host) -> AsyncIterator[Scene]:
     """The disks of this machine, by number."""
     lines = (await asyncio.to_thread(Path("/proc/partitions").read_text)).splitlines()[2:]
     numbers = [tuple(map(int, line.split()[:2])) for line in lines]

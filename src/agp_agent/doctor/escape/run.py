@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from agp_agent.catalog import Runner
 from agp_agent.doctor.boxes import Boxes
-from agp_agent.doctor.escape.attempt import Attempt, Outcome, outcome
+from agp_agent.doctor.escape.attempt import Attempt, Host, Outcome, outcome
 from agp_agent.engine import ContainerEngine
 
 _END_S = 30.0
@@ -21,7 +21,7 @@ async def attempt_all(
         EngineError: an attempt could not be made, as a task could not.
     """
     for attempt in attempts:
-        async with attempt.judge(engine) as scene:
+        async with attempt.judge(Host(engine, boxes.folder)) as scene:
             playbook = attempt.playbook({"image": runner.image, **scene.facts})
             async with boxes.running(runner, playbook, attempt.timeout_s) as box:
                 try:

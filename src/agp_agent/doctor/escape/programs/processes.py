@@ -131,7 +131,7 @@ def leave_namespaces(facts: Mapping[str, Any]) -> None:
         "enter init's namespaces by pidfd", lambda: call("setns", os.pidfd_open(1), CLONES["mount"] | CLONES["network"])
     )
     for kind in ("user", "mnt", "net", "pid", "uts", "ipc", "cgroup"):
-        tried(f"enter the {kind} namespace of {facts['pid']}", _enter, facts["pid"], kind)
+        tried(f"enter the {kind} namespace of the victim", _enter, facts["pid"], kind)
     for kind, flag in CLONES.items():
         tried(f"unshare {kind}", _in_child, "unshare", flag)
     tried("clone3 with a user namespace", lambda: _clone3(CLONES["user"]))
