@@ -102,8 +102,8 @@ ARMS: Final = (
         ATTEMPTS[10],
         lambda _client: host.own_namespace,
         lambda _facts: _root(
-            "root in the host's PID namespace with CAP_SYS_ADMIN, SYS_PTRACE, SYS_CHROOT, no seccomp",
-            *("SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT"),
+            "root in the host's PID namespace with CAP_SYS_ADMIN, SYS_PTRACE, SYS_CHROOT, SETFCAP, no seccomp",
+            *("SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", "SETFCAP"),
             host={"PidMode": "host"},
         ),
     ),

@@ -27,7 +27,7 @@ SOCKETS: Final = (
 )  # fmt: skip
 _SIOCGIFADDR: Final = 0x8915
 _CHANGED: Final = b"# changed by the playbook itself"
-_NOTICE_S: Final = 0.3
+_NOTICE_S: Final = 0.5
 """How long it may take to see that a process has ended."""
 
 

@@ -70,14 +70,21 @@ def connect_everywhere(facts: Mapping[str, Any]) -> None:
 
 def _say(to: tuple[str, int], facts: Mapping[str, Any]) -> None:
     with socket.create_connection(to, PATIENCE_S) as talk:
-        talk.sendall(facts["name"].encode())
+        _say_to(talk, facts)
 
 
 def _say_abstract(name: str, facts: Mapping[str, Any]) -> None:
     with socket.socket(socket.AF_UNIX) as talk:
         talk.settimeout(PATIENCE_S)
         talk.connect(f"\0{name}")
-        talk.sendall(facts["name"].encode())
+        _say_to(talk, facts)
+
+
+def _say_to(talk: socket.socket, facts: Mapping[str, Any]) -> None:
+    """Whoever hears it closes; somebody else may say nothing."""
+    talk.sendall(facts["name"].encode())
+    with contextlib.suppress(OSError):
+        talk.recv(1)
 
 
 def use_the_agents_api(facts: Mapping[str, Any]) -> None:

@@ -179,7 +179,9 @@ def _root_of_a_namespace(name: str) -> None:
             os._exit(1)
         os.write(told, b"0")
         os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)", name])
+    os.close(told)
     answer = int(os.read(ready, 16))
+    os.read(ready, 1)  # ends when the child has become the program that stays
     if answer:
         raise OSError(answer, os.strerror(answer))
 
