@@ -11,7 +11,7 @@ from typing import Any, Self
 import structlog
 
 from agp_agent import __version__, catalog, descriptors, recovery
-from agp_agent.api import AgentServer, AuthFailures, create_api
+from agp_agent.api import AgentServer, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
@@ -25,6 +25,7 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.intake import Intake
+from agp_agent.journal import Delivery
 from agp_agent.outbox import Outbox
 from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
@@ -32,6 +33,7 @@ from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings, TokenSource
 from agp_agent.state_dir import StateDir
+from agp_agent.tally import Tally
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
@@ -98,10 +100,10 @@ class Agent:
         self.catalog: Catalog = catalog.load(settings.catalog)
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
         recovery.check_schema(state)
-        self.audit = _open_audit(state, masker)
+        self.audit = _open_audit(state, masker, settings.audit_retention_s)
         self._degradation = Degradation(self.audit)
         self.readiness.on_news = self._degradation.hear
-        opened = recovery.open_journal(state)
+        opened = recovery.open_journal(state, self.audit)
         self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
@@ -125,7 +127,13 @@ class Agent:
             self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
-        self._disk_watch = DiskWatch(self.journal, self.audit, self.readiness, state.reserve)
+        self._disk_watch = DiskWatch(
+            self.journal,
+            self.audit,
+            self.readiness,
+            state.reserve,
+            journal_limit_bytes=settings.journal_limit_bytes,
+        )
         self._engine_watch = EngineWatch(
             engine,
             executor,
@@ -138,9 +146,12 @@ class Agent:
             max_running=settings.max_running,
             max_uids=len(settings.uids),
         )
+        self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED)
+        self._refusals = Tally(self.audit, AuditEvent.TASK_REFUSED)
         self.intake = Intake(
             self.journal,
             self.audit,
+            self._refusals,
             self.readiness,
             self.catalog,
             max_queued=settings.max_queued,
@@ -161,6 +172,7 @@ class Agent:
         if (damage := self._opened.damage) is not None:
             await recovery.rebuild(self.journal, self._state, self.audit, damage)
         await recovery.settle(self._opened, self._state, self.audit)
+        await self._tell_dead_letters()
         await self._engine.open()
         try:
             async with asyncio.TaskGroup() as loops:
@@ -173,9 +185,17 @@ class Agent:
         finally:
             await self._aclose()
 
+    async def _tell_dead_letters(self) -> None:
+        """They are kept until an operator looks at them: remind of them at every start."""
+        number = (await self.journal.counts()).get(Delivery.DEAD_LETTER, 0)
+        if number:
+            log.warning("results that were not delivered are kept as dead letters", dead_letters=number)
+            self.audit.record(AuditEvent.DEAD_LETTERS_KEPT, dead_letters=number)
+
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)
-        return [loop.run() for loop in loops]
+        tallies = (self.auth_failures, self._refusals)
+        return [loop.run() for loop in (*loops, *tallies)]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
@@ -192,14 +212,16 @@ class Agent:
         await self._engine.aclose()
         await self._dashboard.aclose()
         self._degradation.close()
+        self.auth_failures.flush()
+        self._refusals.flush()
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
 
 
-def _open_audit(state: StateDir, masker: Masker) -> Audit:
+def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:
     try:
-        return Audit(state.audit, masker.tree)
+        return Audit(state.audit, masker.tree, max_age_s=max_age_s)
     except OSError as error:
         raise StateDirectoryError(f"{state.audit}: the audit trail cannot be used: {error.strerror}.") from None
 
@@ -258,8 +280,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
 async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
-    failures = AuthFailures(agent.audit)
-    api = create_api(agent.intake, agent.journal, agent.readiness, failures, tokens.inbound.current)
+    api = create_api(agent.intake, agent.journal, agent.readiness, agent.auth_failures, tokens.inbound.current)
     server = AgentServer(
         api,
         lambda: signals.put_nowait(None),
@@ -271,13 +292,10 @@ async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
-        counting = asyncio.create_task(failures.run())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         stopping.cancel()
-        counting.cancel()
-        failures.flush()
 
 
 async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:

@@ -2,22 +2,30 @@
 
 Every line of the file carries its number and the SHA-256 of the line before it, so that a line that was changed,
 removed or moved breaks the chain, and the head (number and hash of the last line) vouches for all that is before it.
+
+The trail is bounded: full files go when there are too many of them, or when they are too old. It is also what a lost
+journal is rebuilt from, so a task that is still open when the file with its acceptance goes is carried forward: its
+facts and its last step are recorded again before.
 """
 
 import asyncio
 import hashlib
 import json
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
+
+from agp_agent import audit_files
+from agp_agent.audit_files import full_files
 
 GENESIS: Final = "0" * 64
 """What the first line carries as the hash of the line before it."""
@@ -27,7 +35,8 @@ FILE_MAX_BYTES: Final = 32 * 2**20
 FILES_KEPT: Final = 8
 """Full files that are kept beside the current one; the oldest goes first."""
 
-_TAIL_BYTES: Final = 64 * 1024
+_CARRIED_BYTES: Final = 400
+"""About as long is the line by which an open task is carried forward."""
 
 
 class AuditEvent(StrEnum):
@@ -42,6 +51,7 @@ class AuditEvent(StrEnum):
     AUTH_FAILED = "auth failed"
     TASK_REFUSED = "task refused"
     TASK_ACCEPTED = "task accepted"
+    TASK_CARRIED = "task carried forward"
     TASK_STARTED = "task started"
     TASK_REQUEUED = "task requeued"
     TASK_ADOPTED = "task adopted"
@@ -50,6 +60,7 @@ class AuditEvent(StrEnum):
     TASK_LOST = "task lost"
     TASK_DELIVERED = "task delivered"
     TASK_DEAD_LETTERED = "task dead-lettered"
+    DEAD_LETTERS_KEPT = "dead letters kept"
     IMAGE_RESOLVED = "image resolved"
     CONTAINER_REFUSED = "container refused"
     JOURNAL_REBUILT = "journal rebuilt"
@@ -67,6 +78,62 @@ class AuditHead:
         return f"{self.seq}:{self.sha256}"
 
 
+_OPENING: Final = frozenset({AuditEvent.TASK_ACCEPTED, AuditEvent.TASK_CARRIED})
+STEPS: Final = frozenset(
+    {AuditEvent.TASK_STARTED, AuditEvent.TASK_REQUEUED, AuditEvent.TASK_FINISHED, AuditEvent.TASK_LOST}
+)
+"""The events of a task's walk that a journal must not forget."""
+_FACTS: Final = ("task_id", "attempt", "run_id", "playbook_name", "playbook_sha256", "runner")
+
+
+@dataclass(slots=True)
+class OpenTask:
+    """A task that was accepted and not delivered. ``seq``: of the line that says so."""
+
+    seq: int
+    facts: dict[str, Any]
+    last_step: str | None
+    """The last event of its walk: started, put back, ended."""
+
+    @property
+    def run_id(self) -> str:
+        """Which run of it."""
+        return str(self.facts["run_id"])
+
+
+class OpenTasks:
+    """What a trail says is open; it hears every event, in their order."""
+
+    def __init__(self) -> None:
+        """Nothing was heard yet."""
+        self._by_task: dict[str, OpenTask] = {}
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take in an event.
+
+        A task that is accepted again had been delivered before, for else it would have been refused.
+        """
+        name, task_id, run_id = (str(event.get(key, "")) for key in ("event", "task_id", "run_id"))
+        if name in _OPENING and run_id:
+            self._by_task.pop(task_id, None)
+            facts = {fact: event[fact] for fact in _FACTS if fact in event}
+            seq, last_step = event.get("seq"), event.get("last_step")
+            self._by_task[task_id] = OpenTask(seq if isinstance(seq, int) else 0, facts, last_step)
+        elif (known := self._by_task.get(task_id)) is None or known.run_id != run_id:
+            return
+        elif name == AuditEvent.TASK_DELIVERED:
+            del self._by_task[task_id]
+        elif name in STEPS:
+            known.last_step = name
+
+    def until(self, seq: int) -> list[OpenTask]:
+        """Those whose line is among the first ``seq``."""
+        return [task for task in self._by_task.values() if task.seq <= seq]
+
+    def __iter__(self) -> Iterator[OpenTask]:
+        return iter(self._by_task.values())
+
+
 class Audit:
     """Writes the trail. ``record`` orders the events; ``flush`` waits until all recorded ones are on disk.
 
@@ -79,8 +146,12 @@ class Audit:
         mask: Callable[[object], object] = lambda tree: tree,
         *,
         file_max_bytes: int = FILE_MAX_BYTES,
+        max_age_s: float = math.inf,
     ) -> None:
         """Open or continue the trail at ``path``; ``mask`` hides secrets in every field.
+
+        ``max_age_s``: full files to which nothing was added for so long go, and no file grows for longer than an
+        eighth of it.
 
         Raises:
             OSError: the file cannot be read or written.
@@ -93,11 +164,16 @@ class Audit:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="agp-audit")
         self._path = path
         self._file_max_bytes = file_max_bytes
-        self._fd = _open(path)
+        self._max_age_s = max_age_s
+        self._fd = audit_files.open_file(path)
         self._head, torn = _resume(self._fd)
         if os.fstat(self._fd).st_size == 0 and (full := full_files(path)):
             self._head = _head_of(full[-1])
         self._head_on_disk = self._head
+        self._began_s = audit_files.began_s(path)
+        self._open = OpenTasks()
+        for event in read_events(path):
+            self._open.hear(event)
         if torn:
             self.record(AuditEvent.AUDIT_REPAIRED, bytes_cut=len(torn), sha256_cut=hashlib.sha256(torn).hexdigest())
 
@@ -111,17 +187,28 @@ class Audit:
         """The head that no crash takes back: what others may be told."""
         return self._head_on_disk
 
+    def open_tasks(self) -> list[OpenTask]:
+        """What was accepted and not delivered, by this trail; in the order of the acceptances."""
+        with self._lock:
+            return [replace(task) for task in self._open]
+
     def record(self, event: AuditEvent, **fields: object) -> None:
         """Add an event to the trail. Never fails and never waits; ``flush`` tells whether it reached the disk."""
-        known = {key: value for key, value in fields.items() if value is not None}
         with self._lock:
-            seq = self._head.seq + 1
-            line = {"time": _now(), "seq": seq, "event": event.value} | known | {"prev": self._head.sha256}
-            text = json.dumps(self._mask(line), ensure_ascii=False, separators=(",", ":"), default=str)
-            encoded = text.encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
-            self._head = AuditHead(seq, hashlib.sha256(encoded).hexdigest())
-            self._pending.append(encoded + b"\n")
+            seq, known = self._add(event, fields)
         self._log.info(event.value, audit_seq=seq, **known)
+
+    def _add(self, event: AuditEvent, fields: Mapping[str, object]) -> tuple[int, dict[str, object]]:
+        known = {key: value for key, value in fields.items() if value is not None}
+        seq = self._head.seq + 1
+        line = {"time": audit_files.now(), "seq": seq, "event": event.value} | known | {"prev": self._head.sha256}
+        masked = cast("dict[str, Any]", self._mask(line))
+        text = json.dumps(masked, ensure_ascii=False, separators=(",", ":"), default=str)
+        encoded = text.encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
+        self._head = AuditHead(seq, hashlib.sha256(encoded).hexdigest())
+        self._pending.append(encoded + b"\n")
+        self._open.hear(masked)
+        return seq, known
 
     async def flush(self) -> None:
         """Return once everything recorded until now is on disk.
@@ -138,31 +225,59 @@ class Audit:
             await asyncio.shield(self._synced)
 
     def _write_pending(self) -> None:
+        self._append_pending()
+        is_old = time.time() - self._began_s >= self._max_age_s / FILES_KEPT
+        if is_old or os.fstat(self._fd).st_size >= self._file_max_bytes:
+            self._begin_new_file()
+
+    def _append_pending(self) -> None:
         with self._lock:
             batch, self._pending = self._pending, []
             head = self._head
         try:
-            _append(self._fd, b"".join(batch))
+            audit_files.append(self._fd, b"".join(batch))
         except OSError:
             with self._lock:
                 self._pending = batch + self._pending
             raise
         self._head_on_disk = head
-        if os.fstat(self._fd).st_size >= self._file_max_bytes:
-            self._begin_new_file(head)
 
-    def _begin_new_file(self, head: AuditHead) -> None:
+    def _begin_new_file(self) -> None:
         """Put the full file aside under the number of its last line."""
         try:
-            self._path.rename(_full_name(self._path, head.seq))
-            fd = _open(self._path)
+            self._path.rename(audit_files.full_name(self._path, self._head_on_disk.seq))
+            fd = audit_files.open_file(self._path)
         except OSError as error:
             self._log.warning("audit trail goes on in its full file", error=str(error))
             return
         os.close(self._fd)
-        self._fd = fd
-        for old in full_files(self._path)[:-FILES_KEPT]:
+        self._fd, self._began_s = fd, time.time()
+        try:
+            self._drop_old_files()
+        except OSError as error:
+            self._log.warning("old files of the audit trail are kept", error=str(error))
+
+    def _drop_old_files(self) -> None:
+        """Remove what is too much or too old, once all that is open in it stands in the current file, too."""
+        full = full_files(self._path)
+        for number, old in enumerate(full):
+            if len(full) - number <= FILES_KEPT and audit_files.age_s(old) < self._max_age_s:
+                return
+            if not self._carry_forward(audit_files.last_seq(old)):
+                return
+            self._append_pending()
             old.unlink(missing_ok=True)
+
+    def _carry_forward(self, last_seq: int) -> bool:
+        """Record again what is open until there. False: that is so much that the file is better kept."""
+        with self._lock:
+            tasks = self._open.until(last_seq)
+            if len(tasks) * _CARRIED_BYTES > self._file_max_bytes // 2:
+                return False
+            added = [self._add(AuditEvent.TASK_CARRIED, task.facts | {"last_step": task.last_step}) for task in tasks]
+        for seq, known in added:
+            self._log.info(AuditEvent.TASK_CARRIED.value, audit_seq=seq, **known)
+        return True
 
     async def aclose(self) -> None:
         """Write what is left and close the file. Idempotent."""
@@ -181,31 +296,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """All events of a trail in their order; lines that are no event are passed over, for verification to name."""
     for file in (*full_files(path), path):
         if file.exists():
-            yield from _events_of(file)
-
-
-def full_files(path: Path) -> list[Path]:
-    """The full files that went before the current one at ``path``, oldest first."""
-    return sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
-
-
-def _full_name(path: Path, last_seq: int) -> Path:
-    return path.with_name(f"{path.stem}-{last_seq:015d}{path.suffix}")
-
-
-def _events_of(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open("rb") as lines:
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                yield event
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            yield from audit_files.events_of(file)
 
 
 def _head_of(file: Path) -> AuditHead:
@@ -216,43 +307,11 @@ def _head_of(file: Path) -> AuditHead:
         os.close(fd)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _append(fd: int, data: bytes) -> None:
-    """Append all or nothing: what a full disk took of a batch is cut off again, or the chain would break there."""
-    size = os.fstat(fd).st_size
-    try:
-        written = 0
-        while written < len(data):
-            written += os.write(fd, data[written:])
-        os.fdatasync(fd)
-    except OSError:
-        os.ftruncate(fd, size)
-        raise
-
-
-def _tail(fd: int, size: int) -> bytes:
-    """The end of the file, with all of its last whole line."""
-    length = _TAIL_BYTES
-    while True:
-        start = max(0, size - length)
-        tail = os.pread(fd, size - start, start)
-        if start == 0 or tail.count(b"\n") > 1:
-            return tail
-        length *= 2
-
-
 def _resume(fd: int) -> tuple[AuditHead, bytes]:
     """Find the head of an existing trail; cut off a torn last line and return it."""
-    size = os.fstat(fd).st_size
-    whole, newline, torn = _tail(fd, size).rpartition(b"\n")
-    if torn:
-        os.ftruncate(fd, size - len(torn))
-    if not newline:
+    last, torn = audit_files.last_line(fd)
+    if last is None:
         return AuditHead(), torn
-    last = whole.rpartition(b"\n")[2]
     try:
         seq = int(json.loads(last)["seq"])
     except (ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
 """Watches what the agent writes with: disk, journal, audit trail, and the file descriptors for all of them.
 
-It flushes the trail, keeps a reserve of space, and tries a journal again that could not be written.
+It flushes the trail, keeps a reserve of space, tries a journal again that could not be written, and bounds its size.
 
 The reserve is space that is taken while all is well. When the disk is full it is given up for the results of what runs,
 and no new task is taken on until it could be taken again.
@@ -16,11 +16,14 @@ from typing import Final
 
 from agp_agent import descriptors
 from agp_agent.audit import Audit
-from agp_agent.journal import Journal, JournalUnavailable
+from agp_agent.journal import Journal, JournalLocked, JournalUnavailable
 from agp_agent.readiness import Readiness
 
 RESERVE_BYTES: Final = 32 * 2**20
 _FULL: Final = f"the state directory is full, or cannot be written; it needs {2 * RESERVE_BYTES // 2**20} MiB free"
+_OVERFULL: Final = (
+    "what the dashboard has not acknowledged fills the journal ({used} MiB; AGP_JOURNAL_LIMIT_BYTES allows {limit} MiB)"
+)
 _EVERY_S: Final = 1.0
 _TOUCH_EVERY_S: Final = 30.0
 
@@ -28,12 +31,15 @@ _TOUCH_EVERY_S: Final = 30.0
 class DiskWatch:
     """Loop; whoever meets a problem of the disk in between reports it by itself."""
 
-    def __init__(self, journal: Journal, audit: Audit, readiness: Readiness, reserve: Path) -> None:
+    def __init__(
+        self, journal: Journal, audit: Audit, readiness: Readiness, reserve: Path, *, journal_limit_bytes: int
+    ) -> None:
         """Watch journal and audit trail; ``reserve`` is a file beside them."""
         self._journal = journal
         self._audit = audit
         self._readiness = readiness
         self._reserve = reserve
+        self._journal_limit_bytes = journal_limit_bytes
         self._touched_s = -math.inf
 
     async def run(self) -> None:
@@ -49,6 +55,8 @@ class DiskWatch:
             await self._retry_journal()
         if not {"journal", "audit"} & set(self._readiness.problems):
             self._readiness.report("disk", await asyncio.to_thread(self._take_reserve))
+        with contextlib.suppress(JournalUnavailable):  # whoever writes to it says so
+            self._readiness.report("journal size", await self._bound_journal())
 
     async def _flush_audit(self) -> None:
         try:
@@ -60,13 +68,27 @@ class DiskWatch:
             self._readiness.report("audit", None)
 
     async def _retry_journal(self) -> None:
-        self._give_up_reserve()
+        problem = await self._problem_of_journal()
+        if problem is not None and not isinstance(problem, JournalLocked):
+            self._give_up_reserve()
+            problem = await self._problem_of_journal()
+        self._readiness.report("journal", None if problem is None else str(problem))
+
+    async def _problem_of_journal(self) -> JournalUnavailable | None:
         try:
             await self._journal.probe()
         except JournalUnavailable as error:
-            self._readiness.report("journal", str(error))
-        else:
-            self._readiness.report("journal", None)
+            return error
+        return None
+
+    async def _bound_journal(self) -> str | None:
+        """Let the oldest acknowledged results go where the journal is too large; why it is too large without them."""
+        limit_bytes = self._journal_limit_bytes
+        while (used_bytes := await self._journal.used_bytes()) > limit_bytes:
+            may_forget = "audit" not in self._readiness.problems
+            if not (may_forget and await self._journal.make_room(limit_bytes=limit_bytes)):
+                return _OVERFULL.format(used=used_bytes // 2**20, limit=limit_bytes // 2**20)
+        return None
 
     def _take_reserve(self) -> str | None:
         """Why the reserve cannot be taken; None where it is there."""

@@ -208,7 +208,10 @@ class Attachment(Protocol):
         """Write to the entry's stdin. Raises ``EngineUnavailable`` where the connection is gone."""
 
     def frames(self) -> AsyncIterator[tuple[Stream, bytes]]:
-        """Chunks as they arrive; they end anywhere, also inside a character. The end of the stream is not the exit."""
+        """Chunks as they arrive; they end anywhere, also inside a character. The end of the stream is not the exit.
+
+        Raises ``EngineUnavailable`` where the connection is seen to have broken; a break need not be seen.
+        """
 
     async def aclose(self) -> None:
         """Close the connection; the container's stdin closes with it. Idempotent."""

@@ -10,9 +10,10 @@ from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalog
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
-from agp_agent.journal import Accepted, Admission, Journal, JournalUnavailable, NewAttempt
+from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
+from agp_agent.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +21,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_GROWTH: Final = 6
 """JSON may spell one byte of a playbook with six: ``\\u0000``."""
 _JSON_FRAME_BYTES: Final = 16 * 1024
-_NEEDED_TO_ACCEPT: Final = ("disk", "file descriptors")
+_NEEDED_TO_ACCEPT: Final = ("disk", "journal size", "file descriptors")
 
 
 class Intake:
@@ -30,6 +31,7 @@ class Intake:
         self,
         journal: Journal,
         audit: Audit,
+        refusals: Tally,
         readiness: Readiness,
         catalog: Catalog,
         *,
@@ -37,9 +39,10 @@ class Intake:
         rerun_after_s: float,
         playbook_limit_bytes: int,
     ) -> None:
-        """See the settings of the same names."""
+        """What is refused is counted by ``refusals``; for the rest see the settings of the same names."""
         self._journal = journal
         self._audit = audit
+        self._refusals = refusals
         self._readiness = readiness
         self._catalog = catalog
         self._max_queued = max_queued
@@ -56,6 +59,7 @@ class Intake:
 
         Raises:
             Refused: with the status and the sentence of the answer; nothing has changed.
+            JournalInDoubt: it is not taken on, unless the agent dies before its next write; no answer would be right.
         """
         task_id = None
         try:
@@ -63,9 +67,7 @@ class Intake:
             task_id = task.task_id
             return task, await self._accept(task, _checked(idempotency_key), peer)
         except Refused as refused:
-            self._audit.record(
-                AuditEvent.TASK_REFUSED, task_id=task_id, status=refused.status, why=refused.detail, peer=peer
-            )
+            self._refusals.add(peer, task_id=task_id, status=refused.status, why=refused.detail)
             raise
 
     def _read(self, body: bytes) -> Task:
@@ -101,6 +103,9 @@ class Intake:
         admission = Admission(self._readiness.slots, self._max_queued, self._rerun_after_s)
         try:
             accepted = await self._journal.accept(new, admission, reject)
+        except JournalInDoubt as error:
+            self._readiness.report("journal", str(error))
+            raise
         except JournalUnavailable as error:
             self._readiness.report("journal", str(error))
             raise Unavailable("The agent cannot write durably at the moment; send the task again later.") from error

@@ -11,7 +11,10 @@ class Readiness:
 
     max_running: int = 0
     problems: dict[str, str] = field(default_factory=dict)
-    """What is missing, by part: engine, runner images, journal, audit, disk, file descriptors; one sentence each."""
+    """What is missing, one sentence each, by part.
+
+    Parts: engine, runner images, journal, journal size, audit, disk, file descriptors.
+    """
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)

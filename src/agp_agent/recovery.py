@@ -10,7 +10,6 @@ log, and what is left is an older state. The trail tells: every line was written
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ log = structlog.get_logger(__name__)
 
 Event = dict[str, Any]
 
-_OPENED = AuditEvent.TASK_ACCEPTED.value
 _CLOSED = AuditEvent.TASK_DELIVERED.value
+_CARRIED = AuditEvent.TASK_CARRIED.value
 _STARTED = AuditEvent.TASK_STARTED.value
 _PUT_BACK = AuditEvent.TASK_REQUEUED.value
 _ENDED = frozenset({AuditEvent.TASK_FINISHED.value, AuditEvent.TASK_LOST.value})
@@ -70,23 +69,21 @@ def check_schema(state: StateDir) -> None:
         check_schema_of(state.journal)
 
 
-def open_journal(state: StateDir) -> Opened:
+def open_journal(state: StateDir, audit: Audit) -> Opened:
     """Open the journal; a damaged one is set aside under a dated name, and an empty one made.
-
-    Open the audit trail first: that repairs its torn last line.
 
     Raises:
         StateDirectoryError: it cannot be opened at all, or is of a newer agent.
     """
     missing = not state.journal.exists() or state.journal.stat().st_size == 0
-    if missing and _to_report(state):
+    if missing and _to_report(state, audit):
         return _anew(state, "the journal is missing or empty")
     try:
         journal = Journal(state.journal)
     except JournalDamaged as error:
         return _anew(state, str(error))
     try:
-        unrecorded, doubtful, put_back = _compare(state)
+        unrecorded, doubtful, put_back = _compare(state, audit)
     except JournalDamaged as error:
         journal.close()
         return _anew(state, str(error))
@@ -105,7 +102,7 @@ async def rebuild(journal: Journal, state: StateDir, audit: Audit, damage: Damag
     """Report every task as lost that was accepted and not delivered; return their number."""
     spools = {run_id: spool for run_id, (_, spool) in _notes(state).items()}
     number = 0
-    for accepted in _to_report(state):
+    for accepted in _to_report(state, audit):
         lost = _lost_attempt(accepted)
         output = left_output(spools[lost.run_id]) if lost.run_id in spools else Output()
         verdict = lifecycle.lost(Reason.JOURNAL_LOST, "the agent's journal was damaged, and its record with it")
@@ -142,25 +139,9 @@ async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
 # --- what the trail and the notes know -------------------------------------------------------------------------------
 
 
-def undelivered(events: Iterable[Event]) -> Iterator[Event]:
-    """The events of acceptance that no delivery followed, in their order.
-
-    A task that was accepted again had been delivered before, for else it would have been refused.
-    """
-    latest: dict[str, Event] = {}
-    for event in events:
-        task_id, run_id = str(event.get("task_id", "")), str(event.get("run_id", ""))
-        if event.get("event") == _OPENED and run_id:
-            latest.pop(task_id, None)
-            latest[task_id] = event
-        elif event.get("event") == _CLOSED and latest.get(task_id, {}).get("run_id") == run_id:
-            del latest[task_id]
-    yield from latest.values()
-
-
-def _to_report(state: StateDir) -> list[Event]:
-    """What is lost with the journal: by the trail, and by the notes of what the trail does not have (any more)."""
-    found = list(undelivered(read_events(state.audit)))
+def _to_report(state: StateDir, audit: Audit) -> list[Event]:
+    """What is lost with the journal: by the trail, and by the notes of what the trail does not have."""
+    found = [task.facts for task in audit.open_tasks()]
     tasks = {event.get("task_id") for event in found}
     notes = {run_id: note for run_id, (note, _) in _notes(state).items() if note.get("task_id") not in tasks}
     if notes:
@@ -196,13 +177,13 @@ def _notes(state: StateDir) -> dict[str, tuple[Event, Path]]:
 # --- whether the journal still knows it ------------------------------------------------------------------------------
 
 
-def _compare(state: StateDir) -> tuple[list[Event], list[str], list[str]]:
+def _compare(state: StateDir, audit: Audit) -> tuple[list[Event], list[str], list[str]]:
     """Hold the journal against the trail; return the deliveries that it lacks, what is doubtful, and what was put back.
 
     Raises:
         JournalDamaged: it has forgotten something that the trail has.
     """
-    accepted = {str(event["run_id"]): event for event in undelivered(read_events(state.audit))}
+    accepted = {task.run_id: task.facts for task in audit.open_tasks()}
     known = survey(state.journal, accepted)
     for run_id in accepted:
         if run_id not in known.unacknowledged and run_id not in known.acknowledged:
@@ -214,7 +195,7 @@ def _compare(state: StateDir) -> tuple[list[Event], list[str], list[str]]:
 def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> tuple[list[str], list[str]]:
     last_step: dict[str, object] = {}
     for event in read_events(state.audit):
-        run_id, name = str(event.get("run_id", "")), event.get("event")
+        run_id, name = str(event.get("run_id", "")), _step_of(event)
         if run_id not in standing:
             continue
         if name == _CLOSED:
@@ -229,6 +210,11 @@ def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> tuple[list
             raise _forgotten(state, run_id, "was started")
     of_state = {state: [run for run, stands in started.items() if stands.state is state] for state in State}
     return of_state[State.PREPARING], of_state[State.QUEUED]
+
+
+def _step_of(event: Event) -> str:
+    """What an event tells of a task's walk; one that was carried forward tells what the trail knew by then."""
+    return str(event.get("last_step") if event.get("event") == _CARRIED else event.get("event"))
 
 
 def _forgotten(state: StateDir, run_id: str, what: str) -> JournalDamaged:

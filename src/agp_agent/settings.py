@@ -118,6 +118,17 @@ class Settings(BaseSettings):
         14 * 86400,
         description="Acknowledged results are kept this long; one not acknowledged by then becomes a dead letter.",
     )
+    audit_retention_s: Seconds = Field(
+        365 * 86400,
+        description="Full files of the audit trail are kept this long, and the newest 8 at most; what is still open in "
+        "one that goes is carried forward.",
+    )
+    journal_limit_bytes: int = Field(
+        4 * 2**30,
+        ge=2**20,
+        description="Size of the journal from which on acknowledged results are forgotten early, oldest first; where "
+        "others fill it, new tasks are refused with 503.",
+    )
     uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
     )

@@ -7,28 +7,25 @@ the agent's own record of what it asked for, and by what the engine's process re
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from agp_agent.capture import Spool, complete_from_log
 from agp_agent.engine import Attachment, ContainerEngine, ContainerLog, ContainerState, Signal, Stream
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
+from agp_agent.evidence import SIGNAL_EXIT_BASE, Evidence
 from agp_agent.lifecycle import ContainerExit, Reason
 
 T = TypeVar("T")
 
-_SIGNAL_EXIT_BASE: Final = 128
-_ENGINE_STOP_CODES: Final = frozenset({137, 143})
-"""What a container ends with that its engine stopped: KILL and TERM."""
-_UNKNOWN_CODE: Final = 255
-"""What dockerd says where it cannot know; a playbook may end with it, too."""
-_TOLD_LATE_S: Final = 0.1
-"""An engine that is there tells of an end within a few hundredths of a second."""
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
-_STREAM_EARLY_S: Final = 3.0
+_STREAM_EARLY_S: Final = 0.5
 """A stream that ended so long before its container was cut, or the playbook closed its stdout: the log tells."""
+_COMPARED_BYTES: Final = 64 * 1024
+"""A stream that was cut ends as one does whose container ended. So little is compared with the engine's log each time;
+of more, the log is read only where there is doubt, for it may be large."""
 _FLOOD_BYTES: Final = 64 * 1024
 _FLOOD_S: Final = 1.0
 """More than so much in so short a time waits inside the engine, for its log or for us; less is passed on at once."""
@@ -93,6 +90,8 @@ class LiveRun:
     control: bytearray = field(default_factory=bytearray)
     interrupted: bool = False
     """The stream may have missed something: the output is completed from the engine's log."""
+    ended_early: bool = False
+    """The stream ended well before the container did."""
     stream_ended_s: float = 0.0
     released_s: float | None = None
     told_to_stop_s: float = 0.0
@@ -100,6 +99,13 @@ class LiveRun:
     ended_in_flood: bool = False
     log_is_gone: bool = False
     """The container was removed before the engine's log of it could be read."""
+    ended_as_stuck: bool = False
+    """The agent killed it because it seemed to wait for its release for ever."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the engine's log may well have more than the stream had."""
+        return self.interrupted or self.ended_early
 
     @property
     def started(self) -> bool:
@@ -143,11 +149,14 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
     try:
         asked = await _until_ended(engine, run, ended, stop)
         state = await ended
-        await _complete_output(engine, run, state)
-        if asked is not None and not _ended_before_its_stop(run, state):
+        engine_log = None if await _stream_is_whole(engine, run) else await _log_of(engine, run)
+        evidence = await _evidence(engine, run, state, stop.asked_before, asked)
+        if engine_log is not None:
+            _complete_output(run, engine_log, evidence)
+        if asked is not None and not evidence.before_its_stop:
             return ContainerExit(state.exit_code, oom_killed=state.oom_killed, asked=asked)
-        await _check_started(engine, run, state)
-        return await _exit(engine, run, state, stop.asked_before)
+        _check_started(run, evidence)
+        return evidence.exit
     finally:
         ended.cancel()
         rescue.cancel()
@@ -159,16 +168,18 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
 async def _end_if_stuck(engine: ContainerEngine, run: LiveRun) -> None:
     """Kill a container whose stream broke before its playbook started: it may wait for its release for ever.
 
-    An engine that dies and keeps its containers alive (live-restore) takes the release line with it.
+    An engine that dies and keeps its containers alive (live-restore) takes the release line with it. One that starts
+    between the last look and the kill is noted, so that it is neither run again nor taken for killed by somebody else.
     """
     if run.pump is not None:
         await asyncio.wait({run.pump})
     with contextlib.suppress(EngineError):  # it is gone: whoever waits for its end is told
-        for _ in range(_STUCK_LOOKS):
+        for look in range(_STUCK_LOOKS):
+            await asyncio.sleep(_STUCK_S if look else 0)
             if run.started or _tells_of_start(run, await _patiently(lambda: engine.log(run.container_id))):
                 return
-            await asyncio.sleep(_STUCK_S)
-        await _patiently(lambda: engine.signal(run.container_id, Signal.KILL))
+        run.ended_as_stuck = True  # first: its end may be told before the answer
+        run.ended_as_stuck = await _patiently(lambda: engine.signal(run.container_id, Signal.KILL))
 
 
 def _tells_of_start(run: LiveRun, engine_log: ContainerLog) -> bool:
@@ -202,7 +213,7 @@ def _ended_before_its_stop(run: LiveRun, state: ContainerState) -> bool:
 
     Its life was shorter than the time that it had been released for when it was told to stop.
     """
-    if run.released_s is None or state.ran_s is None or state.exit_code >= _SIGNAL_EXIT_BASE:
+    if run.released_s is None or state.ran_s is None or state.exit_code >= SIGNAL_EXIT_BASE:
         return False
     return state.ran_s < run.told_to_stop_s - run.released_s - _CLOCK_SLACK_S
 
@@ -219,96 +230,81 @@ async def _signal(
     return False
 
 
-async def _complete_output(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
-    """Wait for the rest of the output; where the stream was interrupted, complete it from the engine's log."""
-    if run.pump is not None:
-        _, late = await asyncio.wait({run.pump}, timeout=_STREAM_END_S)
-        if late:
-            run.pump.cancel()
-            await asyncio.wait(late)
-        if late or run.epoch != engine.epoch:
-            run.interrupted = True
-        early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
-        if not run.interrupted and not early:
-            return
-    await _complete_from_engine(engine, run, state)
+async def _stream_is_whole(engine: ContainerEngine, run: LiveRun) -> bool:
+    """Wait for the rest of the output; whether all of it came, as far as anybody can tell."""
+    if run.pump is None:
+        return False
+    _, late = await asyncio.wait({run.pump}, timeout=_STREAM_END_S)
+    if late:
+        run.pump.cancel()
+        await asyncio.wait(late)
+    if late or not _same_contact(engine, run):
+        run.interrupted = True
+    run.ended_early = asyncio.get_running_loop().time() - run.stream_ended_s > _STREAM_EARLY_S
+    return not run.in_doubt and run.spool.total_bytes > _COMPARED_BYTES
 
 
-async def _complete_from_engine(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
-    """Add what the engine's log has beyond the spool; state a gap where that need not be all."""
+async def _log_of(engine: ContainerEngine, run: LiveRun) -> ContainerLog | None:
+    """The engine's record of the output, which may tell of the start; where it is gone and needed, a gap is stated."""
     try:
         engine_log = await _patiently(lambda: engine.log(run.container_id))
     except ContainerMissing:  # removed after its end: how it ended is known, what it printed last is not
         run.log_is_gone = True
-        run.spool.note_gap()
-        return
+        if run.in_doubt:
+            run.spool.note_gap()
+        return None
     if not run.started and _tells_of_start(run, engine_log):
         run.control[:] = run.marker
-    if run.ended_in_flood and run.interrupted and not await _same_process(engine, run):
-        run.spool.note_gap()  # what the engine had read from the container and not passed on died with it
-    complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
-    if run.interrupted and await _ended_unseen(engine, run, state):
-        run.spool.note_gap()  # what it printed last, while no engine was there, nobody took in
+    return engine_log
 
 
-async def _check_started(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> None:
-    if run.started:
-        return
-    if run.log_is_gone:
-        raise StartUnknown("its container was removed before anybody could see whether the playbook had started")
-    # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
-    if await _same_process(engine, run):
-        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
-    raise StartUnknown("contact to the container engine was lost, and whether the playbook started is not known")
+async def _evidence(
+    engine: ContainerEngine, run: LiveRun, state: ContainerState, asked_before: Reason | None, asked: Reason | None
+) -> Evidence:
+    """Find out whether the engine lived through the run. Its memory is asked only where that decides something.
 
-
-async def _exit(
-    engine: ContainerEngine, run: LiveRun, state: ContainerState, asked_before: Reason | None
-) -> ContainerExit:
-    """Find out who ended it, where it may not have ended by itself."""
-    code, by_signal = state.exit_code, state.exit_code >= _SIGNAL_EXIT_BASE
-    by_itself = not by_signal and asked_before is None and (not state.killed or _ended_before_its_stop(run, state))
-    if state.oom_killed or (by_itself and _same_engine(engine, run)):
-        return ContainerExit(code, oom_killed=state.oom_killed)
+    One that is stopping does not answer; by the time that its successor does, contact has been broken.
+    """
+    evidence = Evidence(
+        state,
+        same_contact=_same_contact(engine, run),
+        asked_before=asked_before,
+        before_its_stop=_ended_before_its_stop(run, state),
+    )
+    is_ours = asked is not None and not evidence.before_its_stop
+    if evidence.same_contact and (is_ours or evidence.is_plain or not run.started):
+        return evidence
     history = await _patiently(lambda: engine.history(run.container_id))
-    if asked_before is not None:  # noted, and perhaps not done any more
-        return ContainerExit(code, asked=asked_before if by_signal or history.kills else None)
-    if history.exit_code not in {None, code}:  # what held the container is gone, and the engine took it for dead
-        return ContainerExit(code, lost_with_engine=True)
-    if _same_engine(engine, run) or history.created:
-        return ContainerExit(code, killed_externally=history.kills > 0)
-    # A dockerd that comes back without live-restore sends TERM to what it finds: a kill nobody saw it created for. And
-    # one that was stopped in order told of its kills, if that was heard; it leaves 137 and remembers nothing.
-    took_it_along = state.killed or history.kills > 0 or (code in _ENGINE_STOP_CODES and not history.died)
-    took_it_along |= code == _UNKNOWN_CODE and history.missed(state.ended_s)
-    return ContainerExit(code, lost_with_engine=took_it_along)
+    return replace(evidence, history=history, same_contact=_same_contact(engine, run))
 
 
-def _same_engine(engine: ContainerEngine, run: LiveRun) -> bool:
+def _same_contact(engine: ContainerEngine, run: LiveRun) -> bool:
     """Whether contact to the engine has not been broken since the container was created."""
     return run.epoch is not None and run.epoch == engine.epoch
 
 
-async def _same_process(engine: ContainerEngine, run: LiveRun) -> bool:
-    """Whether the engine's process is the one that created the container."""
-    return _same_engine(engine, run) or (await _patiently(lambda: engine.history(run.container_id))).created
+def _complete_output(run: LiveRun, engine_log: ContainerLog, evidence: Evidence) -> None:
+    """Add what the engine's log has beyond the spool; state a gap where that need not be all."""
+    if run.ended_in_flood and run.interrupted and not evidence.same_process:
+        run.spool.note_gap()  # what the engine had read from the container and not passed on died with it
+    complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
+    if run.interrupted and evidence.ended_unseen:
+        run.spool.note_gap()  # what it printed last, while no engine was there, nobody took in
 
 
-async def _ended_unseen(engine: ContainerEngine, run: LiveRun, state: ContainerState) -> bool:
-    """Whether it ended while no engine's process was there: the one of now neither created it nor saw it die.
-
-    One that was just coming back tells of the end, but late: it was not there to take in what came before.
-    """
-    if state.seen_ending or _same_engine(engine, run):
-        return False
-    history = await _patiently(lambda: engine.history(run.container_id))
-    if history.created:
-        return False
-    if history.missed(state.ended_s):
-        return True
-    if history.died_s is None or state.ended_s is None:
-        return False
-    return history.died_s - state.ended_s > _TOLD_LATE_S
+def _check_started(run: LiveRun, evidence: Evidence) -> None:
+    """Raise where it did not start, or nobody can tell whether it did."""
+    state = evidence.state
+    if run.started:
+        if run.ended_as_stuck and state.exit_code >= SIGNAL_EXIT_BASE:
+            raise StartUnknown("its release seemed to have been lost, and it was ended just when it began")
+        return
+    if run.log_is_gone:
+        raise StartUnknown("its container was removed before anybody could see whether the playbook had started")
+    # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
+    if evidence.same_process:
+        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
+    raise StartUnknown("contact to the container engine was lost, and whether the playbook started is not known")
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

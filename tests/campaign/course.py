@@ -14,19 +14,23 @@ from agp_agent import __version__
 from campaign import leaks, strikes
 from campaign.book import WRONG, Book
 from campaign.flow import Flow
-from campaign.mix import CATALOG, OUTPUT_LIMIT_BYTES, Mix, quick
+from campaign.mix import CATALOG, OUTPUT_LIMIT_BYTES, Maker, Mix, quick
 from campaign.strikes import Scene, Strike
 from campaign.weather import CALM, WEATHERS, MoodyDashboard, Weather
 from support.agent_process import AgentProcess
+from support.deaths import Gates
 from support.http_gate import HttpGate
 from support.own_engine import OwnEngine
 from support.starts_seen import StartsSeen
-from support.strikes import Gates
 
 QUIET_EVERY: Final = 25
 ENGINE_EVERY: Final = 20
 """Rounds between two deaths of the engine. The last is one, too: an agent that lives on over it could leak."""
 _WARM_TASKS: Final = 8
+_LONG_LIFE: Final = (75, 1000)
+"""Least and most tasks that one agent lives through in the end; in between it is three for each round."""
+_WEATHER_EVERY: Final = 25
+"""Tasks of the long life between two changes of the dashboard's mood."""
 _PAUSE_S: Final = 0.4
 _SETTLE_S: Final = 600.0
 """The back-off of a result that was refused often may be 5 minutes."""
@@ -86,6 +90,8 @@ class Outcome:
     rounds: int = 0
     ready_s: list[float] = field(default_factory=list)
     strikes: Counter[str] = field(default_factory=Counter)
+    long_life: int = 0
+    """Tasks that the last agent reported in one life, before what is left was counted."""
     left: dict[str, int] = field(default_factory=dict)
     fresh: dict[str, int] = field(default_factory=dict)
     kept: Path | None = None
@@ -109,6 +115,7 @@ class Course:
                 self._set_up(stack, folder)
                 self._warm_up()
                 self._rounds()
+                self._live_long()
         except Exception as error:  # noqa: BLE001  whatever ended it: what was counted until then is told
             self.book.violate(WRONG, "the campaign", f"{type(error).__name__}: {str(error)[-2000:]}")
         finally:
@@ -134,6 +141,7 @@ class Course:
         self._starts = StartsSeen(self._agent.instance, self._docker_host)
         stack.callback(self._stop_watching)
         self._mix, self._quiver = Mix(f"{seed}/mix"), strikes.Quiver(f"{seed}/strikes")
+        self._brought = Mix(f"{seed}/brought")
         self._flow = Flow(self._agent, self.book, self._mix, _PAUSE_S * self._plan.pace)
         stack.callback(self._flow.close)
 
@@ -180,7 +188,7 @@ class Course:
     def _round(self, strike: Strike, weather: Weather, draw: random.Random) -> tuple[str, float | None]:
         """Return what struck, and how long the agent then needed."""
         self._dashboard.change(weather)
-        scene = Scene(self._agent, self._gates, self._engine, self.book, draw, self._plan.pace)
+        scene = Scene(self._agent, self._gates, self._engine, self.book, self._bring, draw, self._plan.pace)
         name = strike.name if strike.act(scene) else f"{strike.name} (nobody came)"
         self.outcome.strikes[name] += 1
         self._gates.engine.calls.clear()
@@ -192,6 +200,9 @@ class Course:
         self._agent.start()
         self.outcome.ready_s.append(time.monotonic() - begin_s)
         return name, self.outcome.ready_s[-1]
+
+    def _bring(self, make: Maker) -> None:
+        self._flow.bring(self._brought.order(make))
 
     def _turn_log(self) -> None:
         """Bound the log: the older half of it is let go."""
@@ -207,6 +218,24 @@ class Course:
         self._teller.round(
             Round(number, strike, weather.name, counts["accepted"], counts["reported"], pending, ready_s)
         )
+
+    def _live_long(self) -> None:
+        """Let one agent live through many tasks: what piles up with them shows beside what a fresh one has."""
+        least, most = _LONG_LIFE
+        tasks = min(max(3 * self._plan.rounds, least), most)
+        self._teller.say(f"no more strikes: one agent lives through {tasks} tasks")
+        draw = random.Random(f"{self._plan.seed}/long life")  # noqa: S311  a seed repeats it
+        begin = self.book.counts["reported"]
+        for number in range(0, tasks, _WEATHER_EVERY):
+            self._dashboard.change(draw.choice(WEATHERS))
+            self._wait_accepted(self.book.counts["accepted"] + min(_WEATHER_EVERY, tasks - number))
+        self._be_quiet()
+        self.outcome.long_life = self.book.counts["reported"] - begin
+
+    def _wait_accepted(self, number: int) -> None:
+        give_up_s = time.monotonic() + _SETTLE_S
+        while self.book.counts["accepted"] < number and time.monotonic() < give_up_s:
+            time.sleep(_LOOK_S)
 
     # --- in between and after ----------------------------------------------------------------------------------------
 

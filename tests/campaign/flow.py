@@ -64,6 +64,22 @@ class Flow:
         while not self._closing and not self._try(order):
             time.sleep(_RETRY_S)
 
+    def bring(self, order: Order) -> None:
+        """Send one more beside what flows; return at once."""
+        with self._changed:
+            self._busy += 1
+        thread = threading.Thread(target=self._bring, args=(order,), name="brought", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _bring(self, order: Order) -> None:
+        try:
+            self.send(order)
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
     def _send_on(self) -> None:
         while self._begin():
             try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agp_agent import __version__
-from support.starts_seen import number_in, numbered
+from support.starts_seen import number_in, numbered, numbered_in_silence
 
 OUTPUT_LIMIT_BYTES: Final = 64 * 1024
 SHORT_S: Final = 2
@@ -37,6 +37,8 @@ class Order:
     """How it may end."""
     prints: Callable[[], str] | None = None
     """What follows that line if it ends as ``errors`` begins; None: whatever."""
+    silent: bool = False
+    """It prints nothing at all, not even that line."""
     cancel_after_s: float | None = None
     key: str | None = None
     """Its ``Idempotency-Key``, where the sender uses one."""
@@ -48,6 +50,8 @@ class Order:
             return f"status {result['status']!r} with error {error!r}"
         if error not in self.errors:
             return f"a {self.kind} task ended with {error!r}, expected {self.errors}"
+        if self.silent:
+            return f"a silent task printed {output[:80]!r}" if output else None
         if error != self.errors[0] or self.prints is None:
             return None
         number = number_in(output[:200], self.mark)
@@ -101,8 +105,8 @@ class Mix:
         self._made += 1
         mark = f"{draw.getrandbits(32):08x}"
         awkward = draw.random() < _AWKWARD
-        task_id = f"../{self._made} \N{SNOWMAN} -rf" if awkward else f"task-{self._made}-{mark}"
-        key = f"key-{self._made}" if draw.random() < _KEYED else None
+        task_id = f"../{self._made} {mark} \N{SNOWMAN} -rf" if awkward else f"task-{self._made}-{mark}"
+        key = f"key-{self._made}-{mark}" if draw.random() < _KEYED else None
         return make(draw, {"task_id": task_id, "mark": mark, "key": key})
 
 
@@ -121,7 +125,8 @@ def quick(_draw: random.Random, base: dict[str, Any]) -> Order:
     return _shell(base, "quick", "echo done\n", "done\n")
 
 
-def _slow(draw: random.Random, base: dict[str, Any]) -> Order:
+def slow(draw: random.Random, base: dict[str, Any]) -> Order:
+    """Takes some seconds."""
     script = f"echo one\nsleep {draw.uniform(1, 5):.2f}\necho two\n"
     return _shell(base, "slow", script, "one\ntwo\n")
 
@@ -167,7 +172,15 @@ def _ansible(_draw: random.Random, base: dict[str, Any]) -> Order:
     return Order(**base, kind="ansible", name="site.yml", content=content)
 
 
-def _deaf(_draw: random.Random, base: dict[str, Any]) -> Order:
+def _silent(draw: random.Random, base: dict[str, Any]) -> Order:
+    """Prints nothing: whether it has started cannot be told from its output."""
+    code = draw.choice([0, 0, 4])
+    content = numbered_in_silence(base["mark"], f"sleep {draw.uniform(0, 3):.2f}\nexit {code}\n")
+    errors = (f"exit code {code}" if code else None,)
+    return Order(**base, kind="silent", name="playbook.sh", content=content, errors=errors, silent=True)
+
+
+def deaf(_draw: random.Random, base: dict[str, Any]) -> Order:
     """Ignores TERM, until its deadline and the grace are over."""
     content = numbered(base["mark"], "trap '' TERM\necho deaf\nwhile :; do sleep 0.2; done\n")
     error = f"timed out after {SHORT_S} s"
@@ -189,12 +202,13 @@ def _cancelled(draw: random.Random, base: dict[str, Any]) -> Order:
 
 
 _KINDS: Final[tuple[tuple[Maker, int], ...]] = (
-    (quick, 35),
-    (_slow, 20),
+    (quick, 30),
+    (slow, 18),
     (_failing, 12),
     (_chatty, 12),
     (_python, 8),
-    (_deaf, 5),
+    (_silent, 7),
+    (deaf, 5),
     (_cancelled, 6),
     (_ansible, 2),
 )

@@ -38,6 +38,7 @@ class Printer:
             self.console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
         columns = (TextColumn("campaign"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self._rounds = rounds
         self._task = self._bar.add_task("rounds", total=rounds)
 
     def __enter__(self) -> Self:
@@ -55,7 +56,7 @@ class Printer:
         """Print a round."""
         ready = "lived on" if told.ready_s is None else f"ready in {told.ready_s:4.1f} s"
         self.say(
-            f"{told.number:5}  {told.strike:34} {told.weather:10} accepted {told.accepted:6}  "
+            f"{told.number:5} of {self._rounds}  {told.strike:34} {told.weather:10} accepted {told.accepted:6}  "
             f"reported {told.reported:6}  pending {told.pending:3}  {ready}"
         )
         self._bar.advance(self._task)
@@ -81,11 +82,18 @@ def as_json(outcome: Outcome, seed: str) -> str:
         "counts": {name: book.counts[name] for name in ("accepted", "reported", "reported lost", *_COUNTS)},
         "kinds": book.kinds,
         "strikes": outcome.strikes,
+        "steps reached": sorted(_reached(outcome)),
+        "long life": outcome.long_life,
         "left": outcome.left,
         "fresh": outcome.fresh,
         "violations": [asdict(violation) for violation in book.violations],
     }
     return json.dumps(document, indent=1)
+
+
+def _reached(outcome: Outcome) -> set[str]:
+    """The steps of the walk at which the agent died."""
+    return {name.removeprefix(STEP) for name in outcome.strikes} & {step.name for step in STEPS}
 
 
 def _table(outcome: Outcome, seed: str, taken_s: float) -> Table:
@@ -106,6 +114,7 @@ def _table(outcome: Outcome, seed: str, taken_s: float) -> Table:
     for fault in FAULTS:
         number = sum(violation.fault == fault for violation in book.violations)
         table.add_row(f"[bold]{fault}[/bold]", f"[bold]{number}[/bold]", "of those accepted" if fault == LOST else "")
+    table.add_row("tasks of one long life", str(outcome.long_life), "then was counted what is left")
     for name, number in outcome.left.items():
         table.add_row(f"{name} in the end", str(number), f"a fresh agent has {outcome.fresh[name]}")
     table.add_section()
@@ -113,8 +122,8 @@ def _table(outcome: Outcome, seed: str, taken_s: float) -> Table:
         figures = f"median {statistics.median(outcome.ready_s):.2f} s, longest {max(outcome.ready_s):.2f} s"
         table.add_row("restarts", str(len(outcome.ready_s)), f"to ready: {figures}")
     struck = {name: number for name, number in outcome.strikes.items() if name.startswith(STEP)}
-    reached = {name.removeprefix(STEP) for name in struck} & {step.name for step in STEPS}
-    table.add_row("at a named step", str(sum(struck.values())), f"{len(reached)} of {len(STEPS)} steps were reached")
+    reached = f"{len(_reached(outcome))} of {len(STEPS)} steps were reached"
+    table.add_row("at a named step", str(sum(struck.values())), reached)
     for name, number in sorted(outcome.strikes.items()):
         if name not in struck:
             table.add_row(name, str(number))

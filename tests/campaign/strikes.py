@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from campaign.book import WRONG, Book
+from campaign.mix import Maker, deaf, slow
 from support.agent_process import AgentProcess
+from support.deaths import Gates
 from support.own_engine import OwnEngine
-from support.strikes import STEPS, Gates, Step
+from support.strikes import STEPS, Needs, Step
 
 _UPTIME_S: Final = 2.5
 """Longest life of an agent before a random strike."""
@@ -21,7 +23,8 @@ _RECOVERY_S: Final = 1.2
 _DRAIN_S: Final = 1.5
 _STEP_PATIENCE_S: Final = 8.0
 """A step that no task came to by then is struck somewhere else."""
-_LEAST_PACE: Final = 0.5
+_DEAF_PATIENCE_S: Final = 12.0
+"""A task that is stopped runs until its deadline and the grace are over."""
 _LOOK_S: Final = 0.001
 _REAP_S: Final = 10.0
 STEP: Final = "at: "
@@ -36,6 +39,8 @@ class Scene:
     gates: Gates
     engine: OwnEngine | None
     book: Book
+    bring: Callable[[Maker], None]
+    """Send a task of this kind beside what flows."""
     draw: random.Random
     pace: float
 
@@ -65,13 +70,10 @@ def _at_step(step: Step) -> Strike:
     """SIGKILL where the walk of some task comes to this step."""
 
     def act(scene: Scene) -> bool:
-        process = scene.agent.process
-        # Whoever is waited for is no zombie when dead: then whoever still attaches to it sees that it is gone.
-        threading.Thread(target=process.wait, name="reaper", daemon=True).start()
         try:
             with contextlib.suppress(OSError):  # it was struck before all of it was watched
-                step.arm(scene.agent, scene.gates)
-            return process.wait(_STEP_PATIENCE_S * max(scene.pace, _LEAST_PACE)) == -signal.SIGKILL
+                _ARM[step.needs](scene, step)
+            return scene.agent.process.wait(_patience_s(step)) == -signal.SIGKILL
         except (AssertionError, subprocess.TimeoutExpired):
             return False
         finally:
@@ -81,6 +83,38 @@ def _at_step(step: Step) -> Strike:
                 trace.unlink(missing_ok=True)
 
     return Strike(STEP + step.name, act)
+
+
+def _patience_s(step: Step) -> float:
+    return _DEAF_PATIENCE_S if step.needs is Needs.A_DEAF_TASK else _STEP_PATIENCE_S
+
+
+def _arm(scene: Scene, step: Step) -> None:
+    # Whoever is waited for is no zombie when dead: then whoever still attaches to it sees that it is gone.
+    threading.Thread(target=scene.agent.process.wait, name="reaper", daemon=True).start()
+    step.arm(scene.agent, scene.gates)
+
+
+def _arm_for_a_deaf_task(scene: Scene, step: Step) -> None:
+    _arm(scene, step)
+    scene.bring(deaf)
+
+
+def _arm_for_an_adopted_task(scene: Scene, step: Step) -> None:
+    """Kill the agent once a task has started: the next one finds that, running or ended, and dies of it."""
+    scene.bring(slow)
+    assert _wait_line(scene.agent, b'"event": "task started"'), "nothing was started"
+    scene.agent.kill()
+    step.arm(scene.agent, scene.gates, of_next=True)
+    with contextlib.suppress(AssertionError):  # it was dead before it listened
+        scene.agent.start(ready=False)
+
+
+_ARM: Final = {
+    Needs.A_TASK: _arm,
+    Needs.A_DEAF_TASK: _arm_for_a_deaf_task,
+    Needs.AN_ADOPTED_TASK: _arm_for_an_adopted_task,
+}
 
 
 def _at_event(event: str) -> Strike:
@@ -177,7 +211,6 @@ def _engine_dies(scene: Scene) -> bool:
 
 EVENTS: Final = ("task accepted", "task started", "task finished", "task delivered")
 ENGINE: Final = Strike("dockerd dies", _engine_dies)
-_AT_STEP: Final = 50
 _OTHERS: Final = (
     (Strike("SIGKILL at random", _at_random), 20),
     (Strike("SIGKILL while recovering", _recovering), 10),
@@ -189,17 +222,22 @@ _OTHERS: Final = (
 
 
 class Quiver:
-    """All strikes. Each step of the walk has its turn before one comes again, in an order that the seed decides."""
+    """All strikes, each second one at a step of the walk. Each step has its turn before one comes again.
+
+    The seed decides the order.
+    """
 
     def __init__(self, seed: str) -> None:
         """``seed`` as the campaign has it."""
         self._steps = self._shuffled(random.Random(seed))  # noqa: S311  a seed repeats it
+        self._at_step = False
 
     def choose(self, draw: random.Random) -> Strike:
         """The next one."""
-        others, weights = zip(*_OTHERS, strict=True)
-        (other,) = draw.choices([None, *others], [_AT_STEP, *weights])
-        return other or _at_step(next(self._steps))
+        self._at_step = not self._at_step
+        if self._at_step:
+            return _at_step(next(self._steps))
+        return draw.choices([strike for strike, _ in _OTHERS], [weight for _, weight in _OTHERS])[0]
 
     @staticmethod
     def _shuffled(draw: random.Random) -> Iterator[Step]:

@@ -20,7 +20,7 @@ _NO_LOCK: Final = frozenset(
 )
 """What a container is for, and not what holds it."""
 _WHY: Final = {
-    "User": "one of 20000 to 20255 for each container: never root, and quotas that the kernel counts by user are its own",
+    "User": "one of 20000 to 20255 for each container: never root, and with quotas of its own",
     "Hostname": "fixed: it tells nothing",
     "StdinOnce": "the container ends by itself where the agent dies before the release",
     "NetworkDisabled": "a network namespace with nothing but lo",

@@ -5,7 +5,8 @@
     engine = FakeEngine(host)
 
 The playbook steers what a container does (see ``fake_process``): it is read from the bind mount on disk, or from the
-host's volumes, at the release. A second ``FakeEngine`` on the same host is an agent that was started again.
+host's volumes, at the release. A second ``FakeEngine`` on the same host is an agent that was
+started again. ``go_away``, ``freeze`` and ``errors`` steer the engine itself.
 """
 
 import asyncio
@@ -74,11 +75,23 @@ class FakeEngine:
         self.host = host or FakeHost()
         self.calls = 0
         """How often the engine was asked something."""
+        self.errors: dict[str, EngineError] = {}
+        """What calls of these names end with, as long as it stands here."""
         self._attachments: list[FakeAttachment] = []
         self._interruptions = 0
         self._is_open = False
         self._away = False
         self._closed = False
+        self._going = asyncio.Event()
+        self._going.set()
+
+    def freeze(self) -> None:
+        """The engine hangs: nothing is answered. Containers live on."""
+        self._going.clear()
+
+    def thaw(self) -> None:
+        """It goes on, and answers what it was asked meanwhile."""
+        self._going.set()
 
     def go_away(self) -> None:
         """The engine cannot be reached any more: connections break, calls fail. Containers live on."""
@@ -114,12 +127,12 @@ class FakeEngine:
 
     async def describe(self) -> EngineInfo:
         """Ask the engine who it is."""
-        await self._call()
+        await self._call("describe")
         return EngineInfo(name="fake", version="1.0", cores=2, memory_bytes=2**33)
 
     async def image(self, name: str, pull: PullPolicy) -> Image:
         """Find or fetch an image."""
-        await self._call()
+        await self._call("image")
         present = name in self.host.images and pull is not PullPolicy.ALWAYS
         if not present:
             self._pull(name, pull)
@@ -137,7 +150,7 @@ class FakeEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container, not started."""
-        await self._call()
+        await self._call("create")
         if not spec.name:
             raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
         if self.host.find(spec.name) is not None:
@@ -153,13 +166,13 @@ class FakeEngine:
 
     async def attach(self, container_id: str) -> Attachment:
         """Open the container's streams: what it prints from now on."""
-        attachment = FakeAttachment(await self._find(container_id))
+        attachment = FakeAttachment(await self._find("attach", container_id))
         self._attachments.append(attachment)
         return attachment
 
     async def start(self, container_id: str) -> None:
         """Start it, unless it runs or has ended."""
-        container = await self._find(container_id)
+        container = await self._find("start", container_id)
         if container.ended is not None:
             raise EngineError(f"container {container_id} has ended: it is never started again")
         if container.running:
@@ -171,11 +184,13 @@ class FakeEngine:
 
     async def inspect(self, container_id: str) -> ContainerState:
         """The truth about the container now."""
-        return (await self._find(container_id)).state
+        return (await self._find("inspect", container_id)).state
 
     async def wait(self, container_id: str) -> ContainerState:
         """Return once it has ended; an absent engine is waited for."""
         running_in = -1
+        if "wait" in self.errors:
+            raise self.errors["wait"]
         while True:
             changed, epoch = self.host.changed, self.epoch
             try:
@@ -189,17 +204,26 @@ class FakeEngine:
 
     async def signal(self, container_id: str, signal: Signal) -> bool:
         """Send a signal to its first process."""
-        return self.host.signal(await self._find(container_id), signal)
+        hung = not self._going.is_set()
+        container = await self._find("signal", container_id)
+        return self.host.signal(container, signal) or hung  # when it goes on, it has not noticed the end yet
 
     async def history(self, container_id: str) -> History:
         """What the engine's process remembers: its latest 256 events."""
-        await self._call()
+        await self._call("history")
         actions = [action for one, action in self.host.events if one == container_id]
-        return History(created="create" in actions, kills=actions.count("kill"), died="die" in actions)
+        container = self.host.find(container_id)
+        return History(
+            created="create" in actions,
+            kills=actions.count("kill"),
+            died="die" in actions or (container is not None and container.died_s is not None),
+            died_s=container.died_s if container else None,
+            exit_code=container.told_code if container else None,
+        )
 
     async def log(self, container_id: str) -> ContainerLog:
         """The engine's own record of the output."""
-        container = await self._find(container_id)
+        container = await self._find("log", container_id)
         return ContainerLog(
             output=bytes(container.log[Stream.OUTPUT]),
             control=bytes(container.log[Stream.CONTROL]),
@@ -208,14 +232,14 @@ class FakeEngine:
 
     async def remove(self, container_id: str) -> None:
         """Kill it if it runs, and remove it."""
-        await self._call()
+        await self._call("remove")
         container = self.host.find(container_id)
         if container is not None:
             await self.host.remove(container)
 
     async def owned(self, labels: Mapping[str, str]) -> list[OwnedContainer]:
         """All containers that carry every one of these labels."""
-        await self._call()
+        await self._call("owned")
         return [
             OwnedContainer(one.container_id, one.name, dict(one.labels), one.created_at_s)
             for one in self.host.containers.values()
@@ -224,7 +248,7 @@ class FakeEngine:
 
     async def mounts(self, container_id: str) -> list[Mount]:
         """The folders behind a container's mounts."""
-        container = await self._find(container_id)
+        container = await self._find("mounts", container_id)
         return [
             mount if mount.kind == "bind" else Mount("bind", f"/var/lib/fake/volumes/{mount.source}", mount.target)
             for mount in container.mounts
@@ -232,12 +256,12 @@ class FakeEngine:
 
     async def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Create a named volume, unless it exists."""
-        await self._call()
+        await self._call("create_volume")
         self.host.volumes.setdefault(name, (dict(labels), {}))
 
     async def remove_volume(self, name: str) -> None:
         """Remove a named volume, if it exists and no container uses it."""
-        await self._call()
+        await self._call("remove_volume")
         used = {mount.source for one in self.host.containers.values() for mount in one.mounts if mount.kind == "volume"}
         if name in used:
             raise EngineError(f"the engine refused (409): remove {name}: volume is in use")
@@ -245,43 +269,46 @@ class FakeEngine:
 
     async def owned_volumes(self, labels: Mapping[str, str]) -> list[str]:
         """Names of all volumes that carry every one of these labels."""
-        await self._call()
+        await self._call("owned_volumes")
         return [name for name, (own, _) in self.host.volumes.items() if labels.items() <= own.items()]
 
     async def put_file(self, mount: Mount, image: str, path: str, data: bytes, labels: Mapping[str, str]) -> None:
         """Write a file into a mount."""
-        await self._helper(mount, image, path, labels)
+        await self._helper("put_file", mount, image, path, labels)
         self.host.write(mount, path, data)
 
     async def get_file(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> bytes:
         """Read a small file of a mount."""
-        await self._helper(mount, image, path, labels)
+        await self._helper("get_file", mount, image, path, labels)
         data = self.host.read(mount, path)
         if data is None:
             raise EngineError(f"the file {path} is not in {mount.source}")
         return data
 
-    async def _helper(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> None:
+    async def _helper(self, call: str, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> None:
         """A container that is never started comes and goes."""
         del labels
-        await self._call()
+        await self._call(call)
         if path.startswith("/") or ".." in path.split("/") or not path:
             raise EngineError(f"{path!r} is not a path inside a mount: give one that is relative and does not climb")
         if image not in self.host.images:
             raise ImageUnavailable(f"the image is not on the engine: {image}")
         self.host.check_mounts((mount,))
 
-    async def _find(self, container_id: str) -> Container:
-        await self._call()
+    async def _find(self, call: str, container_id: str) -> Container:
+        await self._call(call)
         container = self.host.find(container_id)
         if container is None:
             raise ContainerMissing(f"the container is gone: No such container: {container_id}")
         return container
 
-    async def _call(self) -> None:
-        """Every call goes through here: others get their turn, and an absent engine answers none."""
+    async def _call(self, name: str) -> None:
+        """Every call goes through here: others get their turn, an absent engine answers none, a frozen one later."""
         self.calls += 1
         await asyncio.sleep(0)
+        await self._going.wait()
+        if name in self.errors:
+            raise self.errors[name]
         if self._closed:
             raise EngineUnavailable("this agent has closed its connection to the engine")
         if self._away:

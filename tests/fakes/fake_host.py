@@ -71,6 +71,14 @@ class Container:
     ended: Exit | None = None
     error: str = ""
     killed: bool = False
+    ran_s: float | None = None
+    """How long inspect says that it ran; tests set it, and the next three."""
+    ended_s: float | None = None
+    """When inspect says that it ended."""
+    died_s: float | None = None
+    """When the engine told of its end, if it did that late."""
+    told_code: int | None = None
+    """The exit code that the engine told of, if that was another one."""
     stdin: Stdin = field(default_factory=Stdin)
     pipes: list[Pipe] = field(default_factory=list)
     log: dict[Stream, bytearray] = field(default_factory=lambda: {stream: bytearray() for stream in Stream})
@@ -89,6 +97,8 @@ class Container:
             ended.code,
             ended.oom_killed,
             self.error,
+            ran_s=self.ran_s,
+            ended_s=self.ended_s,
             killed=self.killed,
         )
 

@@ -13,13 +13,13 @@ import pytest
 
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
+from support.deaths import Death, Gates, Syscall
 from support.doomed import die_at_start
 from support.http_gate import Moment
 from support.ledger import Ledger
-from support.strikes import Gates, Strike, Syscall
 from support.waiting import eventually
 
-pytest_plugins = ("fault.gated",)
+pytest_plugins = ("fault.engines", "fault.gated")
 
 MIB: Final = 2**20
 LINES: Final = (1, 700, 80, 16_383, 16_384, 16_385, 120, 40_000, 5, 32_768)
@@ -123,6 +123,7 @@ def test_a_stream_of_20_mb_is_joined_byte_for_byte(start_watched: StartWatched, 
     watched = start_watched({"AGP_OUTPUT_LIMIT_BYTES": 32 * MIB})
     agent = watched.agent
     container = _send(watched, "stream", size, *pauses, beyond)
+    watched.neighbours()
     for pause, following in zip(pauses, [*pauses[1:], beyond], strict=True):
         _wait_at(agent, container, pause)
         _go_on(agent, container, pause)
@@ -142,7 +143,7 @@ def test_death_in_the_middle_of_the_stream(start_watched: StartWatched, gates: G
     agent = watched.agent
     tasks = {f"stream {piece}": piece for piece in (2, 20, 60)}
     for task_id, piece in tasks.items():
-        strike = Strike(agent, task_id)
+        strike = Death(agent, task_id)
         gates.engine.at(Moment.DOWN_PASSED, "^POST .*/attach", strike.kill, number=piece, containing=b":")
         agent.accept_task(task_id, _playbook(size), "stream.py")
         watched.note(task_id)
@@ -158,7 +159,7 @@ def test_death_in_the_middle_of_the_stream(start_watched: StartWatched, gates: G
     assert differing == dict.fromkeys(tasks)
 
 
-def _before_the_finish(strike: Strike, gates: Gates) -> None:
+def _before_the_finish(strike: Death, gates: Gates) -> None:
     finish = Syscall("pwrite64", 1, "journal.db-wal")
     gates.engine.at(Moment.ANSWER, "^GET /containers/.*/logs", lambda: strike.kill_at(finish))
 
@@ -194,3 +195,12 @@ def test_what_the_engines_log_lost_is_stated(start_watched: StartWatched, gates:
     assert expected.startswith(head)
     assert expected.endswith(tail)
     assert 0 < int(stated[1]) <= size - len(head) - len(tail)
+
+
+def test_a_stream_that_is_cut_alone_loses_nothing(start_watched: StartWatched, gates: Gates) -> None:
+    """Row 5: only the connection to the container breaks, just before its end: the rest is taken from the log."""
+    watched = start_watched(gates.settings)
+    gates.engine.at(Moment.DOWN_PASSED, "^POST .*/attach", lambda: False, containing=b"one")
+    task_id = watched.send("echo one\nsleep 0.2\necho two\n", ends_well=True)
+    watched.neighbours()
+    assert watched.check()[task_id]["output"].endswith("one\ntwo\n")

@@ -45,7 +45,7 @@ def test_of_100_who_send_one_task_one_is_taken(start_watched: StartWatched) -> N
 
 def test_of_1000_tasks_at_once_those_are_taken_that_can_wait(start_watched: StartWatched) -> None:
     """Row 32: 1,000 at once, the queue full: all others 503; never more containers than places; in order; API quick."""
-    queue = 60
+    queue = 40
     watched = start_watched({"AGP_MAX_RUNNING": PLACES, "AGP_MAX_QUEUED": queue})
     answers = _crowd(watched, patience_s=120)
     assert answers[202] >= PLACES + queue

@@ -15,6 +15,10 @@ import pytest
 from campaign.book import FAULTS
 
 ROUNDS: Final = 25
+STEPS_TRIED: Final = 13
+"""Each second round strikes at a step of the walk."""
+STEPS_REACHED: Final = 9
+"""At least so many. To a step that needs a rare task nobody may come in the short time that a round has here."""
 _TESTS: Final = Path(__file__).parents[1]
 
 
@@ -41,4 +45,10 @@ def test_nothing_is_lost_doubled_or_leaked(tmp_path: Path) -> None:
     assert told["counts"]["reported lost"] == 0
     # The strikes did happen, and nearly every start was seen from outside.
     assert sum(told["strikes"].values()) == ROUNDS
+    assert STEPS_REACHED <= len(told["steps reached"]) <= STEPS_TRIED, told["strikes"]
+    assert told["kinds"]["silent"] > 0
+    # One agent lived through many tasks before what is left was counted.
+    assert told["long life"] > ROUNDS
+    # Who wants to see it again knows how: the seed is said at first, and again in the end.
+    assert ended.stdout.count(f"seed {told['seed']}") == 2
     assert told["counts"]["starts seen"] > told["counts"]["accepted"] / 2

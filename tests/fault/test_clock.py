@@ -4,17 +4,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from agp_agent import __version__
 from fault.conftest import StartWatched
 from support.dashboard_stub import Reply
 from support.ledger import Ledger
 
 WAITING: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\nexit 7\n"
 REFUSED: Final = Reply(500, b'{"detail":"try again"}')
-SHORT_S: Final = 3
+SHORT_S: Final = 2
 CATALOG: Final = f"""
 runners:
   short:
-    image: agp/runner-shell
+    image: agp/runner-shell:{__version__}
     match: {{suffixes: [.short]}}
     command: [agp-shell, "{{playbook}}"]
     timeout_s: {SHORT_S}

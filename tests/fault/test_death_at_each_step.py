@@ -1,6 +1,7 @@
 """Rows 1 to 8: the agent is killed before and after each durable write and each call of the engine.
 
-Where it is killed, see ``support.strikes``. Two playbooks run through all deaths of a test, adopted each time.
+Where it is killed, see ``support.strikes``. Two playbooks run through all deaths of a test, adopted each time; eight
+more good ones run beside the first.
 """
 
 import json
@@ -8,15 +9,17 @@ from typing import Final
 
 import pytest
 
-from support.doomed import UNTIL_LET_GO, Doomed
-from support.strikes import steps_of
+from support.doomed import SHORT_S, UNTIL_LET_GO, Doomed, die_at_start
+from support.strikes import Needs, steps_of
 
-pytest_plugins = ("fault.gated",)
+pytest_plugins = ("fault.engines", "fault.gated")
 
 SHORT: Final = "echo one\nsleep 0.1\necho two\nexit 3\n"
 SHORT_ENDED: Final = ("one\ntwo\n", "exit code 3")
 HELD: Final = f"{UNTIL_LET_GO}exit 7\n"
 HELD_ENDED: Final = ("before\nafter\n", "exit code 7")
+DEAF: Final = "trap '' TERM\necho deaf\nwhile :; do sleep 0.05; done\n"
+DEAF_ENDED: Final = ("deaf\n", f"timed out after {SHORT_S} s")
 
 
 def _check(doomed: Doomed, expected: dict[str, tuple[str, str]]) -> None:
@@ -60,11 +63,11 @@ def test_death_between_the_durable_acceptance_and_its_answer(doomed: Doomed) -> 
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-@pytest.mark.parametrize("half", [slice(None, 7), slice(7, None)], ids=["before the attach", "from the attach on"])
-def test_death_before_the_release(doomed: Doomed, half: slice) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_before_the_release(doomed: Doomed, *, every: bool) -> None:
     """Row 3: queued, prepared or half prepared, it runs once after the restart; what was prepared for it is gone."""
     tasks = []
-    for step in steps_of(3)[half]:
+    for step in steps_of(3, every=every):
         tasks.append(doomed.strike(step, SHORT))
         doomed.settle(tasks[-1])
         doomed.watched.agent.wait_log("task delivered", task_id=tasks[-1])
@@ -93,10 +96,38 @@ def test_death_while_it_runs(doomed: Doomed) -> None:
     _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
 
 
-def test_death_between_the_exit_and_its_record(doomed: Doomed) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_while_it_is_stopped(doomed: Doomed, *, every: bool) -> None:
+    """Row 5: killed around the note that it is to be stopped, TERM and KILL: the next agent ends it, as timed out."""
+    tasks = []
+    for step in steps_of(5, needs=Needs.A_DEAF_TASK, every=every):
+        tasks.append(doomed.strike(step, DEAF, "deaf.short"))
+        doomed.settle(tasks[-1])
+        assert _started(doomed, tasks[-1]) == 1
+    _check(doomed, dict.fromkeys(tasks, DEAF_ENDED))
+
+
+def test_death_while_the_engines_log_is_read(doomed: Doomed) -> None:
+    """Row 6: an agent that took up another's task is killed around its look at the log; the third tells it all."""
+    watched, tasks = doomed.watched, []
+    for step in steps_of(6, needs=Needs.AN_ADOPTED_TASK):
+        tasks.append(watched.send(HELD))
+        container = watched.agent.container_of(tasks[-1])
+        watched.agent.engine.wait_printed(container, b"before")
+        watched.agent.kill()
+        watched.agent.engine.let_go(container)
+        watched.agent.engine.wait_ended(container)
+        die_at_start(watched.agent, doomed.gates, step.name, step.prepare)
+        doomed.restart()
+        doomed.settle(tasks[-1])
+    _check(doomed, dict.fromkeys(tasks, HELD_ENDED))
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_between_the_exit_and_its_record(doomed: Doomed, *, every: bool) -> None:
     """Row 6: how it ended and what it printed is taken from the engine, and a torn record is no record."""
     tasks = []
-    for step in steps_of(6):
+    for step in steps_of(6, every=every):
         tasks.append(doomed.strike(step, SHORT))
         doomed.settle(tasks[-1])
         assert _started(doomed, tasks[-1]) == 1
@@ -114,10 +145,11 @@ def test_death_around_the_delivery(doomed: Doomed) -> None:
     assert twice == {"delivery: answer lost", "delivered: nothing written", "delivered: commit torn"}
 
 
-def test_death_before_all_is_removed(doomed: Doomed) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_death_before_all_is_removed(doomed: Doomed, *, every: bool) -> None:
     """Row 8: what is left of it is removed after the restart, and what is noted as delivered is not sent again."""
     tasks, dashboard = [], doomed.watched.dashboard
-    for step in steps_of(8):
+    for step in steps_of(8, every=every):
         tasks.append(doomed.strike(step, SHORT))
         doomed.settle(tasks[-1])
     _check(doomed, dict.fromkeys(tasks, SHORT_ENDED))

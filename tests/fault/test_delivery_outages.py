@@ -44,15 +44,15 @@ def nameless(dashboard: DashboardStub, hosts: Path) -> Iterator[None]:
 
 
 def answering(reply: Reply) -> Trouble:
-    """It answers everything so."""
+    """It answers everything so, and then as before."""
 
     @contextlib.contextmanager
     def trouble(dashboard: DashboardStub, _hosts: Path) -> Iterator[None]:
-        dashboard.reply = reply
+        before, dashboard.reply = dashboard.reply, reply
         try:
             yield
         finally:
-            dashboard.reply = Reply()
+            dashboard.reply = before
 
     return trouble
 
@@ -67,6 +67,8 @@ TROUBLES: Final[dict[str, tuple[Trouble, str]]] = {
     "resets": (answering(Reply(reset=True)), "the dashboard was not reached: "),
     "slow resets": (answering(Reply(reset=True, delay_s=0.7)), "the dashboard was not reached: "),
 }
+OUTAGES: Final = (("500", "gone"), ("502", "no DNS"), ("503", "resets"), ("429", "slow resets"))
+"""One trouble on top of the other: a delivery that fails by the first is tried again, and fails by the second."""
 
 
 def test_an_outage_of_any_kind_loses_nothing(
@@ -87,14 +89,19 @@ def test_an_outage_of_any_kind_loses_nothing(
             watched.note(task_id)
             dashboard.acknowledged(task_id)
         assert dashboard.most_at_once == 4
-    for about, (trouble, why) in TROUBLES.items():
-        with trouble(dashboard, hosts):
-            dashboard.most_at_once = 0
-            kept = [watched.send(f"echo {about}"), _quick(agent, f"{about} quick")]
+    assert {about for outage in OUTAGES for about in outage} == set(TROUBLES)
+    for first, second in OUTAGES:
+        dashboard.most_at_once = 0
+        begin, why = TROUBLES[first]
+        follow, why_then = TROUBLES[second]
+        with begin(dashboard, hosts):
+            kept = [watched.send(f"echo {first}"), _quick(agent, f"{first} quick")]
             watched.note(kept[-1])
-            _wait_refused(agent, kept, why)
-            if about == "resets":
-                watched.neighbours()
+            _wait_refused(agent, kept, {why})
+            with follow(dashboard, hosts):
+                _wait_refused(agent, kept, {why, why_then})
+                if second == "resets":
+                    watched.neighbours()
             assert dashboard.most_at_once <= 4
         for task_id in kept:
             dashboard.acknowledged(task_id)
@@ -107,15 +114,17 @@ def _quick(agent: AgentProcess, task_id: str) -> str:
     return task_id
 
 
-def _wait_refused(agent: AgentProcess, task_ids: list[str], why: str) -> None:
-    """Wait until deliveries of these failed twice for this reason, each with a time for the next try."""
+def _wait_refused(agent: AgentProcess, task_ids: list[str], whys: set[str]) -> None:
+    """Wait until deliveries of these failed for each of these reasons and no other, with a time for the next try."""
 
     def look() -> bool:
         lines = [line for line in agent.log_lines() if line["event"] == NOT_DELIVERED and line["task_id"] in task_ids]
-        assert all(line["why"].startswith(why) and line["next_try_in_s"] >= 0 for line in lines), lines
-        return len(lines) >= 2
+        found = [{why for why in whys if line["why"].startswith(why)} for line in lines]
+        assert all(found), lines
+        assert all(line["next_try_in_s"] >= 0 for line in lines), lines
+        return set().union(*found) == whys
 
-    eventually(look, f"two deliveries that failed: {why}")
+    eventually(look, f"deliveries that failed: {whys}")
 
 
 def test_a_day_of_outage_by_the_agents_own_clocks(

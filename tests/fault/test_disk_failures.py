@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
+from support.dashboard_stub import RECEIVED, Reply
 from support.disks import abort, failing, fill, with_ext4
 from support.ledger import Ledger
 from support.namespaces import with_tmpfs
@@ -98,6 +100,31 @@ def test_a_disk_that_fails_every_write_costs_no_result(start_watched: StartWatch
     check_told_once(agent, "audit")
 
 
+def test_a_commit_whose_sync_failed_is_undone_before_its_sender_is_told(start_watched: StartWatched) -> None:
+    """Row 14: a commit was written and its sync failed: 503, and a death at that moment does not bring it back."""
+    watched = start_watched()
+    agent = watched.agent
+    with failing(agent, ("fdatasync",), "EIO", ("journal.db-wal",), when="1"):
+        assert watched.try_send("echo never\n", "refused").status_code == 503
+        agent.kill()
+    agent.start()
+    watched.neighbours()  # what had been brought back would run before them, and be reported
+    watched.check()
+
+
+def test_a_commit_that_cannot_be_undone_has_no_answer(start_watched: StartWatched) -> None:
+    """Row 14: no sync succeeds: the connection is closed without a word, and sending again works when it is well."""
+    watched = start_watched()
+    agent = watched.agent
+    with failing(agent, ("fdatasync",), "EIO", ("journal.db-wal",)), pytest.raises(httpx.TransportError):
+        watched.try_send("echo once\n", "in doubt")
+    agent.wait_ready()
+    watched.send("echo once\n", "in doubt", ends_well=True)
+    watched.neighbours()
+    watched.check()
+    check_told_once(agent, "journal")
+
+
 @pytest.mark.campaign
 def test_a_file_system_that_turned_read_only_gives_everything_back_when_repaired(
     start_watched: StartWatched, tmp_path: Path
@@ -154,3 +181,20 @@ def test_an_agent_that_died_on_a_full_disk_starts_on_it(start_watched: StartWatc
     agent.wait_ready()
     watched.neighbours()
     watched.check()
+
+
+@pytest.mark.campaign
+def test_a_journal_full_of_undelivered_results_refuses_until_they_are_taken(start_watched: StartWatched) -> None:
+    """Row 14: a dashboard that is away fills the journal to its limit: 503, nothing is dropped, it heals by itself."""
+    watched = start_watched({"AGP_JOURNAL_LIMIT_BYTES": 2**20})
+    agent = watched.agent
+    watched.dashboard.reply = Reply(503, b"")
+    for _ in range(4):
+        watched.send("head -c 400000 /dev/zero | tr '\\0' x\n", ends_well=True)
+    agent.wait_log("agent degraded", part="journal size")
+    assert "AGP_JOURNAL_LIMIT_BYTES allows 1 MiB" in check_refusing(watched, "refused")
+    watched.dashboard.reply = Reply(200, RECEIVED)
+    agent.wait_ready()
+    watched.neighbours()
+    watched.check()
+    check_told_once(agent, "journal size")

@@ -12,7 +12,7 @@ from support.waiting import eventually
 
 pytest_plugins = ("fault.engines",)
 
-QUEUE: Final = 5
+QUEUE: Final = 10
 WAITING: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\n"
 
 
@@ -30,7 +30,7 @@ def test_an_engine_that_is_absent_at_the_start_is_waited_for(
     assert [result["output"].splitlines()[1:] for result in watched.check().values()] == [["ran"]] * QUEUE
 
 
-@pytest.mark.parametrize("absent_s", [5.0, pytest.param(600.0, marks=(pytest.mark.campaign, pytest.mark.timeout(900)))])
+@pytest.mark.parametrize("absent_s", [2.0, pytest.param(600.0, marks=(pytest.mark.campaign, pytest.mark.timeout(900)))])
 def test_an_engine_that_is_absent_for_a_while_is_waited_for(
     own_engine: OwnEngine, on_own_engine: StartWatched, absent_s: float
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_flood_that_the_engine_took_along_is_said_to_be_missing(
     eventually(lambda: len(bytes(api.logs(container, tail=1)).strip()) == len("60000"), "a flood")
     ENDS[way](own_engine)
     own_engine.start(live_restore=True)
+    watched.neighbours()
     agent.engine.let_go(container)
     result = watched.check()[flood]
     assert result["status"] == "completed"

@@ -79,7 +79,7 @@ def test_exit_codes_and_signals_are_exact(start_watched: StartWatched) -> None:
     """Row 24: codes at every border and death by each signal; some that end at once; all output is there."""
     watched = start_watched({"AGP_MAX_RUNNING": AT_ONCE})
     watched.neighbours()
-    _run(watched, _exits(CODES) | _dies() | _at_once(24), 120)
+    _run(watched, _exits(CODES) | _dies() | _at_once(12), 120)
 
 
 @pytest.mark.campaign

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ pytest_plugins = ("fault.engines",)
 WRONG: Final = base64.b64encode(b"agent:wrong").decode()
 DIGEST: Final = "sha256:" + "a" * 64
 PATIENCE_S: Final = 60.0
-"""Bounded time: dockerd itself gives up on a silent registry after 25 s."""
+"""Bounded time: dockerd itself gives up on a silent registry after 15 s."""
 
 
 @pytest.fixture
@@ -44,14 +43,14 @@ def test_an_image_that_cannot_be_had_is_told_with_its_reason(
     tmp_path: Path,
 ) -> None:
     """Row 25: missing, refused, silent, wrong digest, wrong password: image_unavailable, and no other image is used."""
-    with closing(own_engine.listen()) as mute, own_engine.listen() as closed:
-        silent, refusing = (f"127.0.0.1:{one.getsockname()[1]}" for one in (mute, closed))
+    with RegistryStub(own_engine.listen(), silent=True) as silent, own_engine.listen() as closed:
+        refusing = f"127.0.0.1:{closed.getsockname()[1]}"
         closed.close()
         images = {
             "never": ("agp/not-there:1", "its pull policy is never"),
             "missing": (f"{registry.address}/nothing/shell:1", "manifest unknown"),
             "refused": (f"{refusing}/agp/shell:1", "connection refused"),
-            "silent": (f"{silent}/agp/shell:1", "exceeded"),
+            "silent": (f"{silent.address}/agp/shell:1", "exceeded"),
             "digest": (f"{registry.address}/other/shell@{DIGEST}", "verification failed"),
             "password": (f"{private.address}/agp/shell:1", "wrong password"),
         }

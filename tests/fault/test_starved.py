@@ -52,7 +52,7 @@ def cpu_s(agent: AgentProcess) -> float:
 # --- stopped ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stopped_s", [5, pytest.param(60, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("stopped_s", [3, pytest.param(60, marks=pytest.mark.campaign)])
 def test_an_agent_that_was_stopped_catches_up(start_watched: StartWatched, stopped_s: int) -> None:
     """Row 35: what ended while it stood still is reported as it was, and who knocked meanwhile gets an answer."""
     watched = start_watched({"AGP_MAX_RUNNING": 5})

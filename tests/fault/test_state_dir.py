@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from agp_agent import __version__
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
 from support.engine_side import EngineSide
@@ -17,9 +18,12 @@ from support.waiting import PATIENCE_S
 
 WAITING: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\n"
 NOBODY: Final = 65534
-IMAGE: Final = "agp/runner-shell"
+IMAGE: Final = f"agp/runner-shell:{__version__}"
 CONFIGURATION: Final = 78
-WITHOUT_LOCKS: Final = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK")
+WITHOUT_LOCKS: Final = (
+    *("strace", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull),
+    *("-e", "trace=flock", "-e", "inject=flock:error=ENOLCK"),
+)
 """What a network file system answers that was mounted without locks."""
 
 

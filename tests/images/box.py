@@ -176,13 +176,17 @@ class Boxes:
         uid: int = TASK_UID,
         env: dict[str, str] | None = None,
         entrypoint: tuple[str, ...] | None = None,
+        secrets_place: bool = False,
     ) -> Iterator[Box]:
-        """A box that waits for its release; ``command`` replaces the runner's own."""
+        """A box that waits for its release; ``command`` replaces the runner's; ``secrets_place``: it takes secrets."""
         config = locked_down(
             playbook_folder(self.folder, self.suffix, playbook), uid, executable_work=self.executable_work
         )
         config |= {"Image": self.image, "Cmd": list(self.command if command is None else command)}
         config["Env"] = [f"{name}={value}" for name, value in (env or {}).items()]
+        if secrets_place:
+            owner = f"uid={uid},gid={uid},mode=0700,nosuid,nodev,noexec"
+            config["HostConfig"]["Tmpfs"]["/run/secrets"] = f"{owner},size={2**20}"
         if entrypoint:
             config["Entrypoint"] = list(entrypoint)
         with Box(self.client, config) as box:

@@ -1,5 +1,8 @@
 """The entry's side of the runner contract."""
 
+import base64
+import hashlib
+
 import pytest
 
 from images.box import Boxes, new_nonce, started
@@ -164,3 +167,61 @@ def test_term_ends_a_container_that_still_waits(shell: Boxes) -> None:
         finished = box.finish()
 
     assert (finished.exit_code, finished.output, finished.control) == (143, b"", b"")
+
+
+def _secret(name: str, value: bytes) -> str:
+    return f"agp1 secret {name} {base64.b64encode(value).decode()}"
+
+
+def test_secrets_are_files_of_the_playbooks_user_alone_and_are_in_no_environment(runner: Boxes) -> None:
+    """Each is what was sent, byte for byte, mode 0400; it is in no environment and in no command line."""
+    key, blob = b"-----BEGIN KEY-----\nhunter2hunter2\n-----END KEY-----\n", bytes(range(256)) * 128
+    script = (
+        "for one in key blob none; do sha256sum </run/secrets/$one; stat -c '%a %u' /run/secrets/$one; done\n"
+        "cat /proc/self/environ /proc/$$/cmdline | grep -c hunter2\nls -A /run/secrets | wc -l"
+    )
+    command = ("sh", f"/playbook/playbook{runner.suffix}")
+    with runner.open(script, command=command, secrets_place=True) as box:
+        for name, value in (("key", key), ("blob", blob), ("none", b"")):
+            box.send(_secret(name, value))
+        nonce = box.release()
+        finished = box.finish()
+
+    expected = "".join(f"{hashlib.sha256(value).hexdigest()}  -\n400 20007\n" for value in (key, blob, b""))
+    assert finished.text == expected + "0\n3\n"
+    assert finished.control == started(nonce)
+
+
+@pytest.mark.parametrize("name", ["../key", ".key", "a/b", "$(id)", ".."])
+def test_a_secret_whose_name_is_a_path_is_refused_and_not_echoed(shell: Boxes, name: str) -> None:
+    """Nothing runs, and nothing of the value comes back."""
+    with shell.open("echo ran", secrets_place=True) as box:
+        box.send(f"agp1 secret {name} aHVudGVyMg==")
+        box.release()
+        finished = box.finish()
+
+    assert (finished.exit_code, finished.output) == (125, b"")
+    assert b"aHVudGVyMg" not in finished.control
+
+
+@pytest.mark.parametrize("value", ["hunter2!", "hunter2", "aHVudGVyMg== more"])
+def test_a_secret_that_is_not_base64_is_refused_and_not_echoed(shell: Boxes, value: str) -> None:
+    """A release that was garbled runs nothing."""
+    with shell.open("echo ran", secrets_place=True) as box:
+        box.send(f"agp1 secret key {value}")
+        box.release()
+        finished = box.finish()
+
+    assert (finished.exit_code, finished.output) == (125, b"")
+    assert finished.control.startswith(b"agp1 error the secret key ")
+    assert value.encode() not in finished.control
+
+
+def test_a_secret_for_a_container_that_has_no_place_for_one_is_refused(shell: Boxes) -> None:
+    """Only runners with secrets have the folder in memory; the root file system would not take one."""
+    with shell.open("echo ran") as box:
+        box.send(_secret("key", b"hunter2"))
+        finished = box.finish()
+
+    assert (finished.exit_code, finished.output) == (125, b"")
+    assert finished.control == b"agp1 error the secret key came, and there is no writable /run/secrets for it\n"

@@ -254,3 +254,15 @@ def test_an_idempotency_key_outlives_the_agent(start: Start, dashboard: Dashboar
     agent.wait_audited("task delivered", task_id="kept key")
     assert agent.post_task("kept key", "echo ran", headers=key).content == first.content
     assert _events(agent, "task accepted", "kept key") == 1
+
+
+def test_dead_letters_are_told_of_at_every_start(start: Start, dashboard: DashboardStub) -> None:
+    """They are kept, and somebody has to look at them."""
+    agent = start()
+    dashboard.script("refused by the dashboard", Reply(422, b""))
+    agent.accept_task("refused by the dashboard", "echo result")
+    agent.wait_audited("task dead-lettered", task_id="refused by the dashboard")
+    assert agent.audit("dead letters kept") == []
+    agent.kill()
+    agent.start()
+    assert agent.wait_log("dead letters kept")["dead_letters"] == 1

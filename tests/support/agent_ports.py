@@ -105,10 +105,10 @@ class WatchedEngine(FakeEngine):
         self._life = life
         self._away = around.engine_is_away
 
-    async def _call(self) -> None:
+    async def _call(self, name: str) -> None:
         self._life.check()
         self._around.witness.seen["engine call"] += 1
-        await super()._call()
+        await super()._call(name)
         self._life.check()
 
     async def create(self, spec: ContainerSpec) -> str:
@@ -132,7 +132,7 @@ class WatchedEngine(FakeEngine):
 
     async def remove(self, container_id: str) -> None:
         """Remove, under the eyes of the witness; perhaps nobody hears of it."""
-        await self._call()
+        await self._call("remove")
         container = self.host.find(container_id)
         if container is not None:
             self._around.witness.removing(container)

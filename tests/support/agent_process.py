@@ -206,18 +206,21 @@ class AgentProcess:
         """Everything it ever printed."""
         return self.log_path.read_text()
 
-    def log_lines(self) -> list[dict[str, Any]]:
-        """The log of the process that was started last; a line that is not JSON stands as ``event`` alone."""
+    def log_lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log of the process that was started last, or its lines that may be of this event.
+
+        A line that is not JSON stands as ``event`` alone.
+        """
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             whole = log.read().rpartition(b"\n")[0]
-        return [_parsed(line) for line in whole.decode().splitlines()]
+        return _lines(whole.decode(), event)
 
     def wait_log(self, event: str, **fields: object) -> dict[str, Any]:
         """Return the first line of the running process's log with this event and these fields."""
 
         def look() -> dict[str, Any] | None:
-            found = _first(self.log_lines(), event, fields)
+            found = _first(self.log_lines(event), event, fields)
             if found is None:
                 self._check_running()
             return found
@@ -236,7 +239,7 @@ class AgentProcess:
         """Return the first such line of the log's audit events: they are there before they are on disk."""
 
         def look() -> dict[str, Any] | None:
-            return _first([_parsed(line) for line in self.log_text().splitlines()], event, fields)
+            return _first(_lines(self.log_text(), event), event, fields)
 
         found = eventually(look, f"audit event {event!r} {fields}")
         assert found is not None
@@ -282,9 +285,15 @@ class AgentProcess:
     def container_of(self, task_id: str) -> str:
         """The id of the container in which a task was last started, as soon as it is."""
         self.wait_audited("task started", task_id=task_id)
-        lines = [_parsed(line) for line in self.log_text().splitlines()]
+        lines = _lines(self.log_text(), "task started")
         started = [line for line in lines if _first([line], "task started", {"task_id": task_id})]
         return str(started[-1]["container_id"])
+
+
+def _lines(text: str, event: str | None) -> list[dict[str, Any]]:
+    """Lines of a log; those that do not have the words of ``event`` are not even parsed, for logs are read often."""
+    words = "" if event is None else json.dumps(event)[1:-1]
+    return [_parsed(line) for line in text.splitlines() if words in line]
 
 
 def _parsed(line: str) -> dict[str, Any]:

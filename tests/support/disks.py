@@ -49,12 +49,17 @@ def fill(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def failing(agent: AgentProcess, calls: Sequence[str], error: str, files: Sequence[str]) -> Iterator[None]:
-    """Inside, these system calls of the agent's on these files of its state directory end with ``error``."""
+def failing(
+    agent: AgentProcess, calls: Sequence[str], error: str, files: Sequence[str], *, when: str = "1+"
+) -> Iterator[None]:
+    """Inside, these system calls of the agent's on these files of its state directory end with ``error``.
+
+    ``when`` says which of them, as strace counts: all, unless it is told otherwise.
+    """
     paths = [argument for name in files for argument in ("-P", str(agent.state / name))]
     names = ",".join(calls)
     command = ["strace", "-f", "-qq", "-p", str(agent.process.pid), "-e", f"trace={names}"]
-    with tracing([*command, "-e", f"inject={names}:error={error}", *paths], agent):
+    with tracing([*command, "-e", f"inject={names}:error={error}:when={when}", *paths], agent):
         yield
 
 

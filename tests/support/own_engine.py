@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from agp_agent import __version__
 from support.engine_proxy import connect_to_engine
 from support.waiting import eventually
 
 T = TypeVar("T")
 
-SHELL_IMAGE: Final = "agp/runner-shell:0.2.0"
+SHELL_IMAGE: Final = f"agp/runner-shell:{__version__}"
 """The runner that most faults need; the catalog's other images are larger, and may be missing."""
 
 _HOLDER: Final = """

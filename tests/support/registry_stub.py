@@ -23,9 +23,12 @@ class RegistryStub:
     else is not there.
     """
 
-    def __init__(self, listener: socket.socket, *, private: bool = False) -> None:
-        """Begin to serve; a ``private`` one wants a password, and takes none."""
-        self.private = private
+    def __init__(self, listener: socket.socket, *, private: bool = False, silent: bool = False) -> None:
+        """Begin to serve; a ``private`` one wants a password, and takes none; a ``silent`` one answers nothing.
+
+        That is: nothing in HTTP. To TLS it says at once that it has none, for dockerd waits 10 s for it.
+        """
+        self.private, self.silent = private, silent
         self.address = f"127.0.0.1:{listener.getsockname()[1]}"
         self.asked: list[tuple[str, str]] = []
         """Path and Authorization header of every request."""
@@ -62,7 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer as the repository's name says."""
         self.server.stub.asked.append((self.path, self.headers.get("Authorization", "")))
-        if self.server.stub.private:
+        if self.server.stub.silent:
+            self.server.stub.closing.wait()
+        elif self.server.stub.private:
             self._answer(401, b'{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}')
         elif self.path == "/v2/":
             self._answer(200, b"{}")

@@ -28,6 +28,11 @@ def numbered(mark: str, script: str) -> str:
     return f"printf 'run {mark} %s\\n' $(od -An -N8 -tx8 /dev/urandom)\n{script}"
 
 
+def numbered_in_silence(mark: str, script: str) -> str:
+    """The same, but on the container's own stderr, which is no output: it is told to us, and not in the result."""
+    return f"printf 'run {mark} %s\\n' $(od -An -N8 -tx8 /dev/urandom) >/proc/1/fd/2\n{script}"
+
+
 def number_in(output: str, mark: str) -> str | None:
     """The number of the start whose output this is; None where its line is not there."""
     found = re.search(rf"^run {mark} ([0-9a-f]{{16}})$", output, re.MULTILINE)
@@ -101,7 +106,7 @@ class StartsSeen:
         if container_id in self._followed:
             return
         self._followed.add(container_id)
-        path = f"/containers/{container_id}/attach?stdout=1&stream=1&logs={int(with_log)}"
+        path = f"/containers/{container_id}/attach?stdout=1&stderr=1&stream=1&logs={int(with_log)}"
         reader = threading.Thread(target=self._read, args=(container_id, path), daemon=True)
         self._readers.append(reader)
         reader.start()

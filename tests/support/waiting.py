@@ -9,6 +9,8 @@ T = TypeVar("T")
 PATIENCE_S: Final = 90.0
 """Far longer than anything takes: reaching it means that the condition never comes true."""
 _PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 0.1
+"""Who waits for long looks less often: what is waited for needs the processor, too."""
 
 
 def eventually(look: Callable[[], T], what: str, *, patience_s: float = PATIENCE_S) -> T:
@@ -17,8 +19,9 @@ def eventually(look: Callable[[], T], what: str, *, patience_s: float = PATIENCE
     Raises:
         AssertionError: it did not become true within ``patience_s``.
     """
-    give_up_s = time.monotonic() + patience_s
+    give_up_s, pause_s = time.monotonic() + patience_s, _PAUSE_S
     while not (seen := look()):
         assert time.monotonic() < give_up_s, f"not seen within {patience_s:g} s: {what} (last look: {seen!r})"
-        time.sleep(_PAUSE_S)
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.2)
     return seen

@@ -3,6 +3,11 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No clock decides a test: a busy machine makes examples slowly.
+settings.register_profile("agp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("agp")
 
 
 @pytest.fixture(autouse=True)

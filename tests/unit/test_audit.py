@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from agp_agent.audit import FILES_KEPT, GENESIS, Audit, AuditEvent, AuditHead, full_files, read_events
+from agp_agent.audit import FILES_KEPT, GENESIS, Audit, AuditEvent, AuditHead, OpenTasks, read_events
+from agp_agent.audit_files import full_files
 from agp_agent.redaction import Masker
 
 
@@ -317,6 +318,122 @@ async def test_only_so_many_full_files_are_kept(path: Path) -> None:
         await audit.flush()
     await audit.aclose()
     assert [event["seq"] for event in read_events(path)] == list(range(6, FILES_KEPT + 6))
+
+
+# --- what is open is carried forward ---------------------------------------------------------------------------------
+
+FILE_BYTES = 4000
+
+
+def accept(audit: Audit, task_id: str, run_id: str = "") -> None:
+    """Record what the intake records."""
+    facts = {"attempt": 1, "playbook_name": "a.sh", "playbook_sha256": "0" * 64, "runner": "shell"}
+    audit.record(AuditEvent.TASK_ACCEPTED, task_id=task_id, run_id=run_id or f"run {task_id}", **facts)
+
+
+def deliver(audit: Audit, task_id: str) -> None:
+    """Record what the outbox records."""
+    audit.record(AuditEvent.TASK_DELIVERED, task_id=task_id, run_id=f"run {task_id}", attempt=1)
+
+
+async def fill_files(audit: Audit, number: int) -> None:
+    """Record so much that so many files are full."""
+    for _ in range(number):
+        for _ in range(10):
+            audit.record(AuditEvent.CONTAINER_REFUSED, why="x" * (FILE_BYTES // 10))
+        await audit.flush()
+
+
+def open_in(path: Path) -> dict[str, str | None]:
+    """What an agent that starts now finds open in the trail, with its last step."""
+    return {task.run_id: task.last_step for task in Audit(path).open_tasks()}
+
+
+async def test_an_open_task_outlives_the_file_with_its_acceptance(path: Path) -> None:
+    """With all that a lost journal is rebuilt from, and its last step; a delivered one goes, and the chain holds."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    for task_id in ("open", "started", "delivered"):
+        accept(audit, task_id)
+    audit.record(AuditEvent.TASK_STARTED, task_id="started", run_id="run started", attempt=1)
+    deliver(audit, "delivered")
+    (before, _) = audit.open_tasks()
+    await fill_files(audit, 3 * FILES_KEPT)
+    await audit.aclose()
+    assert len(full_files(path)) == FILES_KEPT
+    assert "task accepted" not in {event["event"] for event in read_events(path)}
+    assert open_in(path) == {"run open": None, "run started": "task started"}
+    assert next(task.facts for task in Audit(path).open_tasks()) == before.facts
+    seqs = [event["seq"] for event in read_events(path)]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+
+
+async def test_a_carried_task_that_is_delivered_is_carried_no_more(path: Path) -> None:
+    """Also by an agent that was started since."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    accept(audit, "t")
+    await fill_files(audit, 2 * FILES_KEPT)
+    await audit.aclose()
+    again = Audit(path, file_max_bytes=FILE_BYTES)
+    deliver(again, "t")
+    await again.flush()
+    assert open_in(path) == {}
+    await fill_files(again, 2 * FILES_KEPT)
+    await again.aclose()
+    assert open_in(path) == {}
+
+
+async def test_a_file_that_is_mostly_open_is_kept(path: Path) -> None:
+    """To write all of it again would make the trail no smaller."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    for number in range(10):
+        accept(audit, f"t{number}")
+    await fill_files(audit, 2 * FILES_KEPT)
+    assert len(full_files(path)) > FILES_KEPT
+    for number in range(10):
+        deliver(audit, f"t{number}")
+    await fill_files(audit, 1)
+    await audit.aclose()
+    assert len(full_files(path)) == FILES_KEPT
+
+
+async def test_an_old_file_goes_before_there_are_too_many(path: Path) -> None:
+    """By the time at which it was written last; what is open in it is carried forward, too."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES, max_age_s=1000)
+    accept(audit, "t")
+    await fill_files(audit, 1)
+    (old,) = full_files(path)
+    os.utime(old, (1, 1))
+    await fill_files(audit, 1)
+    await audit.aclose()
+    assert old not in full_files(path)
+    assert open_in(path) == {"run t": None}
+
+
+async def test_a_file_that_grows_slowly_is_put_aside_by_its_age(path: Path) -> None:
+    """Or a quiet agent would keep its first events for ever."""
+    path.write_text('{"time":"2020-01-01T00:00:00.000Z","seq":1,"event":"agent started","prev":"x"}\n')
+    for _ in range(2):
+        audit = Audit(path, max_age_s=1000)
+        audit.record(AuditEvent.AGENT_STARTED)
+        await audit.aclose()
+    assert [file.name for file in full_files(path)] == [f"audit-{2:015d}.jsonl"]
+    assert len(path.read_bytes().splitlines()) == 1
+
+
+def test_deliveries_without_an_acceptance_are_nothing() -> None:
+    """The beginning of the trail may have gone long ago; what makes no sense is passed over."""
+    tasks = OpenTasks()
+    for event in (
+        {"event": "task delivered", "run_id": "r0"},
+        {"event": "task accepted"},
+        {"event": ["task accepted"], "run_id": "r3"},
+        {"event": "task accepted", "task_id": "t1", "run_id": "r1", "seq": "one"},
+        {"event": "task accepted", "task_id": "t2", "run_id": "r2"},
+        {"event": "task finished", "task_id": "t2", "run_id": "an older run"},
+        {"event": "task delivered", "task_id": "t1", "run_id": "r1"},
+    ):
+        tasks.hear(event)
+    assert [(task.run_id, task.last_step) for task in tasks] == [("r2", None)]
 
 
 async def test_a_full_file_that_cannot_be_put_aside_goes_on(path: Path) -> None:

@@ -1,7 +1,9 @@
 """The watch over the disk."""
 
+import contextlib
 import os
 import resource
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 
 from agp_agent.audit import AuditEvent
 from agp_agent.disk_watch import RESERVE_BYTES, DiskWatch
+from agp_agent.output import Output
 from support.agent_parts import Parts, agent, machine
-from support.async_waiting import until
+from support.async_waiting import until, until_async
+from support.orders import due_now, finished
 
 
 @pytest.fixture
@@ -20,9 +24,11 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
         yield made
 
 
-def watch(parts: Parts) -> None:
+def watch(parts: Parts, *, journal_limit_bytes: int = 2**30) -> None:
     """Run the loop."""
-    parts.go(DiskWatch(parts.journal, parts.audit, parts.readiness, parts.folder / "reserve").run())
+    reserve = parts.folder / "reserve"
+    made = DiskWatch(parts.journal, parts.audit, parts.readiness, reserve, journal_limit_bytes=journal_limit_bytes)
+    parts.go(made.run())
 
 
 async def test_recorded_events_reach_the_disk_by_themselves(parts: Parts) -> None:
@@ -62,6 +68,53 @@ async def test_a_journal_that_cannot_be_written_stays_reported(parts: Parts) -> 
     parts.journal.close()
     watch(parts)
     await until(lambda: parts.readiness.problems.get("journal") == "the journal is closed", "the new reason")
+
+
+async def test_a_journal_that_another_process_holds_is_no_problem_of_the_disk(parts: Parts) -> None:
+    """The reserve would not help: it is kept, and only the journal is reported."""
+    (parts.folder / "reserve").write_bytes(bytes(RESERVE_BYTES))
+    parts.readiness.report("journal", "an old reason")
+    with contextlib.closing(sqlite3.connect(parts.folder / "journal.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        watch(parts)
+        await until(lambda: "is locked" in parts.readiness.problems.get("journal", ""), "the new reason")
+        assert set(parts.readiness.problems) == {"journal"}
+        assert reserved_bytes(parts) == RESERVE_BYTES
+        other.execute("ROLLBACK")
+    await until(lambda: parts.readiness.ready, "all well")
+
+
+# --- the journal's size ------------------------------------------------------------------------------------------
+
+LARGE = Output(b"x" * 200_000, b"", 200_000)
+
+
+async def test_acknowledged_results_make_room_in_a_journal_that_is_too_large(parts: Parts) -> None:
+    """By themselves, and the agent stays ready."""
+    await finished(parts.journal, "t", output=LARGE)
+    (seq,) = await due_now(parts.journal)
+    await parts.journal.acknowledge(seq)
+    parts.clock.advance(60)
+    watch(parts, journal_limit_bytes=200_000)
+
+    async def look() -> bool:
+        return await parts.journal.used_bytes() < LARGE.total_bytes
+
+    await until_async(look, "room")
+    assert parts.readiness.ready
+
+
+async def test_a_journal_full_of_what_was_not_acknowledged_is_reported_until_it_is_not(parts: Parts) -> None:
+    """Nothing of it is dropped; the sentence names the setting, and an acknowledgement is the way out."""
+    run_id = await finished(parts.journal, "t", output=LARGE)
+    watch(parts, journal_limit_bytes=200_000)
+    await until(lambda: "AGP_JOURNAL_LIMIT_BYTES" in parts.readiness.problems.get("journal size", ""), "the report")
+    assert not parts.readiness.ready
+    assert await parts.journal.attempt(run_id) is not None
+    (seq,) = await due_now(parts.journal)
+    await parts.journal.acknowledge(seq)
+    parts.clock.advance(60)
+    await until(lambda: parts.readiness.ready, "all well")
 
 
 # --- the reserve -------------------------------------------------------------------------------------------------

@@ -174,24 +174,16 @@ async def test_broken_contact_is_looked_into_at_once(parts: Parts) -> None:
     await problem(parts, "engine", "does not answer")
 
 
-async def test_an_engine_that_hangs_is_a_problem_and_is_not_asked_again_meanwhile(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_engine_that_hangs_is_a_problem_and_is_not_asked_again_meanwhile(parts: Parts) -> None:
     """Its answer is still waited for: when it comes, all is well again."""
-    thaw, answer, asked = asyncio.Event(), parts.engine.describe, list[None]()
-
-    async def frozen() -> EngineInfo:
-        asked.append(None)
-        await thaw.wait()
-        return await answer()
-
     watch(parts, Contacts(parts))
     await ready(parts)
-    monkeypatch.setattr(parts.engine, "describe", frozen)
+    parts.engine.freeze()
+    asked = parts.engine.calls
     parts.readiness.doubt("engine", "somebody waits")
     await problem(parts, "engine", "does not answer within")
-    assert len(asked) == 1
-    thaw.set()
+    assert parts.engine.calls == asked + 1
+    parts.engine.thaw()
     await ready(parts)
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from agp_agent import catalog
+from agp_agent.audit import AuditEvent
 from agp_agent.errors import AlreadyRunning, InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.intake import Intake
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
+from agp_agent.tally import ONE_BY_ONE, Tally
 from support.agent_parts import Parts, agent, machine
 
 LIMIT = 1000
@@ -32,6 +34,7 @@ def intake(parts: Parts) -> Intake:
     return Intake(
         parts.journal,
         parts.audit,
+        Tally(parts.audit, AuditEvent.TASK_REFUSED),
         parts.readiness,
         catalog.load(),
         max_queued=2,
@@ -103,11 +106,28 @@ async def test_an_open_task_is_refused_and_audited(intake: Intake, parts: Parts)
     assert (refused["status"], refused["task_id"]) == (409, "t")
 
 
+async def test_a_storm_of_refusals_is_counted_and_not_written_down_one_by_one(intake: Intake, parts: Parts) -> None:
+    """Or a sender that asks again and again would push everything else out of the audit trail."""
+    for _ in range(5 * ONE_BY_ONE):
+        with pytest.raises(InvalidBody):
+            await intake.accept(b"nonsense", None, "p")
+    assert len(await parts.audited("task refused")) == ONE_BY_ONE
+
+
 async def test_of_a_hundred_equal_orders_one_is_taken_on(intake: Intake, parts: Parts) -> None:
     """However close they come."""
     results = await asyncio.gather(*(intake.accept(body(), None, "p") for _ in range(100)), return_exceptions=True)
     assert sum(isinstance(result, AlreadyRunning) for result in results) == 99
     assert (await parts.journal.counts())[State.QUEUED] == 1
+
+
+@pytest.mark.parametrize("part", ["disk", "journal size", "file descriptors"])
+async def test_what_lacks_room_takes_nothing_on(intake: Intake, parts: Parts, part: str) -> None:
+    """503, with its reason."""
+    parts.readiness.report(part, "there is no room")
+    with pytest.raises(Unavailable, match=r"^The agent takes on no more tasks: there is no room\.$"):
+        await intake.accept(body(), None, "p")
+    assert await parts.journal.counts() == {}
 
 
 async def test_places_then_queue_then_refusal(intake: Intake) -> None:
@@ -175,6 +195,7 @@ async def test_an_order_that_cannot_be_written_is_refused(parts: Parts) -> None:
     intake = Intake(
         parts.journal,
         parts.audit,
+        Tally(parts.audit, AuditEvent.TASK_REFUSED),
         parts.readiness,
         catalog.load(),
         max_queued=2,

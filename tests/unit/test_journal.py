@@ -648,6 +648,82 @@ async def test_a_key_that_still_holds_keeps_its_attempt(journal: Journal, clock:
     assert await journal.purge(older_than_s=1) == 1
 
 
+LARGE = Output(b"x" * 100_000, b"", 100_000)
+
+
+async def acknowledged(journal: Journal, task_id: str, key: str | None = None) -> str:
+    """Take a task with a large output to its acknowledgement; return its run_id."""
+    new = order(task_id, key=key) if key else order(task_id)
+    run_id = (await journal.accept(new, ROOM)).run_id
+    await journal.finish(run_id, SUCCESS, LARGE)
+    await journal.acknowledge((await due_now(journal))[-1])
+    return run_id
+
+
+async def made_room(journal: Journal, limit_bytes: int) -> int:
+    """Make room as long as that helps; return how many results it cost."""
+    number = 0
+    while step := await journal.make_room(limit_bytes=limit_bytes):
+        number += step
+    return number
+
+
+async def test_room_is_made_by_the_oldest_acknowledged_results(journal: Journal, clock: SetClock) -> None:
+    """As many as are needed and a few more, the newest stay."""
+    runs = []
+    for number in range(60):
+        runs.append(await acknowledged(journal, f"t{number}"))
+        clock.advance(1)
+    clock.advance(10)
+    used_bytes = await journal.used_bytes()
+    assert used_bytes > 60 * 100_000
+    assert await made_room(journal, used_bytes) == 0
+    assert await made_room(journal, used_bytes - 1) == 20
+    assert await journal.used_bytes() < used_bytes - 20 * 100_000
+    left = [run_id for run_id in runs if await journal.attempt(run_id) is not None]
+    assert left == runs[20:]
+
+
+async def test_what_is_not_acknowledged_is_never_dropped_for_room(journal: Journal, clock: SetClock) -> None:
+    """Whether it waits, is to be delivered, or is a dead letter."""
+    kept = [(await journal.accept(order("queued"), ROOM)).run_id, await finished(journal, "dead", output=LARGE)]
+    (seq,) = await due_now(journal)
+    await journal.dead_letter(seq, error="x")
+    kept.append(await finished(journal, "pending", output=LARGE))
+    clock.advance(100 * DAY_S)
+    assert await made_room(journal, 1) == 0
+    assert [await journal.attempt(run_id) is not None for run_id in kept] == [True] * 3
+
+
+async def test_what_was_acknowledged_just_now_is_not_dropped_for_room(journal: Journal, clock: SetClock) -> None:
+    """The audit trail may not have it yet, and a journal that does not know it either would look damaged."""
+    await acknowledged(journal, "t")
+    clock.advance(9)
+    assert await made_room(journal, 1) == 0
+    clock.advance(2)
+    assert await made_room(journal, 1) == 1
+
+
+async def test_room_is_made_also_where_the_clock_was_set_back(journal: Journal, clock: SetClock) -> None:
+    """What was acknowledged in the future is old."""
+    await acknowledged(journal, "t")
+    clock.advance(-DAY_S)
+    assert await made_room(journal, 1) == 1
+
+
+async def test_a_key_that_still_holds_gives_only_its_output_for_room(journal: Journal, clock: SetClock) -> None:
+    """The same key gets the same answer for its 24 h, and nothing runs again."""
+    run_id = await acknowledged(journal, "t", key="k")
+    clock.advance(60)
+    assert await made_room(journal, 1) == 1
+    assert await journal.attempt(run_id) is not None
+    assert await journal.used_bytes() < 100_000
+    assert (await journal.accept(order("t", key="k"), ROOM)).replayed
+    clock.advance(DAY_S)
+    assert await made_room(journal, 1) == 1
+    assert await journal.attempt(run_id) is None
+
+
 async def test_a_purged_task_begins_again_with_a_new_run(journal: Journal, clock: SetClock) -> None:
     """Attempts count from 1 again; the run ids differ, and the numbers of results are never used twice."""
     first = await finished(journal, "t")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.errors import JournalDamaged, StateDirectoryError
-from agp_agent.journal.database import Database, JournalUnavailable, migrations
+from agp_agent.journal.database import Database, JournalUnavailable, migrations, set_aside
 
 PATIENCE_S = 20.0
 
@@ -282,6 +282,25 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
         file.write(os.urandom(4096))
     with pytest.raises(JournalDamaged, match=r"journal\.db: the journal is damaged \(.*\)\.$"):
         Database(path)
+
+
+def test_of_the_journals_that_were_set_aside_the_newest_are_kept(path: Path) -> None:
+    """With all that belongs to them; the one of now is kept whatever the clock says of it."""
+    future = path.with_name("journal.db.damaged-29991231T235959Z")
+    kept = [future]
+    for part in ("", "-wal", "-shm"):
+        path.with_name(f"journal.db.damaged-20260101T000000Z{part}").touch()
+    future.touch()
+    for number in range(5):
+        path.write_text(str(number))
+        path.with_name("journal.db-wal").write_text(str(number))
+        aside = set_aside(path)
+        assert aside is not None
+        assert aside.read_text() == str(number)
+        kept.append(aside)
+    found = sorted(file.name for file in path.parent.glob("*damaged*") if not file.name.endswith("-wal"))
+    assert found == sorted(file.name for file in (future, *kept[-2:]))
+    assert {file.name for file in path.parent.glob("*-wal")} == {f"{file.name}-wal" for file in kept[-2:]}
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:

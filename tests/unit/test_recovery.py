@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent import recovery
-from agp_agent.audit import Audit, AuditEvent
+from agp_agent.audit import Audit, AuditEvent, read_events
 from agp_agent.capture import Spool
 from agp_agent.errors import AlreadyRunning, StateDirectoryError
 from agp_agent.journal import DueResult, Journal, JournalDamaged, survey
@@ -53,7 +53,7 @@ def damage(state: StateDir) -> None:
 
 async def rebuilt(state: StateDir, audit: Audit) -> dict[str, DueResult]:
     """Open, rebuild, and return the results that are due by their run."""
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert opened.damage is not None
     journal = opened.journal
     await recovery.rebuild(journal, state, audit, opened.damage)
@@ -65,7 +65,7 @@ async def rebuilt(state: StateDir, audit: Audit) -> dict[str, DueResult]:
 async def test_a_good_journal_is_simply_opened(state: StateDir, audit: Audit) -> None:
     """Also a new one; nothing is rebuilt."""
     for _ in range(2):
-        opened = recovery.open_journal(state)
+        opened = recovery.open_journal(state, audit)
         assert (opened.damage, opened.unrecorded) == (None, [])
         taken = await opened.journal.accept(order(f"t{_}"), ROOM)
         await accepted(audit, f"t{_}", taken.run_id)
@@ -154,27 +154,52 @@ async def test_a_task_whose_row_was_lost_stays_closed_until_it_is_acknowledged(s
     journal.close()
 
 
-def test_a_journal_of_a_newer_agent_is_not_set_aside(state: StateDir) -> None:
+async def test_a_journal_of_a_newer_agent_is_not_set_aside(state: StateDir, audit: Audit) -> None:
     """It is not damaged; the older agent refuses to start."""
     Journal(state.journal).close()
     data = bytearray(state.journal.read_bytes())
     data[60:64] = (99).to_bytes(4, "big")  # user_version in SQLite's header
     state.journal.write_bytes(data)
     with pytest.raises(StateDirectoryError, match="newer agent"):
-        recovery.open_journal(state)
+        recovery.open_journal(state, audit)
     assert not list(state.path.glob("*.damaged-*"))
 
 
-def test_deliveries_without_an_acceptance_are_nothing() -> None:
-    """The beginning of the trail may have been put aside long ago."""
-    events = [
-        {"event": "task delivered", "run_id": "r0"},
-        {"event": "task accepted"},
-        {"event": "task accepted", "run_id": "r1"},
-        {"event": "task accepted", "run_id": "r2"},
-        {"event": "task delivered", "run_id": "r1"},
-    ]
-    assert [event["run_id"] for event in recovery.undelivered(events)] == ["r2"]
+async def test_a_task_whose_acceptance_went_with_an_old_file_is_lost_too(state: StateDir) -> None:
+    """It had been carried forward before; with it all that the report needs."""
+    trail = Audit(state.audit, file_max_bytes=4000)
+    await accepted(trail, "old", "r1", attempt=3)
+    while "task accepted" in {event["event"] for event in read_events(state.audit)}:
+        trail.record(AuditEvent.CONTAINER_REFUSED, why="x" * 500)
+        await trail.flush()
+    await trail.aclose()
+    damage(state)
+    audit = Audit(state.audit)
+    results = await rebuilt(state, audit)
+    assert {run_id: (due.task_id, due.attempt) for run_id, due in results.items()} == {"r1": ("old", 3)}
+    await audit.aclose()
+
+
+async def test_a_start_that_was_carried_forward_is_not_forgotten(rolled: "Rolled", state: StateDir) -> None:
+    """Else the task would be started a second time."""
+    await rolled.accept()
+    rolled.copy()
+    await rolled.start()
+    rolled.roll_back()
+    carried = Audit(state.path / "other.jsonl", file_max_bytes=4000)
+    for event in read_events(state.audit):
+        carried.record(AuditEvent(event["event"]), **{key: event[key] for key in ("task_id", "run_id", "attempt")})
+    while "task started" in {event["event"] for event in read_events(state.path / "other.jsonl")}:
+        carried.record(AuditEvent.CONTAINER_REFUSED, why="x" * 500)
+        await carried.flush()
+    await carried.aclose()
+    (state.path / "other.jsonl").rename(state.audit)
+    audit = Audit(state.audit)
+    opened = recovery.open_journal(state, audit)
+    assert opened.damage is not None
+    assert "was started" in opened.damage.why
+    opened.journal.close()
+    await audit.aclose()
 
 
 # --- a journal that opens well, and has forgotten something ---------------------------------------------------------
@@ -187,7 +212,7 @@ class Rolled:
         """Open it and accept one task."""
         self._state, self._audit = state, audit
         self.run_id = ""
-        self.journal = recovery.open_journal(state).journal
+        self.journal = recovery.open_journal(state, audit).journal
 
     async def accept(self) -> None:
         """Accept the task, in journal and trail."""
@@ -236,7 +261,7 @@ def rolled(state: StateDir, audit: Audit) -> Rolled:
 async def check_forgotten(rolled: Rolled, state: StateDir, audit: Audit, what: str) -> None:
     """Roll back: the journal is rebuilt, and says what it had forgotten."""
     rolled.roll_back()
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert opened.damage is not None
     assert f"the journal has forgotten that run {rolled.run_id} {what}" in opened.damage.why
     assert opened.damage.kept_as is not None
@@ -249,7 +274,7 @@ async def test_a_journal_that_forgot_an_acceptance_is_rebuilt(rolled: Rolled, st
     rolled.copy()
     await rolled.accept()
     await check_forgotten(rolled, state, audit, "was accepted")
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert opened.damage is None
     verdict = await opened.journal.verdict(rolled.run_id)
     assert verdict is not None
@@ -273,7 +298,7 @@ async def test_what_may_have_been_started_is_lost(rolled: Rolled, state: StateDi
     await rolled.start()
     rolled.roll_back()
     Spool.create(state.spool / "agp-1", 4096).append(b"begun\n")
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert (opened.damage, opened.doubtful) == (None, [rolled.run_id])
     await recovery.settle(opened, state, audit)
     verdict = await opened.journal.verdict(rolled.run_id)
@@ -290,12 +315,12 @@ async def test_what_was_put_back_and_not_audited_is_not_doubtful_later(
     await rolled.start()
     await rolled.journal.requeue(rolled.run_id, slot="agp-1", seen=State.RUNNING, failed_try=False)
     rolled.journal.close()
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert (opened.damage, opened.doubtful, opened.put_back) == (None, [], [rolled.run_id])
     await recovery.settle(opened, state, audit)
     await to_preparing(opened.journal, rolled.run_id)
     opened.journal.close()
-    again = recovery.open_journal(state)
+    again = recovery.open_journal(state, audit)
     assert (again.damage, again.doubtful, again.put_back) == (None, [], [])
     again.journal.close()
 
@@ -317,7 +342,7 @@ async def test_a_journal_that_forgot_a_delivery_is_rebuilt(rolled: Rolled, state
     await rolled.acknowledge()
     await rolled.record(AuditEvent.TASK_DELIVERED)
     await check_forgotten(rolled, state, audit, "was delivered")
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert await due_now(opened.journal) == []
     opened.journal.close()
 
@@ -333,7 +358,7 @@ async def test_what_was_put_back_is_no_contradiction(
     if told:
         await rolled.record(AuditEvent.TASK_REQUEUED)
     rolled.journal.close()
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert opened.damage is None
     opened.journal.close()
     del audit
@@ -347,12 +372,12 @@ async def test_a_delivery_that_the_trail_lacks_is_written_down_late(
     await rolled.finish()
     await rolled.acknowledge()
     rolled.journal.close()
-    opened = recovery.open_journal(state)
+    opened = recovery.open_journal(state, audit)
     assert [event["run_id"] for event in opened.unrecorded] == [rolled.run_id]
     await recovery.settle(opened, state, audit)
     await audit.flush()
     opened.journal.close()
-    again = recovery.open_journal(state)
+    again = recovery.open_journal(state, audit)
     assert (again.damage, again.unrecorded) == (None, [])
     again.journal.close()
 
@@ -362,7 +387,7 @@ async def test_a_rebuilding_that_was_cut_off_is_done_again(state: StateDir, audi
     for number in (1, 2):
         await accepted(audit, f"t{number}", f"r{number}")
     damage(state)
-    recovery.open_journal(state).journal.close()  # and the agent dies here
+    recovery.open_journal(state, audit).journal.close()  # and the agent dies here
     assert set(await rebuilt(state, audit)) == {"r1", "r2"}
 
 

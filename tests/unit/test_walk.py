@@ -9,7 +9,7 @@ import pytest
 
 from agp_agent import clock
 from agp_agent.ending import Ending
-from agp_agent.engine import ContainerState, Signal
+from agp_agent.engine import Signal
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.journal import Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -326,18 +326,12 @@ async def test_an_engine_that_is_replaced_while_a_task_runs(parts: Parts) -> Non
     assert (verdict.error, due.output.text()) == ("exit code 3", "one\ntwo\n")
 
 
-async def test_an_engine_that_refuses_to_tell_the_end_makes_the_task_lost(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_engine_that_refuses_to_tell_the_end_makes_the_task_lost(parts: Parts) -> None:
     """With its sentence: asking again would end the same way."""
-
-    async def refuse(container_id: str) -> ContainerState:
-        raise EngineError(f"the engine refused (500): no state of {container_id}")
-
-    monkeypatch.setattr(parts.engine, "wait", refuse)
+    parts.engine.errors["wait"] = EngineError("the engine refused (500): no state of it")
     verdict = await parts.verdict(await parts.post("print hi\n"))
     assert (verdict.outcome, verdict.reason) == (Outcome.LOST, Reason.ENGINE_LOST)
-    assert "refused to tell how it ended: the engine refused (500): no state of " in str(verdict.error)
+    assert "refused to tell how it ended: the engine refused (500): no state of it" in str(verdict.error)
     await parts.clean()
 
 

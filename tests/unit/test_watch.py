@@ -2,19 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agp_agent.engine import ContainerLog, ContainerState, History, Signal, Stream
+from agp_agent.engine import Signal, Stream
 from agp_agent.errors import ContainerMissing, EngineUnavailable
+from agp_agent.executor import release_line
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import plan
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop, see_to_end
 from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
-from support.agent_parts import LABELS, LIMITS, Parts, agent, catalog_of, machine
+from support.agent_parts import IMAGE, LABELS, LIMITS, Parts, agent, catalog_of, machine
 from support.async_waiting import PATIENCE_S, until
 
 NONCE = "0123456789abcdef" * 2
@@ -198,13 +198,19 @@ async def test_who_stops_watching_leaves_the_container_alone(parts: Parts) -> No
 # --- an engine that goes away ------------------------------------------------------------------------------------
 
 
-async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> None:
-    """The engine was away while the playbook printed; live-restore kept it alive."""
-    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+async def ended_without_its_engine(parts: Parts, run: LiveRun) -> Watched:
+    """The engine went away while the playbook ran, and that ended meanwhile; live-restore kept it alive."""
     await says(run, b"one")
     watched = Watched(parts, run)
     parts.engine.go_away()
     await until(lambda: parts.container().ended is not None, "its end")
+    return watched
+
+
+async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> None:
+    """The engine was away while the playbook printed; live-restore kept it alive."""
+    run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
+    watched = await ended_without_its_engine(parts, run)
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
     assert run.spool.output().head == b"one\ntwo\n"
@@ -214,10 +220,7 @@ async def test_an_interrupted_stream_is_completed_from_the_log(parts: Parts) -> 
 async def test_what_was_printed_while_no_engine_was_there_may_be_missing(parts: Parts) -> None:
     """It ended by itself before the engine was back: the exit code is known, and a gap at the end is stated."""
     run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
-    await says(run, b"one")
-    watched = Watched(parts, run)
-    parts.engine.go_away()
-    await until(lambda: parts.container().ended is not None, "its end")
+    watched = await ended_without_its_engine(parts, run)
     parts.container().log[Stream.OUTPUT][:] = b"one\n"  # as dockerd leaves it
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
@@ -260,57 +263,40 @@ async def test_an_engine_that_was_stopped_took_along_what_it_told_to_end(parts: 
     assert await watched.end() == ContainerExit(0, lost_with_engine=True)
 
 
-async def test_a_clean_exit_after_a_signal_waits_for_what_becomes_of_the_engine(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_clean_exit_after_a_signal_waits_for_what_becomes_of_the_engine(parts: Parts) -> None:
     """While it stops, an engine still serves the connections it has; only its successor shows what it did."""
     run = await released(parts, "print begun\nignore TERM\nsleep 0.1\nexit 0\n")
     await says(run, b"begun")
-    watched, remembered, asked = Watched(parts, run), parts.engine.history, asyncio.Event()
-
-    async def stopping(container_id: str) -> History:
-        if not asked.is_set():
-            asked.set()
-            raise EngineUnavailable("it is stopping")
-        return await remembered(container_id)
-
-    monkeypatch.setattr(parts.engine, "history", stopping)
+    watched = Watched(parts, run)
+    parts.engine.errors["history"] = EngineUnavailable("it is stopping")
     parts.host.signal(parts.container(), Signal.TERM)
-    await asked.wait()
+    await until(lambda: parts.container().ended is not None, "its end")
+    asked = parts.engine.calls
+    await until(lambda: parts.engine.calls > asked, "the question")
     parts.engine.go_away()
+    del parts.engine.errors["history"]
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(0, lost_with_engine=True)
 
 
 @pytest.mark.parametrize(("ran_s", "asked"), [(0.1, None), (1.5, Reason.DEADLINE)])
 async def test_who_ended_before_the_deadline_is_not_said_to_be_stopped_by_it(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch, ran_s: float, asked: Reason | None
+    parts: Parts, ran_s: float, asked: Reason | None
 ) -> None:
     """An engine that hung takes the signal, when it goes on, before it has noticed the end."""
-    run = await released(parts, "print begun\nforever\n")
-    told = asyncio.Event()
-
-    async def wait(container_id: str) -> ContainerState:
-        await told.wait()
-        return ContainerState(container_id, running=False, ended=True, exit_code=0, ran_s=ran_s, killed=True)
-
-    async def signal(_container_id: str, _signal: Signal) -> bool:
-        told.set()
-        return True
-
-    monkeypatch.setattr(parts.engine, "wait", wait)
-    monkeypatch.setattr(parts.engine, "signal", signal)
-    monkeypatch.setattr(parts.engine, "log", lambda _container_id: asyncio.sleep(0, ContainerLog(b"begun\n")))
-    assert await Watched(parts, run, after_s=1.5).end() == ContainerExit(0, asked=asked)
+    run = await released(parts, "print begun\nsleep 0.05\nexit 0\n")
+    parts.container().ran_s = ran_s
+    parts.engine.freeze()
+    watched = Watched(parts, run, after_s=1.5)
+    await until(lambda: run.told_to_stop_s, "the deadline")
+    parts.engine.thaw()
+    assert await watched.end() == ContainerExit(0, asked=asked)
 
 
 async def test_a_flood_that_an_engine_took_along_has_a_gap(parts: Parts) -> None:
     """What it had read and not passed on is nowhere; a trickle is passed on at once."""
     run = await released(parts, "fill 200000\nprint one\nsleep 0.1\nprint two\nexit 5\n")
-    await says(run, b"one")
-    watched = Watched(parts, run)
-    parts.engine.go_away()
-    await until(lambda: parts.container().ended is not None, "its end")
+    watched = await ended_without_its_engine(parts, run)
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
     output = run.spool.output()
@@ -320,39 +306,21 @@ async def test_a_flood_that_an_engine_took_along_has_a_gap(parts: Parts) -> None
 
 @pytest.mark.parametrize(("told_after_s", "at_least"), [(0.03, False), (0.4, True)])
 async def test_an_end_that_a_new_engine_tells_of_late_has_a_gap(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch, told_after_s: float, *, at_least: bool
+    parts: Parts, told_after_s: float, *, at_least: bool
 ) -> None:
     """It was only coming back when the container ended, and was not there to take in what that printed last."""
     run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 5\n")
-    await says(run, b"one")
-    wait = parts.engine.wait
-
-    async def waited(container_id: str) -> ContainerState:
-        return replace(await wait(container_id), ended_s=100.0)
-
-    async def history(_container_id: str) -> History:
-        return History(died=True, died_s=100.0 + told_after_s, exit_code=5)
-
-    monkeypatch.setattr(parts.engine, "wait", waited)
-    monkeypatch.setattr(parts.engine, "history", history)
-    watched = Watched(parts, run)
-    parts.engine.go_away()
-    await until(lambda: parts.container().ended is not None, "its end")
+    parts.container().ended_s, parts.container().died_s = 100.0, 100.0 + told_after_s
+    watched = await ended_without_its_engine(parts, run)
     await parts.engine.come_back(restarted=True)
     assert await watched.end() == ContainerExit(5)
     assert run.spool.output().at_least is at_least
 
 
-async def test_an_end_that_the_engine_only_assumed_is_its_own_loss(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_end_that_the_engine_only_assumed_is_its_own_loss(parts: Parts) -> None:
     """What held the container died: the engine told of another exit code than the one it wrote down."""
     run = await released(parts, "print begun\nexit 137\n")
-
-    async def assumed(_container_id: str) -> History:
-        return History(created=True, died=True, exit_code=255)
-
-    monkeypatch.setattr(parts.engine, "history", assumed)
+    parts.container().told_code = 255
     assert await Watched(parts, run).end() == ContainerExit(137, lost_with_engine=True)
 
 
@@ -381,55 +349,37 @@ async def test_a_kill_counts_as_one_from_outside_only_where_the_engine_remembers
     assert await watched.end() == ContainerExit(143, lost_with_engine=True)
 
 
-async def test_a_silent_playbook_whose_container_is_removed_after_its_end_is_not_run_again(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silent_playbook_whose_container_is_removed_after_its_end_is_not_run_again(parts: Parts) -> None:
     """Its marker stood in the log that is gone: whether it started nobody can tell any more."""
-
-    async def gone(container_id: str) -> ContainerLog:
-        raise ContainerMissing(f"the container is gone: {container_id}")
-
     run = await released(parts, "exit 5\n")
     await parts.engine.wait(run.container_id)
     taken = adopted(parts, run)
-    monkeypatch.setattr(parts.engine, "log", gone)
+    parts.engine.errors["log"] = ContainerMissing("the container is gone")
     with pytest.raises(StartUnknown, match="removed before anybody could see"):
         await Watched(parts, taken).end()
 
 
-async def test_a_container_that_is_removed_after_its_end_keeps_its_exit_code(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_container_that_is_removed_after_its_end_keeps_its_exit_code(parts: Parts) -> None:
     """How it ended was seen; that its last output may be missing is stated."""
-
-    async def gone(container_id: str) -> ContainerLog:
-        raise ContainerMissing(f"the container is gone: {container_id}")
-
     run = await released(parts, "print one\nexit 5\n")
     await says(run, b"one")
     taken = adopted(parts, run)
-    monkeypatch.setattr(parts.engine, "log", gone)
+    parts.engine.errors["log"] = ContainerMissing("the container is gone")
     assert await Watched(parts, taken).end() == ContainerExit(5)
     assert taken.spool.output().head == b"one\n"
     assert taken.spool.output().at_least
 
 
-async def test_a_stream_that_ends_early_and_missed_nothing_states_no_gap(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The playbook closed its stdout and worked on: the engine's log ends as the spool does."""
-    monkeypatch.setattr("agp_agent.watch._STREAM_EARLY_S", -1.0)
+async def test_a_stream_that_missed_nothing_states_no_gap(parts: Parts) -> None:
+    """The engine's log ends as the spool does."""
     run = await released(parts, "print one\nexit 0\n")
     assert await Watched(parts, run).end() == ContainerExit(0)
     assert not run.interrupted
     assert (run.spool.output().head, run.spool.output().at_least) == (b"one\n", False)
 
 
-async def test_a_stream_that_was_cut_early_is_completed_from_the_log(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_that_was_cut_alone_is_completed_from_the_log(parts: Parts) -> None:
     """Nobody was told of an interruption, but the log has more."""
-    monkeypatch.setattr("agp_agent.watch._STREAM_EARLY_S", -1.0)
     run = await released(parts, "print one\nsleep 0.05\nprint two\nexit 0\n")
     await says(run, b"one")
     parts.engine._break_attachments()
@@ -499,8 +449,8 @@ async def test_without_a_marker_and_with_another_engine_nobody_knows(parts: Part
 
 async def test_a_marker_of_another_nonce_does_not_count(parts: Parts) -> None:
     """It is not of this release."""
-    run = await released(parts, "exit 0\n")
-    run.control[:] = b"agp1 started " + b"f" * 32 + b"\n"
+    run = await unmarked(parts)
+    run.control[:] = parts.container().log[Stream.CONTROL][:] = b"agp1 started " + b"f" * 32 + b"\n"
     with pytest.raises(NeverStarted):
         await Watched(parts, run).end()
 
@@ -536,6 +486,31 @@ async def test_a_container_whose_release_was_lost_is_ended(parts: Parts, monkeyp
     waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
     with pytest.raises(NeverStarted):
         await Watched(parts, waiting).end()
+
+
+class LateStart(FakeEngine):
+    """An engine whose containers start just before a KILL reaches them."""
+
+    async def signal(self, container_id: str, signal: Signal) -> bool:
+        """Let the release line come through at the last moment."""
+        container = self.host.containers[container_id]
+        container.stdin.feed(release_line(NONCE))
+        await until(lambda: container.log[Stream.OUTPUT], "the start")
+        return await super().signal(container_id, signal)
+
+
+async def test_a_container_that_starts_as_it_is_ended_is_lost(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last look and the kill: it is not run again, and nobody else is said to have killed it."""
+    monkeypatch.setattr("agp_agent.watch._STUCK_S", 0.0)
+    prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
+    await parts.slots.fill(SLOT, IMAGE, prepared.spec.playbook_file, b"print begun\nforever\n", {})
+    waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
+    engine = LateStart(parts.host)
+    await engine.open()
+    stop = Stop(PATIENCE_S, asyncio.Event(), 0, lambda _reason: asyncio.sleep(0))
+    with pytest.raises(StartUnknown, match="ended just when it began"):
+        await see_to_end(engine, waiting, stop)
+    assert waiting.spool.output().head == b"begun\n"
 
 
 async def test_what_the_agent_stopped_itself_is_judged_by_that(parts: Parts) -> None:

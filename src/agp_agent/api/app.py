@@ -7,23 +7,26 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from agp_agent import __version__
-from agp_agent.api.guard import AuthFailures, Guard, peer_of
+from agp_agent.api.guard import Guard, peer_of
 from agp_agent.errors import BodyTimeout, InvalidBody, Refused, TooLarge, Unavailable, UnsupportedMediaType
 from agp_agent.intake import Intake
-from agp_agent.journal import Journal, JournalUnavailable
+from agp_agent.journal import Journal, JournalInDoubt, JournalUnavailable
 from agp_agent.models import Task, TaskStatus
 from agp_agent.readiness import Readiness
+from agp_agent.tally import Tally
 
 log = structlog.get_logger(__name__)
 
 BODY_DEADLINE_S: Final = 10.0
+HANG_UP: Final = "agp.hang_up"
+"""An extension of the server's: ``scope["extensions"][HANG_UP]["now"]()`` closes the connection without a word."""
 
 _MESSAGES: Final = {
     TaskStatus.RUNNING: "Task execution started",
@@ -59,7 +62,7 @@ def create_api(
     intake: Intake,
     journal: Journal,
     readiness: Readiness,
-    failures: AuthFailures,
+    failures: Tally,
     tokens: Callable[[], tuple[bytes, ...]],
     *,
     body_deadline_s: float = BODY_DEADLINE_S,
@@ -71,6 +74,7 @@ def create_api(
     api.add_middleware(Guard, tokens=tokens, failures=failures)
     api.add_exception_handler(Refused, _refused)
     api.add_exception_handler(JournalUnavailable, _unwritable)
+    api.add_exception_handler(JournalInDoubt, _in_doubt)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _internal_error)
 
@@ -187,6 +191,12 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 async def _unwritable(_request: Request, _error: Exception) -> JSONResponse:
     return _problem(503, "The agent cannot write durably at the moment; try again later.", Unavailable.headers)
+
+
+async def _in_doubt(request: Request, _error: Exception) -> Response:
+    """Whatever is answered could turn out to be wrong: hang up, as an agent that died here would have."""
+    request.scope["extensions"][HANG_UP]["now"]()
+    return Response(status_code=500)  # for nobody
 
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:

@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from agp_agent.api.app import BODY_DEADLINE_S
+from agp_agent.api.app import BODY_DEADLINE_S, HANG_UP
 
 HEADERS_DEADLINE_S: Final = 10.0
 ANSWER_DEADLINE_S: Final = 10.0
@@ -93,6 +93,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self.scope["extensions"] = {HANG_UP: {"now": self.give_way}}
         self._arriving = self._in_head = True
         self._head_bytes = 0
         self._wait(HEADERS_DEADLINE_S, self._no_request, math.inf if self._answering else _HEAD_GRACE_S)

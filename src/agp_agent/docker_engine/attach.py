@@ -41,13 +41,19 @@ class DockerAttachment:
             raise EngineUnavailable(f"the connection to the container's stdin broke: {error}") from error
 
     async def frames(self) -> AsyncIterator[tuple[Stream, bytes]]:
-        """Yield chunks until the engine closes the stream or the connection breaks: only inspect knows which it was."""
+        """Yield chunks until the engine closes the stream or the connection breaks: only inspect knows which it was.
+
+        Raises:
+            EngineUnavailable: it certainly broke: in the middle of a frame.
+        """
         demultiplexer = Demultiplexer()
         with suppress(OSError):
             while data := await self._reader.read(_CHUNK_BYTES):
                 for piece in demultiplexer.feed(data):
                     if piece.data:
                         yield piece.stream, piece.data
+        if demultiplexer.in_frame:
+            raise EngineUnavailable("the connection to the container's streams broke")
 
     async def aclose(self) -> None:
         """Close the connection. An engine that does not take what was still to be sent is not waited for."""

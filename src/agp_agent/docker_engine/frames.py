@@ -26,6 +26,11 @@ class Demultiplexer:
         self._stream = Stream.OUTPUT
         self._missing = 0
 
+    @property
+    def in_frame(self) -> bool:
+        """Whether the stream cannot end here: a frame was begun, and more of it has to come."""
+        return bool(self._header) or self._missing > 0
+
     def feed(self, data: bytes) -> Iterator[Piece]:
         """Yield the pieces that the next bytes of the stream hold.
 

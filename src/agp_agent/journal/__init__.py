@@ -1,7 +1,7 @@
 """The journal: the one durable truth about every accepted task, and the place where the loops meet."""
 
 from agp_agent.errors import JournalDamaged
-from agp_agent.journal.database import JournalUnavailable, check_schema, set_aside
+from agp_agent.journal.database import JournalInDoubt, JournalLocked, JournalUnavailable, check_schema, set_aside
 from agp_agent.journal.journal import Journal
 from agp_agent.journal.records import (
     Accepted,
@@ -24,6 +24,8 @@ __all__ = [
     "DueResult",
     "Journal",
     "JournalDamaged",
+    "JournalInDoubt",
+    "JournalLocked",
     "JournalUnavailable",
     "LostAttempt",
     "NewAttempt",

@@ -24,10 +24,25 @@ _BUSY_MS: Final = 1000
 """How long a write waits where another process holds the file: whoever asks for it has an answer soon after."""
 _OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 """What one write does wrong by itself."""
+_NOT_ALL_WRITTEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+"""Errors of a COMMIT whose last frame, the one that makes it count, is not in the write-ahead log."""
+_PARTS: Final = ("-wal", "-shm", "")
+"""What a database consists of, by the ends of the files' names; the file itself last."""
+_PRIMARY_CODE: Final = 0xFF
+_SET_ASIDE_KEPT: Final = 3
+"""Damaged journals that are kept; the oldest goes first."""
 
 
 class JournalUnavailable(AgentError):
     """The journal could not be written durably; nothing of what was asked has happened."""
+
+
+class JournalLocked(JournalUnavailable):
+    """Another process holds the journal's file; the disk is well."""
+
+
+class JournalInDoubt(JournalUnavailable):
+    """Nothing of it stands in the journal now, but should the agent die before its next write, it may stand there."""
 
 
 @dataclass(slots=True)
@@ -130,16 +145,56 @@ def _drain(writes: "queue.SimpleQueue[_Write | None]", batch: list[_Write]) -> b
 
 def _commit(connection: sqlite3.Connection, batch: list[_Write]) -> None:
     """Run a batch in one transaction, each write in a savepoint of its own."""
+    committing = False
     try:
         connection.execute("BEGIN IMMEDIATE")
         for write in batch:
             _run(connection, write)
+        committing = True
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        in_doubt = committing and not _is_undone(connection, error)
         for write in batch:
-            write.error = JournalUnavailable(f"the journal cannot be written: {error}")
+            write.error = _unavailable(error, in_doubt=in_doubt)
+
+
+def _unavailable(error: sqlite3.Error, *, in_doubt: bool = False) -> JournalUnavailable:
+    what = f"the journal cannot be written: {error}"
+    if in_doubt:
+        return JournalInDoubt(what)
+    is_locked = _code(error) & _PRIMARY_CODE in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return JournalLocked(what) if is_locked else JournalUnavailable(what)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+
+
+def _is_undone(connection: sqlite3.Connection, error: sqlite3.Error) -> bool:
+    """Whether a commit that failed is out of the write-ahead log for good.
+
+    SQLite leaves its frames where they are. Where all of them were written and only their sync failed, whoever reads
+    the log after a crash takes them for a commit; so another one is written over the first of them, which ends the
+    chain of checksums there.
+    """
+    if _code(error) in _NOT_ALL_WRITTEN:
+        return True
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        touch(connection)
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return False
+    return True
+
+
+def touch(connection: sqlite3.Connection) -> None:
+    """Write something that changes nothing: the same schema version again, one page, also into an empty journal."""
+    connection.execute(f"PRAGMA user_version = {connection.execute('PRAGMA user_version').fetchone()[0]}")
 
 
 def _run(connection: sqlite3.Connection, write: _Write) -> None:
@@ -158,14 +213,27 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Move a database away, with the files that belong to it; return its new name, None where there was none."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    """Move a database away, with the files that belong to it; return its new name, None where there was none.
+
+    Of those that were moved away before, only the newest few are kept.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     kept_as = path.with_name(f"{path.name}.damaged-{stamp}")
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in _PARTS:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(kept_as.with_name(kept_as.name + suffix))
+    _forget_set_aside(path, kept_as)
     return kept_as if kept_as.exists() else None
+
+
+def _forget_set_aside(path: Path, newest: Path) -> None:
+    """Remove the oldest; never the newest, whatever the clock says of it."""
+    mark = f"{path.name}.damaged-"
+    names = {mark + part.name.removeprefix(mark).partition("-")[0] for part in path.parent.glob(f"{mark}*")}
+    for name in sorted(names - {newest.name})[: -(_SET_ASIDE_KEPT - 1)]:
+        for suffix in _PARTS:
+            path.with_name(name + suffix).unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

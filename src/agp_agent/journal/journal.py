@@ -12,7 +12,7 @@ from typing import Final
 
 from agp_agent.clock import BootTime, boot_time, wall_ms
 from agp_agent.journal import transactions
-from agp_agent.journal.database import Database
+from agp_agent.journal.database import Database, touch
 from agp_agent.journal.records import (
     Accepted,
     Admission,
@@ -29,6 +29,8 @@ from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
 
 _PURGE_BATCH: Final = 500
+_ROOM_BATCH: Final = 20
+"""Few at a time: each may be large, and one is enough to be within the limit again."""
 
 
 class Journal:
@@ -254,12 +256,7 @@ class Journal:
 
     async def probe(self) -> None:
         """Find out whether the journal can be written. Raises ``JournalUnavailable`` where it cannot."""
-
-        def operation(db: sqlite3.Connection) -> None:
-            # The same value again: a page is written for it, also into a journal without a single row.
-            db.execute(f"PRAGMA user_version = {db.execute('PRAGMA user_version').fetchone()[0]}")
-
-        await self._db.write(operation)
+        await self._db.write(touch)
 
     async def expire(self, *, older_than_s: float, why: str) -> list[dict[str, object]]:
         """Make dead letters of some results that were not acknowledged for so long; return what they are about."""
@@ -279,6 +276,18 @@ class Journal:
         bounds = {"before_ms": now_ms - int(older_than_s * 1000), "keys_before_ms": keys_before_ms}
         bounds["limit"] = _PURGE_BATCH
         return await self._db.write(lambda db: db.execute(SQL["purge"], bounds).rowcount)
+
+    async def used_bytes(self) -> int:
+        """How much of the journal's file is in use."""
+        return await self._db.read(transactions.used_bytes)
+
+    async def make_room(self, *, limit_bytes: int) -> int:
+        """Forget some acknowledged results, oldest first, where more than this is in use; return how many.
+
+        Flush the audit trail before: what it does not have yet would look forgotten.
+        """
+        now_ms = self._now_ms()
+        return await self._db.write(lambda db: transactions.make_room(db, limit_bytes, now_ms, _ROOM_BATCH))
 
     async def _update(self, query: str, values: dict[str, object]) -> bool:
         return bool(await self._db.write(lambda db: db.execute(SQL[query], values).rowcount))

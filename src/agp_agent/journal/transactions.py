@@ -15,6 +15,8 @@ IDEMPOTENCY_WINDOW_MS: Final = 24 * 3600 * 1000
 """An Idempotency-Key is remembered this long."""
 
 _MS: Final = 1000
+_SETTLED_MS: Final = 10_000
+"""After so long an acknowledgement is in the audit trail, unless that cannot be written."""
 
 
 def _named_queries(text: str) -> dict[str, str]:
@@ -113,6 +115,29 @@ def acknowledge(db: sqlite3.Connection, seq: int, now_ms: int) -> None:
     """The dashboard has the result: the task is over for both sides."""
     if db.execute(SQL["acknowledge"], {"seq": seq, "now_ms": now_ms}).rowcount:
         db.execute(SQL["close"], {"seq": seq})
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """How much of the file is in use; what was deleted is used again before the file grows."""
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def make_room(db: sqlite3.Connection, limit_bytes: int, now_ms: int, batch: int) -> int:
+    """Forget some of the oldest acknowledged results where more than this is in use; return how many.
+
+    What an Idempotency-Key may still be asked for keeps its row, and loses its output.
+    """
+    if used_bytes(db) <= limit_bytes:
+        return 0
+    bounds = {"keys_before_ms": now_ms - IDEMPOTENCY_WINDOW_MS, "limit": batch}
+    bounds |= {"settled_before_ms": now_ms - _SETTLED_MS, "now_ms": now_ms}
+    rows = db.execute(SQL["oldest_acknowledged"], bounds).fetchall()
+    for row in rows:
+        db.execute(SQL["drop_output" if row["is_remembered"] else "forget"], {"seq": row["seq"]})
+    return len(rows)
 
 
 def attempt_of(row: sqlite3.Row) -> Attempt:

@@ -1,6 +1,5 @@
-"""The guard before every route, and its count of wrong tokens."""
+"""The guard before every route."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,21 +8,11 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from agp_agent.api.guard import AuthFailures, Guard, peer_of
-from agp_agent.audit import Audit
-from support.async_waiting import until
+from agp_agent.api.guard import Guard, peer_of
+from agp_agent.audit import Audit, AuditEvent
+from agp_agent.tally import Tally
 
 TOKENS = (b"t0ken-of-the-tests-1", "t0ken-öf-the-tests".encode())
-
-
-class Clock:
-    """A monotonic clock that tests set."""
-
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time it is set to."""
-        return self.now_s
 
 
 @pytest.fixture
@@ -38,89 +27,6 @@ async def audit(path: Path) -> AsyncIterator[Audit]:
     opened = Audit(path)
     yield opened
     await opened.aclose()
-
-
-async def events(audit: Audit, path: Path) -> list[tuple[str, int]]:
-    """Return peer and count of every failure that was recorded."""
-    await audit.flush()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert all(line["event"] == "auth failed" for line in lines)
-    return [(line["peer"], line["count"]) for line in lines]
-
-
-async def test_the_first_failures_of_a_minute_are_recorded_one_by_one(audit: Audit, path: Path) -> None:
-    """Beyond ten, the connection is closed and nothing more is recorded within that minute."""
-    failures = AuthFailures(audit, Clock())
-    assert [failures.add("a", "/x") for _ in range(25)] == [False] * 10 + [True] * 15
-    assert await events(audit, path) == [("a", 1)] * 10
-
-
-async def test_what_was_not_recorded_is_told_once_a_minute(audit: Audit, path: Path) -> None:
-    """One event with the number; then counting begins anew."""
-    clock = Clock()
-    failures = AuthFailures(audit, clock)
-    for _ in range(25):
-        failures.add("a", "/x")
-    clock.now_s += 59
-    assert failures.add("a", "/x") is True
-    clock.now_s += 1
-    assert failures.add("a", "/x") is False
-    assert await events(audit, path) == [("a", 1)] * 10 + [("a", 16), ("a", 1)]
-
-
-async def test_few_failures_need_no_summary(audit: Audit, path: Path) -> None:
-    """All of them were recorded already."""
-    clock = Clock()
-    failures = AuthFailures(audit, clock)
-    for _ in range(3):
-        clock.now_s += 61
-        failures.add("a", "/x")
-    assert await events(audit, path) == [("a", 1)] * 3
-
-
-async def test_peers_are_counted_apart(audit: Audit) -> None:
-    """One guesser does not close the connections of others."""
-    failures = AuthFailures(audit, Clock())
-    for _ in range(20):
-        failures.add("a", "/x")
-    assert failures.add("b", "/x") is False
-
-
-async def test_many_peers_do_not_fill_the_memory(audit: Audit, path: Path) -> None:
-    """The one that failed longest ago is forgotten, with its summary."""
-    failures = AuthFailures(audit, Clock())
-    for _ in range(12):
-        failures.add("first", "/x")
-    for number in range(2000):
-        failures.add(str(number), "/x")
-    assert len(failures._peers) <= 1024
-    assert ("first", 2) in await events(audit, path)
-
-
-async def test_flushing_records_what_was_only_counted(audit: Audit, path: Path) -> None:
-    """Once, and counting begins anew; those that were recorded one by one need no summary."""
-    failures = AuthFailures(audit, Clock())
-    for _ in range(12):
-        failures.add("guesser", "/x")
-    failures.add("slip", "/x")
-    failures.flush()
-    failures.flush()
-    assert failures.add("guesser", "/x") is False
-    assert await events(audit, path) == [("guesser", 1)] * 10 + [("slip", 1), ("guesser", 2), ("guesser", 1)]
-
-
-async def test_what_was_only_counted_is_recorded_every_minute(
-    audit: Audit, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the guesser has gone away."""
-    monkeypatch.setattr("agp_agent.api.guard._MINUTE_S", 0.001)
-    failures = AuthFailures(audit, Clock())
-    for _ in range(12):
-        failures.add("guesser", "/x")
-    loop = asyncio.create_task(failures.run())
-    await until(lambda: audit.head.seq == 11, "the summary")
-    loop.cancel()
-    assert (await events(audit, path))[-1] == ("guesser", 2)
 
 
 # --- the middleware ----------------------------------------------------------------------------------------------
@@ -163,7 +69,7 @@ async def ask(
         "headers": [(b"authorization", value) for value in authorization],
         "client": ("10.0.0.1", 1234),
     }
-    await Guard(app, lambda: TOKENS, AuthFailures(audit, Clock()))(scope, no_body, send)
+    await Guard(app, lambda: TOKENS, Tally(audit, AuditEvent.AUTH_FAILED))(scope, no_body, send)
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent), app.reached
 
@@ -226,7 +132,7 @@ async def test_what_is_no_request_passes(audit: Audit) -> None:
 
 async def test_too_many_failures_close_the_connection(audit: Audit) -> None:
     """With the same answer."""
-    app, failures, closed = App(), AuthFailures(audit, Clock()), list[bool]()
+    app, failures, closed = App(), Tally(audit, AuditEvent.AUTH_FAILED), list[bool]()
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":

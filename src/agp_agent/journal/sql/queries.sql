@@ -149,3 +149,18 @@ DELETE FROM attempts WHERE seq IN (
      WHERE o.state = 'acknowledged' AND o.acknowledged_at_ms < :before_ms
        AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms)
      LIMIT :limit);
+
+-- (what was acknowledged just now may not be in the audit trail yet; a time in the future is one of a clock set back)
+
+-- name: oldest_acknowledged
+SELECT o.seq, a.idempotency_key IS NOT NULL AND a.accepted_at_ms >= :keys_before_ms AS is_remembered
+  FROM outbox o JOIN attempts a USING (seq)
+ WHERE o.state = 'acknowledged' AND o.acknowledged_at_ms NOT BETWEEN :settled_before_ms AND :now_ms
+   AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms OR o.output_head <> x'')
+ ORDER BY o.acknowledged_at_ms LIMIT :limit;
+
+-- name: forget
+DELETE FROM attempts WHERE seq = :seq;
+
+-- name: drop_output
+UPDATE outbox SET output_head = x'', output_tail = x'' WHERE seq = :seq;

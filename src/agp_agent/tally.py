@@ -1,0 +1,64 @@
+"""Keeps events that others can cause at will from flooding the audit trail: one by one at first, then only counted."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from agp_agent.audit import Audit, AuditEvent
+
+ONE_BY_ONE: Final = 10
+"""So many events of a peer are recorded in a window; the others of it are one event with their number."""
+WINDOW_S: Final = 60.0
+_PEERS_MAX: Final = 1024
+
+
+class Tally:
+    """Counts one kind of event by peer."""
+
+    def __init__(
+        self,
+        audit: Audit,
+        event: AuditEvent,
+        now_s: Callable[[], float] = time.monotonic,
+        *,
+        window_s: float = WINDOW_S,
+    ) -> None:
+        """``event`` is recorded in ``audit``; each record has the peer and a count."""
+        self._audit = audit
+        self._event = event
+        self._now_s = now_s
+        self._window_s = window_s
+        self._peers: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def add(self, peer: str, **fields: object) -> bool:
+        """Count one, and record it with ``fields`` or not; True where it was not: there are too many of this peer."""
+        now_s = self._now_s()
+        since_s, count = self._peers.pop(peer, (now_s, 0))
+        if now_s - since_s >= self._window_s:
+            self._summarise(peer, count)
+            since_s, count = now_s, 0
+        self._peers[peer] = (since_s, count + 1)
+        if count < ONE_BY_ONE:
+            self._audit.record(self._event, peer=peer, **fields, count=1)
+        if len(self._peers) > _PEERS_MAX:
+            oldest, (_, missed) = self._peers.popitem(last=False)
+            self._summarise(oldest, missed)
+        return count >= ONE_BY_ONE
+
+    async def run(self) -> None:
+        """Record what was only counted, once a window."""
+        while True:
+            await asyncio.sleep(self._window_s)
+            self.flush()
+
+    def flush(self) -> None:
+        """Record what was only counted until now, and begin to count anew."""
+        while self._peers:
+            peer, (_, count) = self._peers.popitem(last=False)
+            self._summarise(peer, count)
+
+    def _summarise(self, peer: str, count: int) -> None:
+        if count > ONE_BY_ONE:
+            self._audit.record(self._event, peer=peer, count=count - ONE_BY_ONE)
