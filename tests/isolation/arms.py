@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import docker
 
+from agp_agent import seccomp
 from agp_agent.doctor.escape import SAFE_ATTEMPTS, Attempt, baits
 from agp_agent.doctor.escape.attempt import Host, Scene
 from isolation import host
@@ -91,11 +92,11 @@ ARMS: Final = (
     ),
     Arms(
         ATTEMPTS[9],
-        lambda client: partial(host.setuid_program, client=client),
+        lambda client: partial(host.hostile_image, client=client),
         lambda facts: Hole(
-            "new privileges allowed, a setuid program mounted",
-            host={"SecurityOpt": []},
-            mounts=[bind(facts["bait"], "/bait", read_only=True)],
+            "new privileges allowed (the image has a setuid program in both)",
+            host={"SecurityOpt": [f"seccomp={seccomp.profile()}"]},
+            config={"Image": facts["image"]},
         ),
     ),
     Arms(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import re
 import secrets
@@ -122,17 +123,12 @@ async def changed_sysctl(_host: Host) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def setuid_program(host: Host, client: docker.DockerClient) -> AsyncIterator[Scene]:
-    """9: a setuid copy of the image's own interpreter; the host's /proc tells whose rights a process has."""
-    name, source = baits.new_name(), host.folder / "bait"
-    source.mkdir(mode=0o755)
-    client.containers.run(
-        PYTHON_IMAGE,
-        ["-c", "cp /usr/bin/python3 /bait/rootpython && chmod 4755 /bait/rootpython"],
-        entrypoint="sh",
-        user="0",
-        remove=True,
-        mounts=[docker.types.Mount("/bait", str(source), "bind")],
+async def hostile_image(_host: Host, client: docker.DockerClient) -> AsyncIterator[Scene]:
+    """9: an image with a setuid interpreter in it; the host's /proc tells whose rights a process has."""
+    name, program = baits.new_name(), "/usr/local/bin/rootpython"
+    recipe = f"FROM {PYTHON_IMAGE}\nUSER 0\nRUN cp /usr/bin/python3 {program} && chmod 4755 {program}\n"
+    image, _ = await asyncio.to_thread(
+        lambda: client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=name, rm=True)
     )
 
     async def harm(_seen: Seen) -> str | None:
@@ -141,7 +137,10 @@ async def setuid_program(host: Host, client: docker.DockerClient) -> AsyncIterat
                 return "a process of a task is root on the host"
         return None
 
-    yield Scene({"name": name, "setuid": ["/bait/rootpython"], "bait": str(source)}, harm)
+    try:
+        yield Scene({"name": name, "setuid": [program], "image": name}, harm)
+    finally:
+        client.images.remove(str(image.id), force=True)
 
 
 @contextlib.asynccontextmanager
@@ -180,7 +179,10 @@ async def release_agent(host: Host) -> AsyncIterator[Scene]:
     async def harm(_seen: Seen) -> str | None:
         return "the host ran a program for the task, as root" if left.exists() else None
 
-    yield Scene({"name": baits.new_name(), "release_agent": str(program)}, harm)
+    name = baits.new_name()
+    yield Scene({"name": name, "release_agent": str(program)}, harm)
+    # One that stayed would keep containerd from seeing who ran out of memory, on the whole machine.
+    assert name not in Path("/proc/self/cgroup").read_text(), "the program left its hierarchy behind"
 
 
 @contextlib.asynccontextmanager

@@ -40,7 +40,8 @@ async def test_an_attempt_fails_under_the_lockdown_and_succeeds_without(
     shared = {"image": runner.image, "hold_s": HOLD_S}
     async with arms.judge(client)(Host(engine, locked_folder)) as scene:
         playbook = attempt.playbook({**shared, **scene.facts})
-        async with boxes.running(runner, playbook, HOLD_S) as box:
+        with_image = runner.model_copy(update={"image": scene.facts.get("image", runner.image)})
+        async with boxes.running(with_image, playbook, HOLD_S) as box:
             await until(lambda: FINISHED in box.output, "the program comes to its end")
             harm = await scene.harm(box)
             locked = outcome(box.output, harm)
