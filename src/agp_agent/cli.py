@@ -133,6 +133,27 @@ def healthcheck(config: ConfigOption = None) -> None:
     typer.echo("healthy")
 
 
+@app.command(epilog="Examples: agp-agent doctor  ·  agp-agent doctor --escape  ·  agp-agent doctor --json | jq .checks")
+def doctor(
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    escape: Annotated[
+        bool, typer.Option("--escape", help="Also make the harmless attempts to escape, in containers as tasks get.")
+    ] = False,
+) -> None:
+    """Examine the engine, this machine, the runners and their lockdown; say what is wrong, and how to mend it.
+
+    Makes a container of each runner, reads it back, and removes it. Exit code 0 (warnings included) or 1.
+    """
+    from agp_agent.doctor import doctor as examine  # noqa: PLC0415  the other commands start faster without
+
+    logs.configure("error", lambda tree: tree, sys.stderr)
+    given = _load(config)
+    if not _run(lambda: examine(given, as_json=as_json, escape=escape)):
+        raise typer.Exit(EXIT_FAILED)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
