@@ -115,7 +115,8 @@ class Executor:
             raise
 
     async def _prepare(self, spec: RunSpec, slot: str) -> Prepared:
-        await asyncio.to_thread(self._check_mounts, spec.container.mounts)
+        if spec.container.mounts:
+            await asyncio.to_thread(self._check_mounts, spec.container.mounts)
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
         container = spec.in_slot(slot, self._take_uid(slot, spec.uid), mount)
