@@ -15,6 +15,7 @@ from agp_agent import __version__, catalog, descriptors, recovery
 from agp_agent.api import AgentServer, create_api
 from agp_agent.api.server import check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
+from agp_agent.canary import Canary
 from agp_agent.catalog import Catalogs
 from agp_agent.catalog_watch import CatalogWatch, unusable
 from agp_agent.dashboard import Dashboard, HttpDashboard
@@ -26,11 +27,13 @@ from agp_agent.engine import ContainerEngine
 from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
+from agp_agent.fencing import Fencing
 from agp_agent.intake import Intake
 from agp_agent.journal import Delivery
 from agp_agent.mount_rules import MountRules
 from agp_agent.outbox import Outbox
 from agp_agent.planner import Limits
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
@@ -112,7 +115,9 @@ class Agent:
         self._state = state
         self._engine = engine
         self._dashboard = dashboard
-        executor = Executor(engine, state.spool, settings.uids, masker, rules)
+        self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
+        self.reach = Reach()
+        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules)
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         walk = Walk(
             self.journal,
@@ -120,6 +125,7 @@ class Agent:
             self.audit,
             catalogs=self.catalogs,
             readiness=self.readiness,
+            reach=self.reach,
             limits=limits,
             labels=labels,
             observer=observer,
@@ -139,6 +145,17 @@ class Agent:
             journal_limit_bytes=settings.journal_limit_bytes,
         )
         self._catalog_watch = CatalogWatch(self.catalogs, self.readiness, self.audit, settings.catalog, rules)
+        self._canary = Canary(
+            engine,
+            self._fencing,
+            self.catalogs,
+            self.readiness,
+            self.reach,
+            limits=limits,
+            labels=labels,
+            uids=settings.uids,
+            port=settings.port,
+        )
         self._engine_watch = EngineWatch(
             engine,
             executor,
@@ -198,7 +215,7 @@ class Agent:
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._catalog_watch, self._dispatcher, self._reconciler)
-        others = (self._outbox, self.auth_failures, self._refusals)
+        others = (self._outbox, self._canary, self.auth_failures, self._refusals)
         return [loop.run() for loop in (*loops, *others)]
 
     async def drain(self, timeout_s: float) -> None:
@@ -213,6 +230,7 @@ class Agent:
     async def _aclose(self) -> None:
         await self._dispatcher.aclose()
         await self._reconciler.aclose()
+        await self._fencing.aclose()
         await self._engine.aclose()
         await self._dashboard.aclose()
         self._degradation.close()
@@ -294,6 +312,13 @@ def _dashboard(settings: Settings) -> HttpDashboard:
     )
 
 
+def engine_of(settings: Settings) -> DockerEngine:
+    """The engine that the environment names, used as the settings say."""
+    return DockerEngine.from_environment(
+        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
+    )
+
+
 async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
@@ -305,8 +330,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     dashboard = _dashboard(settings)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
-        engine = DockerEngine.from_environment(os.environ, accepted=settings.accepted_lacks)
-        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
+        agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
         await _serve(agent, tokens, listener)
 
 

@@ -174,6 +174,47 @@ def config_check(config: ConfigOption = None) -> None:
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
 
 
+@runner_commands.command("list")
+def runners_list(
+    config: ConfigOption = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Print the runners of the catalog: what each takes, and what it is granted. Asks no engine."""
+    from agp_agent.runner_check import document, table  # noqa: PLC0415  the other commands start faster without
+
+    found = _catalog(_load(config))
+    typer.echo(json.dumps(document(found), indent=2) if as_json else table(found))
+
+
+@runner_commands.command("check", epilog="Examples: agp-agent runners check  ·  agp-agent runners check ansible --json")
+def runners_check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Runners; by default all.")] = None,
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the agent's own log on stderr.")] = False,
+) -> None:
+    """Try each runner for real, and print what a playbook sees in it.
+
+    User, writable places, limits, network, tools, mounts, names of secrets and of variables. Needs no running agent,
+    and disturbs none. Exit code 1 where a runner is not as the catalog says.
+    """
+    from agp_agent.runner_check import check_runners  # noqa: PLC0415  the other commands start faster without
+
+    given = _load(config)
+    runners = _catalog(given).runners
+    if unknown := [name for name in names or () if name not in runners]:
+        raise typer.BadParameter(f"no runner {', '.join(unknown)}; the catalog has {', '.join(runners)}")
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "critical", masker.tree, sys.stderr)
+    reports = _run(lambda: check_runners([runners[name] for name in names or runners], given, masker))
+    if as_json:
+        typer.echo(json.dumps([report.document() for report in reports], indent=2))
+    else:
+        typer.echo("\n\n".join(report.text() for report in reports))
+    if any(report.problems for report in reports):
+        raise typer.Exit(EXIT_FAILED)
+
+
 @runner_commands.command("schema")
 def runners_schema() -> None:
     """Print the JSON Schema of a catalog, for editors and pipelines.
@@ -194,6 +235,15 @@ def main() -> None:
 def _load(config: Path | None, **overrides: Any) -> Settings:
     try:
         return settings.load(config, **overrides)
+    except ConfigurationError as error:
+        _fail(error)
+
+
+def _catalog(given: Settings) -> catalog.Catalog:
+    from agp_agent.app import mount_rules  # noqa: PLC0415  the other commands start faster without
+
+    try:
+        return catalog.load(given.catalog, mount_rules(given))
     except ConfigurationError as error:
         _fail(error)
 

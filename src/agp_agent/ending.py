@@ -10,7 +10,7 @@ import structlog
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs
-from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused
+from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused, NotFenced
 from agp_agent.executor import Executor
 from agp_agent.journal import Attempt, Journal, JournalUnavailable
 from agp_agent.lifecycle import Reason, State, Verdict
@@ -54,10 +54,12 @@ class Ending:
 
     def verdict_of(self, error: EngineError, spec: RunSpec) -> Verdict:
         """What it means for a task that its container could not be made."""
-        if isinstance(error, LockdownRefused):
+        if isinstance(error, LockdownRefused | NotFenced):
             self._audit.record(AuditEvent.CONTAINER_REFUSED, runner=spec.runner, why=str(error))
         if isinstance(error, ImageUnavailable):
             return lifecycle.image_unavailable(spec.container.image, error.why)
+        if isinstance(error, NotFenced):
+            return lifecycle.not_fenced(str(error))
         return lifecycle.engine_refused(str(error))
 
     async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:

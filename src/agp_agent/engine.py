@@ -16,6 +16,7 @@ names a container, ``ContainerMissing``. Any other refusal is an ``EngineError``
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Protocol
 
 from agp_agent.errors import EngineError
@@ -125,10 +126,15 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is on the engine. ``digest`` identifies its content."""
+    """An image that is on the engine.
+
+    Containers are created from ``image_id``, so that a tag which moves meanwhile changes nothing. ``digest`` is the
+    registry's for that content, where it came from one; for people and for the audit trail.
+    """
 
     name: str
     digest: str
+    image_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +193,23 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """A network of the agent's own on the engine's host, as the engine made it. It has no IPv6."""
+
+    name: str
+    subnet: IPv4Network
+    gateway: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Helped:
+    """How a helper ended, and all that it printed, on either stream."""
+
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerLog:
     """The engine's own record of a container's streams, for recovery. ``rotated``: its beginning is missing."""
 
@@ -228,7 +251,10 @@ class ContainerEngine(Protocol):
         """Ask the engine who it is; also the health check."""
 
     async def image(self, name: str, pull: PullPolicy) -> Image:
-        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason."""
+        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason.
+
+        A name with a digest (``name@sha256:…``) is never answered with any other content.
+        """
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container, not started, and return its id.
@@ -296,4 +322,31 @@ class ContainerEngine(Protocol):
 
         Raises:
             EngineError: the mount or the file is not there.
+        """
+
+    async def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make the agent's own bridge where it is missing; containers on it cannot speak to each other.
+
+        It is read back in any case, also when it was there before.
+
+        Raises:
+            LockdownRefused: a network of this name is there that lacks these labels, or is weaker. It was not touched.
+        """
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove a bridge; a missing one is success. Raises ``EngineError`` while a container uses it."""
+
+    async def run_beside(
+        self, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    ) -> Helped:
+        """Run a helper to its end that shares the network namespace of a running container, and nothing else of it.
+
+        The helper is root in that namespace with NET_ADMIN as its only capability, so that it can set rules there; no
+        new privileges, read-only root, no mounts, small limits. It carries ``labels`` and is removed in any case, also
+        when the caller is cancelled. The first word of ``command`` takes the place of the image's entry.
+
+        Raises:
+            ContainerMissing: there is no such container.
+            ImageUnavailable: the helper's image is gone.
+            LockdownRefused: the engine made a helper with other rights; it was removed without being started.
         """

@@ -17,7 +17,8 @@ AgentError
     ├── ImageUnavailable      the runner's image cannot be had
     ├── ContainerMissing      the container is gone
     ├── SecretUnavailable     a secret of the runner cannot be read
-    └── LockdownRefused       the engine made a container that is weaker than what was asked for
+    ├── LockdownRefused       the engine made a container that is weaker than what was asked for
+    └── NotFenced             a container's network could not be fenced in, so it is not released
 """
 
 from typing import ClassVar
@@ -126,3 +127,7 @@ class SecretUnavailable(EngineError):
 
 class LockdownRefused(EngineError):
     """The engine made a container that is weaker than what was asked for; it was removed again."""
+
+
+class NotFenced(EngineError):
+    """A container's network could not be fenced in: its playbook never started, and will not."""

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from agp_agent.capture import Spool, left_output
 from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, Mount, NameTaken
 from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused, SecretUnavailable
+from agp_agent.fencing import Fencing
 from agp_agent.lifecycle import ContainerExit
 from agp_agent.mount_rules import MountRules
 from agp_agent.output import Output
@@ -66,6 +67,7 @@ class Executor:
         engine: ContainerEngine,
         spools: Path,
         uids: range,
+        fencing: Fencing,
         masker: Masker | None = None,
         rules: MountRules | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Executor:
         ``masker`` is told which secrets are in use; ``rules`` say what may be mounted.
         """
         self._engine = engine
+        self._fencing = fencing
         self._spools = spools
         self._uids = uids
         self._masker = masker or Masker(lambda: ())
@@ -101,9 +104,11 @@ class Executor:
     async def prepare(self, spec: RunSpec, slot: str) -> Prepared:
         """Create, attach and start a container in ``slot``; its entry then waits for the release.
 
+        Where it has a network, its fence stands when this returns.
+
         Raises:
-            ImageUnavailable, LockdownRefused, EngineUnavailable, EngineError: nothing was started; what may have been
-                made is removed again as far as the engine answers.
+            ImageUnavailable, LockdownRefused, NotFenced, EngineUnavailable, EngineError: no playbook was started; what
+                may have been made is removed again as far as the engine answers.
         """
         try:
             return await self._prepare(spec, slot)
@@ -119,12 +124,17 @@ class Executor:
             await asyncio.to_thread(self._check_mounts, spec.container.mounts)
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
-        container = spec.in_slot(slot, self._take_uid(slot, spec.uid), mount)
+        # By the image's id: a tag may move between here and the creation.
+        container = replace(spec.in_slot(slot, self._take_uid(slot, spec.uid), mount), image=image.image_id)
+        if spec.outbound:
+            container = replace(container, network=(await self._fencing.bridge()).name)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
         attachment = await self._engine.attach(container_id)
         try:
             await self._engine.start(container_id)
+            if spec.outbound:
+                await self._fencing.fence_in(container_id, spec, container.uid)
         except BaseException:
             await attachment.aclose()
             raise
@@ -170,7 +180,7 @@ class Executor:
             needles = await self._hold(slot, secrets)
             if secrets:
                 note = {**note, _NOTED: await asyncio.to_thread(fingerprint, secrets, nonce)}
-            await self.slots.fill(slot, prepared.image.name, spec.playbook_file, playbook, note)
+            await self.slots.fill(slot, prepared.image.image_id, spec.playbook_file, playbook, note)
             spool = Spool.create(self._spools / slot, spec.output_limit_bytes)
         except BaseException:
             await prepared.attachment.aclose()  # its entry sees the end of stdin, and ends

@@ -154,6 +154,11 @@ def engine_refused(why: str) -> Verdict:
     return Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"the container engine refused the container: {why}")
 
 
+def not_fenced(why: str) -> Verdict:
+    """Its runner has a network, and that could not be fenced in; it never started."""
+    return Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"not started: {why}")
+
+
 def secret_unavailable(why: str) -> Verdict:
     """A secret of the runner cannot be read; ``why`` is the whole sentence."""
     return Verdict(Outcome.ERROR, Reason.SECRET_UNAVAILABLE, why)

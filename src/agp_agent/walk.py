@@ -23,6 +23,7 @@ from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
@@ -50,6 +51,7 @@ class Walk:
         *,
         catalogs: Catalogs,
         readiness: Readiness,
+        reach: Reach,
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
@@ -60,6 +62,7 @@ class Walk:
         self._audit = audit
         self._catalogs = catalogs
         self._readiness = readiness
+        self._reach = reach
         self._limits = limits
         self._labels = labels
         self._ending = Ending(journal, executor, audit, readiness, catalogs)
@@ -119,19 +122,37 @@ class Walk:
 
     async def _run(self, attempt: Attempt, runner: Runner) -> None:
         spec = planner.plan(runner, self._limits, self._labels)
+        if (problem := await self._reach.problem(spec)) is not None:
+            await self._ending.finish(attempt, lifecycle.not_fenced(problem))
+            return
         slot = new_slot_name()
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
         try:
-            prepared = await self._executor.prepare(spec, slot)
+            prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
         except (EngineUnavailable, OSError) as error:
             self._doubt(error)
             await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
         except EngineError as error:
             await self._ending.finish(attempt, self._ending.verdict_of(error, spec))
         else:
-            await self._release_and_watch(attempt, spec, prepared)
+            if prepared is None:
+                await self._ending.finish(attempt, lifecycle.cancelled_before_start())
+            else:
+                await self._release_and_watch(attempt, spec, prepared)
+
+    async def _prepared_unless_cancelled(self, attempt: Attempt, spec: RunSpec, slot: str) -> Prepared | None:
+        """Prepare, but no longer than until the attempt is cancelled (None): pulling an image may take minutes."""
+        preparing = asyncio.create_task(self._executor.prepare(spec, slot), name=f"prepare {slot}")
+        cancelled = asyncio.create_task(self._journal.cancel_event(attempt.run_id).wait())
+        try:
+            await asyncio.wait({preparing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
+            preparing.cancel()  # one that is done is not changed by it
+            await asyncio.wait({preparing})
+        return None if preparing.cancelled() else preparing.result()
 
     async def _note_preparing(self, attempt: Attempt, spec: RunSpec, slot: str) -> bool:
         container = spec.container

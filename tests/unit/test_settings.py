@@ -1,6 +1,7 @@
 """The settings: where they come from, and what an operator is told."""
 
 import os
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,14 @@ def test_an_empty_file_says_nothing(config: Path) -> None:
         ("UID_RANGE", "20010-20000", None),
         ("UID_RANGE", "20000-65536", None),
         ("UID_RANGE", "20000", None),
+        (
+            "OUTBOUND_DENY",
+            "203.0.113.7,host.example",
+            "expected IPv4 addresses and networks, separated by commas, such as 203.0.113.7,198.51.100.0/24.",
+        ),
+        ("OUTBOUND_DENY", "203.0.113.7/24", None),
+        ("OUTBOUND_DENY", "fd00::/8", None),
+        ("FENCE_IMAGE", "", None),
         ("LOG_LEVEL", "loud", "expected 'debug', 'info', 'warning' or 'error'."),
     ],
 )
@@ -279,6 +288,13 @@ def test_settings_do_not_show_tokens_and_do_not_change() -> None:
 def test_a_url_loses_its_last_slash() -> None:
     """Paths are appended to it."""
     assert load(dashboard_url="https://d.example/base/").dashboard_url == "https://d.example/base"
+
+
+def test_what_outbound_runners_may_not_reach_is_a_list() -> None:
+    """Addresses and networks; without it there is nothing beside what is not public."""
+    assert load().outbound_denied == ()
+    found = load(outbound_deny="203.0.113.7, 198.51.100.0/24,").outbound_denied
+    assert found == (IPv4Network("203.0.113.7/32"), IPv4Network("198.51.100.0/24"))
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -104,7 +104,7 @@ def _lockdown(spec: ContainerSpec) -> Json:
         "Init": True,
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": False,
-        "LogConfig": {"Type": "local", "Config": _log_config(spec.log_limit_bytes)},
+        "LogConfig": {"Type": "local", "Config": log_config(spec.log_limit_bytes)},
     }
 
 
@@ -112,7 +112,8 @@ def _ulimit(name: str, value: int) -> Json:
     return {"Name": name, "Soft": value, "Hard": value}
 
 
-def _log_config(limit_bytes: int) -> dict[str, str]:
+def log_config(limit_bytes: int) -> dict[str, str]:
+    """Options of the ``local`` log driver for a log that holds at least so much."""
     # Compression is off because it costs processor time and saves nothing on files that live for one task.
     return {"max-size": str(limit_bytes + _LOG_SLACK_BYTES), "max-file": str(LOG_FILES), "compress": "false"}
 
