@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agp_agent.descriptors import NONE_LEFT
 from agp_agent.errors import SecretUnavailable
 
 SECRETS_DIR: Final = "/run/secrets"
@@ -38,6 +39,7 @@ class Secret:
         """The value, byte for byte.
 
         Raises:
+            OSError: this process has no file descriptors left.
             SecretUnavailable: one sentence that names the secret, its file and what was expected of it.
         """
         try:
@@ -50,6 +52,8 @@ class Secret:
                     raise self._unusable(f"has mode {mode:04o} and is open to others; expected 0600 (chmod 600)")
                 value = file.read(MAX_BYTES + 1)
         except OSError as error:
+            if error.errno in NONE_LEFT:
+                raise  # it may be readable again in a moment
             raise self._unusable(f"cannot be read: {error.strerror}") from None
         return self._checked(value)
 
@@ -102,4 +106,6 @@ def _problem(secrets: Iterable[Secret]) -> str | None:
         read_all(secrets)
     except SecretUnavailable as error:
         return str(error)
+    except OSError:
+        return None  # that is not known now
     return None
