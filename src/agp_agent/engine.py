@@ -126,10 +126,15 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is on the engine. ``digest`` identifies its content."""
+    """An image that is on the engine.
+
+    Containers are created from ``image_id``, so that a tag which moves meanwhile changes nothing. ``digest`` is the
+    registry's for that content, where it came from one; for people and for the audit trail.
+    """
 
     name: str
     digest: str
+    image_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +251,10 @@ class ContainerEngine(Protocol):
         """Ask the engine who it is; also the health check."""
 
     async def image(self, name: str, pull: PullPolicy) -> Image:
-        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason."""
+        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason.
+
+        A name with a digest (``name@sha256:…``) is never answered with any other content.
+        """
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container, not started, and return its id.

@@ -123,7 +123,8 @@ class Executor:
         await asyncio.to_thread(self._check_mounts, spec.container.mounts)
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
-        container = spec.in_slot(slot, self._take_uid(slot, spec.uid), mount)
+        # By the image's id: a tag may move between here and the creation.
+        container = replace(spec.in_slot(slot, self._take_uid(slot, spec.uid), mount), image=image.image_id)
         if spec.outbound:
             container = replace(container, network=(await self._fencing.bridge()).name)
         epoch = self._engine.epoch
@@ -178,7 +179,7 @@ class Executor:
             needles = await self._hold(slot, secrets)
             if secrets:
                 note = {**note, _NOTED: await asyncio.to_thread(fingerprint, secrets, nonce)}
-            await self.slots.fill(slot, prepared.image.name, spec.playbook_file, playbook, note)
+            await self.slots.fill(slot, prepared.image.image_id, spec.playbook_file, playbook, note)
             spool = Spool.create(self._spools / slot, spec.output_limit_bytes)
         except BaseException:
             await prepared.attachment.aclose()  # its entry sees the end of stdin, and ends

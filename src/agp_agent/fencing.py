@@ -75,7 +75,7 @@ class Fencing:
         fence = await self.fence_for(spec, uid)
         try:
             image = await self._engine.image(self.image, PullPolicy.MISSING)
-            helped = await self._engine.run_beside(container_id, image.name, (PROGRAM, *fence.rules), self._labels)
+            helped = await self._engine.run_beside(container_id, image.image_id, (PROGRAM, *fence.rules), self._labels)
         except EngineUnavailable:
             raise
         except ImageUnavailable as error:

@@ -1,14 +1,13 @@
 """Secrets of runners: files on the agent's side, read at each release and held in memory only."""
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agp_agent.errors import SecretUnavailable
+from agp_agent.private_files import read_private
 
 SECRETS_DIR: Final = "/run/secrets"
 """Where a container finds its secrets, each in a file of its name, mode 0400, in memory."""
@@ -18,11 +17,12 @@ MAX_BYTES: Final = 64 * 1024
 MIN_BYTES: Final = 6
 """A shorter one cannot be masked without masking half of the output."""
 MAX_NUMBER: Final = 16
-TMPFS_BYTES: Final = 2**21
-"""Holds the largest secrets in the largest number, each rounded up to pages."""
+MAX_TOTAL_BYTES: Final = 256 * 1024
+"""Of all secrets of one runner: finding them in every spelling takes time and memory."""
+TMPFS_BYTES: Final = 2**20
+"""Holds the most of them, each rounded up to pages."""
 
 _SCRYPT_COST: Final = 2**12
-_FORBIDDEN_MODE: Final = stat.S_IWGRP | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,11 @@ class Secret:
             SecretUnavailable: one sentence that names the secret, its file and what was expected of it.
         """
         try:
-            with open(self.source, "rb", opener=_open_without_waiting) as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode):
-                    raise self._unusable("is no regular file")
-                if found.st_mode & _FORBIDDEN_MODE:
-                    mode = stat.S_IMODE(found.st_mode)
-                    raise self._unusable(f"has mode {mode:04o} and is open to others; expected 0600 (chmod 600)")
-                value = file.read(MAX_BYTES + 1)
+            value = read_private(self.source, MAX_BYTES)
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from None
-        return self._checked(value)
-
-    def _checked(self, value: bytes) -> bytes:
-        if len(value) > MAX_BYTES:
-            raise self._unusable(f"is larger than {MAX_BYTES} bytes")
+        except ValueError as error:
+            raise self._unusable(str(error)) from None
         if len(value.strip()) < MIN_BYTES:
             raise self._unusable(f"is shorter than {MIN_BYTES} bytes, and could not be masked in the output")
         return value
@@ -62,13 +52,15 @@ class Secret:
         return SecretUnavailable(f"secret {self.name} is not available: {self.source} {why}")
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def read_all(secrets: Iterable[Secret]) -> Mapping[str, bytes]:
-    """The values of all, by name. Raises ``SecretUnavailable``."""
-    return {secret.name: secret.read() for secret in secrets}
+    """The values of all of a runner's, by name. Raises ``SecretUnavailable``."""
+    values = {secret.name: secret.read() for secret in secrets}
+    if sum(map(len, values.values())) > MAX_TOTAL_BYTES:
+        names = ", ".join(values)
+        raise SecretUnavailable(
+            f"secrets {names} are not available: together they are larger than {MAX_TOTAL_BYTES} bytes"
+        )
+    return values
 
 
 def fingerprint(values: Mapping[str, bytes], salt: str) -> str:
@@ -82,11 +74,16 @@ def fingerprint(values: Mapping[str, bytes], salt: str) -> str:
 
 
 def problems(secrets: Iterable[Secret]) -> list[str]:
-    """What is wrong with each of them now, one sentence each."""
-    found = []
-    for secret in secrets:
-        try:
-            secret.read()
-        except SecretUnavailable as error:
-            found.append(str(error))
-    return found
+    """What is wrong with a runner's secrets now, one sentence each."""
+    secrets = list(secrets)
+    each = [problem for secret in secrets if (problem := _problem([secret]))]
+    together = _problem(secrets)
+    return each or ([together] if together else [])
+
+
+def _problem(secrets: Iterable[Secret]) -> str | None:
+    try:
+        read_all(secrets)
+    except SecretUnavailable as error:
+        return str(error)
+    return None

@@ -58,6 +58,12 @@ class TestCreate:
         state = await rig.engine.inspect(await rig.created())
         assert (state.running, state.ended, state.error) == (False, False, "")
 
+    async def test_the_image_may_be_named_by_its_id(self, rig: Rig) -> None:
+        """So that what was found is what runs, wherever its tag points by then."""
+        image = await rig.engine.image(rig.image, PullPolicy.NEVER)
+        state = await rig.engine.inspect(await rig.engine.create(replace(rig.spec(), image=image.image_id)))
+        assert (state.running, state.ended, state.error) == (False, False, "")
+
     async def test_a_name_is_a_mutex(self, rig: Rig) -> None:
         """Of many simultaneous creates with one name exactly one wins."""
         spec = rig.spec()

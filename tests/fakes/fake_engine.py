@@ -138,7 +138,12 @@ class FakeEngine:
         present = name in self.host.images and pull is not PullPolicy.ALWAYS
         if not present:
             self._pull(name, pull)
-        return Image(name=name, digest=self.host.images[name])
+        digest = self.host.images[name]
+        return Image(name=name, digest=digest, image_id=digest)
+
+    def _check_image(self, name_or_id: str) -> None:
+        if name_or_id not in {*self.host.images, *self.host.images.values()}:
+            raise ImageUnavailable(f"the image is not on the engine: {name_or_id}")
 
     def _pull(self, name: str, policy: PullPolicy) -> None:
         if policy is PullPolicy.NEVER:
@@ -157,8 +162,7 @@ class FakeEngine:
             raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
         if self.host.find(spec.name) is not None:
             raise NameTaken(f"the container's name is taken: {spec.name}")
-        if spec.image not in self.host.images:
-            raise ImageUnavailable(f"the image is not on the engine: {spec.image}")
+        self._check_image(spec.image)
         container = self.host.add(spec)
         if self.host.weaken:
             await self.host.remove(container)
@@ -305,8 +309,7 @@ class FakeEngine:
         """Run a helper in a container's network namespace."""
         del labels
         beside = await self._find("run_beside", container_id)
-        if image not in self.host.images:
-            raise ImageUnavailable(f"the image is not on the engine: {image}")
+        self._check_image(image)
         if self.host.weaken:
             raise LockdownRefused(f"the engine made a helper that differs in {', '.join(self.host.weaken)}")
         if not beside.running:
@@ -321,8 +324,7 @@ class FakeEngine:
         await self._call(call)
         if path.startswith("/") or ".." in path.split("/") or not path:
             raise EngineError(f"{path!r} is not a path inside a mount: give one that is relative and does not climb")
-        if image not in self.host.images:
-            raise ImageUnavailable(f"the image is not on the engine: {image}")
+        self._check_image(image)
         self.host.check_mounts((mount,))
 
     async def _find(self, call: str, container_id: str) -> Container:

@@ -89,9 +89,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             life.check()
 
         def work() -> None:
-            if life is not None and not life.alive:
-                future.cancel()  # it is never done: nobody may wait for it, not even one who is dying
             if future.done():
+                return
+            if life is not None and not life.alive:
+                future.cancel()  # its last steps may wait for this: it never comes
                 return
             try:
                 future.set_result(func(*args))

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from agp_agent.errors import SecretUnavailable
-from agp_agent.secret_files import MAX_BYTES, MAX_NUMBER, TMPFS_BYTES, Secret, fingerprint, problems, read_all
+from agp_agent.secret_files import (
+    MAX_BYTES,
+    MAX_NUMBER,
+    MAX_TOTAL_BYTES,
+    TMPFS_BYTES,
+    Secret,
+    fingerprint,
+    problems,
+    read_all,
+)
 from support.catalogs import write_secret
 
 VALUE = b"hunter2-password\n"
@@ -63,7 +72,17 @@ def test_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None:
 
 def test_the_largest_secrets_fit_where_they_go() -> None:
     """In the largest number."""
-    assert MAX_BYTES * MAX_NUMBER < TMPFS_BYTES
+    assert MAX_TOTAL_BYTES + MAX_NUMBER * 4096 < TMPFS_BYTES
+
+
+def test_many_large_secrets_are_refused_together(tmp_path: Path) -> None:
+    """Each of them would do."""
+    secrets = [Secret(f"key{n}", write_secret(tmp_path / f"key{n}", b"x" * MAX_BYTES)) for n in range(5)]
+    assert problems(secrets[:4]) == []
+    (problem,) = problems(secrets)
+    assert problem == (
+        "secrets key0, key1, key2, key3, key4 are not available: together they are larger than 262144 bytes"
+    )
 
 
 def test_a_fingerprint_tells_only_whether_values_are_the_same() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from agp_agent import clock
 from agp_agent.ending import Ending
-from agp_agent.engine import Helped, Signal
+from agp_agent.engine import Helped, Image, PullPolicy, Signal
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.journal import Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -108,6 +108,8 @@ async def test_the_steps_are_audited_in_order(parts: Parts) -> None:
     (ended, _) = await parts.audited("task finished")
     assert (ended["outcome"], ended["reason"], ended["exit_code"]) == ("succeeded", "exit_code", 0)
     assert ended["output_bytes"] == 15
+    assert (ended["image_digest"], ended["container_id"]) == ("sha256:1", started["container_id"])
+    assert 0 < ended["duration_s"] < clock.boot_s()
     assert "secret-content" not in (parts.folder / "audit.jsonl").read_text()
 
 
@@ -212,6 +214,25 @@ async def test_a_cancel_between_two_steps_is_not_lost(tmp_path: Path, host: Fake
         assert (verdict.outcome, verdict.error) == (Outcome.CANCELLED, "cancelled")
         await parts.clean()
         assert (await parts.events())[-1] == "task cancelled"
+
+
+async def test_a_task_whose_image_is_being_pulled_can_be_cancelled(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull may take minutes more; nothing is left of what was prepared, and its place is free."""
+    pulling = asyncio.Event()
+
+    async def forever(_name: str, _pull: PullPolicy) -> Image:
+        pulling.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody rings")
+
+    monkeypatch.setattr(parts.engine, "image", forever)
+    run_id = await parts.post("print never\n")
+    await pulling.wait()
+    assert await parts.journal.request_cancel("t")
+    assert await parts.verdict(run_id) == CANCELLED
+    await parts.clean()
 
 
 async def test_a_cancel_while_the_playbook_is_handed_over_is_not_lost(parts: Parts) -> None:

@@ -81,11 +81,18 @@ class DockerEngine:
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str], *, timeout_s: float = 30.0, accepted: frozenset[Lack] = frozenset()
+        cls,
+        environ: Mapping[str, str],
+        *,
+        timeout_s: float = 30.0,
+        pull_timeout_s: float = 600.0,
+        accepted: frozenset[Lack] = frozenset(),
     ) -> "DockerEngine":
         """The engine that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as Docker's own tools read them."""
         endpoint = Endpoint.from_environment(environ)
-        return cls(endpoint.url, tls=endpoint.tls, timeout_s=timeout_s, accepted=accepted)
+        return cls(
+            endpoint.url, tls=endpoint.tls, timeout_s=timeout_s, pull_timeout_s=pull_timeout_s, accepted=accepted
+        )
 
     @property
     def epoch(self) -> int:

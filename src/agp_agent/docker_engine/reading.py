@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from docker.utils import parse_repository_tag
+
 from agp_agent.docker_engine.translate import Json
 from agp_agent.engine import ContainerState, EngineInfo, History, Image, Mount, OwnedContainer
 from agp_agent.lacks import Lack
@@ -103,10 +105,17 @@ def lacks(info: Json) -> frozenset[Lack]:
 
 def image(name: str, inspected: Json) -> Image:
     """The image by its registry's digest where it came from one, else by its own id: both are hashes of its content."""
-    repository = name.partition("@")[0].rpartition(":")[0] or name
-    digests: list[str] = inspected.get("RepoDigests") or []
-    same = [one for one in digests if one.startswith(f"{repository}@")] or digests
-    return Image(name=name, digest=same[0].partition("@")[2] if same else inspected["Id"])
+    repository, pin = repository_and_pin(name)
+    known = [one.partition("@")[::2] for one in inspected.get("RepoDigests") or []]
+    same = [digest for of, digest in known if of == repository] or [digest for _, digest in known]
+    digest = pin if pin is not None and pin in same else next(iter(same), inspected["Id"])
+    return Image(name=name, digest=digest, image_id=inspected["Id"])
+
+
+def repository_and_pin(name: str) -> tuple[str, str | None]:
+    """An image's repository without its tag, and the digest that its name ends with, if it does."""
+    before, _, pin = name.partition("@")
+    return parse_repository_tag(before)[0], pin or None
 
 
 def unix_time(system_time: str) -> str:

@@ -85,12 +85,17 @@ def test_history_tells_what_the_engine_saw_it_die_with(attributes: dict[str, str
         ("agp/x:1", ["other/x@sha256:1"], "sha256:1"),
         ("reg:5000/x", ["reg:5000/x@sha256:3"], "sha256:3"),
         ("agp/x@sha256:4", ["agp/x@sha256:4"], "sha256:4"),
+        ("agp/x@sha256:4", ["agp/x@sha256:1", "agp/x@sha256:4"], "sha256:4"),
+        ("reg:5000/x:1@sha256:4", ["other/x@sha256:1", "reg:5000/x@sha256:3", "reg:5000/x@sha256:4"], "sha256:4"),
+        ("docker.io/library/x@sha256:4", ["y@sha256:1", "x@sha256:4"], "sha256:4"),
+        ("reg:5000/x@sha256:5", ["other/x@sha256:1", "reg:5000/x@sha256:3"], "sha256:3"),
+        ("sha256:id", ["agp/x@sha256:6"], "sha256:6"),
     ],
 )
 def test_the_registrys_digest_comes_first(name: str, digests: list[str], digest: str) -> None:
-    """An image that was built here has only its own id."""
+    """That which the name asks for, if it is one of the image's; an image that was built here has only its own id."""
     read = reading.image(name, {"Id": "sha256:id", "RepoDigests": digests})
-    assert (read.name, read.digest) == (name, digest)
+    assert (read.name, read.digest, read.image_id) == (name, digest, "sha256:id")
 
 
 @pytest.mark.parametrize(
