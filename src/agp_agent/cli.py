@@ -38,10 +38,12 @@ app = typer.Typer(
     "Try first: agp-agent run FILE.  Then: agp-agent dashboard, and agp-agent serve --help.",
 )
 token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
+runner_commands = typer.Typer(no_args_is_help=True, help="The catalog of runners (AGP_CATALOG).")
 config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
 app.add_typer(token_commands, name="token")
 audit_commands = typer.Typer(no_args_is_help=True, help="The audit trail.")
 app.add_typer(config_commands, name="config")
+app.add_typer(runner_commands, name="runners")
 app.add_typer(audit_commands, name="audit")
 
 ConfigOption = Annotated[
@@ -88,10 +90,11 @@ def run(
     """
     from agp_agent.local_run import EXIT_UNREAD, run_file  # noqa: PLC0415  the other commands start faster without
 
-    logs.configure("info" if verbose else "error", lambda tree: tree, sys.stderr)
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "error", masker.tree, sys.stderr)
     content = _read_playbook(file)
     given = _load(config, task_timeout_s=timeout_s)
-    verdict, code = _run(lambda: run_file(file.name, content, given))
+    verdict, code = _run(lambda: run_file(file.name, content, given, masker))
     if code == EXIT_UNREAD:
         os._exit(code)  # the interpreter would complain that it cannot flush what nobody reads
     if verdict.error and code != verdict.exit_code:
@@ -128,6 +131,27 @@ def healthcheck(config: ConfigOption = None) -> None:
         typer.echo(f"agp-agent: {why}", err=True)
         raise typer.Exit(EXIT_FAILED)
     typer.echo("healthy")
+
+
+@app.command(epilog="Examples: agp-agent doctor  ·  agp-agent doctor --escape  ·  agp-agent doctor --json | jq .checks")
+def doctor(
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    escape: Annotated[
+        bool, typer.Option("--escape", help="Also make the harmless attempts to escape, in containers as tasks get.")
+    ] = False,
+) -> None:
+    """Examine the engine, this machine, the runners and their lockdown; say what is wrong, and how to mend it.
+
+    Makes a container of each runner, reads it back, and removes it. Exit code 0 (warnings included) or 1.
+    """
+    from agp_agent.doctor import doctor as examine  # noqa: PLC0415  the other commands start faster without
+
+    logs.configure("error", lambda tree: tree, sys.stderr)
+    given = _load(config)
+    if not _run(lambda: examine(given, as_json=as_json, escape=escape)):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -167,12 +191,62 @@ def config_show(
 
 @config_commands.command("check")
 def config_check(config: ConfigOption = None) -> None:
-    """Check settings, tokens and catalog without starting anything; all problems at once. Exit code 0 or 78."""
-    from agp_agent.app import check  # noqa: PLC0415  the other commands start faster without
+    """Check settings, tokens, catalog and secrets without starting anything; all problems at once. Exit code 0, 78."""
+    from agp_agent.app import check_all, mount_rules  # noqa: PLC0415  the others start faster without
 
-    given = _load_and_check(check, config)
-    names = ", ".join(catalog.load(given.catalog).names)
+    given = _load_and_check(check_all, config)
+    names = ", ".join(catalog.load(given.catalog, mount_rules(given)).names)
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
+
+
+@runner_commands.command("list")
+def runners_list(
+    config: ConfigOption = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Print the runners of the catalog: what each takes, and what it is granted. Asks no engine."""
+    from agp_agent.runner_check import document, table  # noqa: PLC0415  the other commands start faster without
+
+    found = _catalog(_load(config))
+    typer.echo(json.dumps(document(found), indent=2) if as_json else table(found))
+
+
+@runner_commands.command("check", epilog="Examples: agp-agent runners check  ·  agp-agent runners check ansible --json")
+def runners_check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Runners; by default all.")] = None,
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the agent's own log on stderr.")] = False,
+) -> None:
+    """Try each runner for real, and print what a playbook sees in it.
+
+    User, writable places, limits, network, tools, mounts, names of secrets and of variables. Needs no running agent,
+    and disturbs none. Exit code 1 where a runner is not as the catalog says.
+    """
+    from agp_agent.runner_check import check_runners  # noqa: PLC0415  the other commands start faster without
+
+    given = _load(config)
+    runners = _catalog(given).runners
+    if unknown := [name for name in names or () if name not in runners]:
+        raise typer.BadParameter(f"no runner {', '.join(unknown)}; the catalog has {', '.join(runners)}")
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "critical", masker.tree, sys.stderr)
+    reports = _run(lambda: check_runners([runners[name] for name in names or runners], given, masker))
+    if as_json:
+        typer.echo(json.dumps([report.document() for report in reports], indent=2))
+    else:
+        typer.echo("\n\n".join(report.text() for report in reports))
+    if any(report.problems for report in reports):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@runner_commands.command("schema")
+def runners_schema() -> None:
+    """Print the JSON Schema of a catalog, for editors and pipelines.
+
+    Example: agp-agent runners schema > catalog.schema.json
+    """
+    typer.echo(json.dumps(catalog.schema(), indent=2))
 
 
 @audit_commands.command(
@@ -216,6 +290,15 @@ def main() -> None:
 def _load(config: Path | None, **overrides: Any) -> Settings:
     try:
         return settings.load(config, **overrides)
+    except ConfigurationError as error:
+        _fail(error)
+
+
+def _catalog(given: Settings) -> catalog.Catalog:
+    from agp_agent.app import mount_rules  # noqa: PLC0415  the other commands start faster without
+
+    try:
+        return catalog.load(given.catalog, mount_rules(given))
     except ConfigurationError as error:
         _fail(error)
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from agp_agent import clock, lifecycle
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused
+from agp_agent.catalog import Catalogs
+from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused, NotFenced
 from agp_agent.executor import Executor
 from agp_agent.journal import Attempt, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -27,12 +29,15 @@ _RETRY_S: Final = 1.0
 class Ending:
     """Ends attempts, or puts them back where they certainly never started."""
 
-    def __init__(self, journal: Journal, executor: Executor, audit: Audit, readiness: Readiness) -> None:
+    def __init__(
+        self, journal: Journal, executor: Executor, audit: Audit, readiness: Readiness, catalogs: Catalogs
+    ) -> None:
         """Take the parts it writes to."""
         self._journal = journal
         self._executor = executor
         self._audit = audit
         self._readiness = readiness
+        self._catalogs = catalogs
 
     async def requeue(self, attempt: Attempt, slot: str, seen: State, why: str, *, failed_try: bool = False) -> None:
         """Put an attempt back into the queue that certainly never started; with its last try, end it instead.
@@ -49,10 +54,12 @@ class Ending:
 
     def verdict_of(self, error: EngineError, spec: RunSpec, attempt: Attempt) -> Verdict:
         """What it means for a task that its container could not be made."""
-        if isinstance(error, LockdownRefused):
+        if isinstance(error, LockdownRefused | NotFenced):
             self._audit.record(AuditEvent.CONTAINER_REFUSED, **facts(attempt), runner=spec.runner, why=str(error))
         if isinstance(error, ImageUnavailable):
             return lifecycle.image_unavailable(spec.container.image, error.why)
+        if isinstance(error, NotFenced):
+            return lifecycle.not_fenced(str(error))
         return lifecycle.engine_refused(str(error))
 
     async def finish(
@@ -62,9 +69,11 @@ class Ending:
 
         ``ran_s``: how long its container ran, where somebody knows better than the clock of now.
         """
-        output = output or Output()
+        output, verdict = output or Output(), replace(verdict, error=self._executor.masked(verdict.error))
         duration_s = _since_release_s(attempt) if ran_s is None else ran_s
-        if await self._write_finish(attempt, verdict, output):
+        done = await self._write_finish(attempt, verdict, output)
+        self._catalogs.forget(attempt.run_id)
+        if done:
             self._audit_end(attempt, verdict, output, duration_s)
 
     def _audit_end(self, attempt: Attempt, verdict: Verdict, output: Output, duration_s: float | None) -> None:

@@ -9,7 +9,7 @@ import structlog
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.caller import Caller
-from agp_agent.catalog import Catalog
+from agp_agent.catalog import Catalogs
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt
 from agp_agent.models import Task, parse_task
@@ -34,7 +34,7 @@ class Intake:
         audit: Audit,
         refusals: Tally,
         readiness: Readiness,
-        catalog: Catalog,
+        catalogs: Catalogs,
         *,
         max_queued: int,
         rerun_after_s: float,
@@ -45,7 +45,7 @@ class Intake:
         self._audit = audit
         self._refusals = refusals
         self._readiness = readiness
-        self._catalog = catalog
+        self._catalogs = catalogs
         self._max_queued = max_queued
         self._rerun_after_s = rerun_after_s
         self._playbook_limit_bytes = playbook_limit_bytes
@@ -96,7 +96,8 @@ class Intake:
             if problem := self._readiness.problems.get(part):
                 raise Unavailable(f"The agent takes on no more tasks: {problem}.")
         playbook = task.playbook.content.encode()
-        runner = self._catalog.choose(task.playbook.name, task.playbook.content)
+        catalog = self._catalogs.current
+        runner = catalog.choose(task.playbook.name, task.playbook.content)
         new = NewAttempt(
             task_id=task.task_id,
             playbook_name=task.playbook.name,
@@ -106,8 +107,10 @@ class Intake:
             runner=runner.name if runner else None,
             idempotency_key=idempotency_key,
         )
-        reject = None if runner else lifecycle.no_runner(task.playbook.name, self._catalog.names)
+        reject = None if runner else lifecycle.no_runner(task.playbook.name, catalog.names)
         accepted = await self._commit(new, reject)
+        if runner and not accepted.replayed:
+            self._catalogs.keep(accepted.run_id, runner)
         if not accepted.replayed:
             await self._audit_accepted(new, accepted, caller, reject)
         return accepted

@@ -16,7 +16,7 @@ class Readiness:
     Parts: engine, runner images, journal, journal size, audit, disk, file descriptors.
     """
     warnings: dict[str, str] = field(default_factory=dict)
-    """What is not well and keeps no task from starting, by part, such as a token file; one sentence each."""
+    """What is not well and keeps no task from starting, by part, such as catalog or a token file; one sentence each."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -36,25 +36,21 @@ class Readiness:
 
     def report(self, part: str, problem: str | None) -> bool:
         """Say how a part is; None is well. True where that is news."""
-        if self.problems.get(part) == problem:
+        return self._note(self.problems, part, problem)
+
+    def warn(self, part: str, problem: str | None) -> bool:
+        """The same for a part that keeps no task from starting."""
+        return self._note(self.warnings, part, problem)
+
+    def _note(self, notes: dict[str, str], part: str, problem: str | None) -> bool:
+        if notes.get(part) == problem:
             return False
         if problem is None:
-            self.problems.pop(part, None)
+            notes.pop(part, None)
         else:
-            self.problems[part] = problem
+            notes[part] = problem
         self.changed.set()
         self.on_news(part, problem)
-        return True
-
-    def warn(self, part: str, warning: str | None) -> bool:
-        """Say that something is wrong that keeps no task from starting; None is well. True where that is news."""
-        if self.warnings.get(part) == warning:
-            return False
-        if warning is None:
-            self.warnings.pop(part, None)
-        else:
-            self.warnings[part] = warning
-        self.on_news(part, warning)
         return True
 
     def doubt(self, part: str, problem: str) -> None:

@@ -6,6 +6,7 @@ Order: command line > environment > YAML file > default. Tokens may also stand i
 import os
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -19,7 +20,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from agp_agent import __version__, lacks
 from agp_agent.errors import ConfigurationError
+from agp_agent.lacks import Lack
 from agp_agent.tokens import TOKEN_MIN_CHARS
 
 PREFIX: Final = "AGP_"
@@ -67,6 +70,25 @@ def _uid_range(value: str) -> str:
     match = re.fullmatch(r"(\d+)-(\d+)", value)
     if not match or not UID_FIRST <= int(match[1]) <= int(match[2]) <= UID_LAST:
         raise ValueError(f"two user ids from {UID_FIRST} to {UID_LAST}, such as 20000-20255")
+    return value
+
+
+def _networks(value: str) -> str:
+    try:
+        list(_split_networks(value))
+    except ValueError:
+        raise ValueError(
+            "IPv4 addresses and networks, separated by commas, such as 203.0.113.7,198.51.100.0/24"
+        ) from None
+    return value
+
+
+def _split_networks(value: str) -> Iterator[IPv4Network]:
+    return (IPv4Network(one.strip()) for one in value.split(",") if one.strip())
+
+
+def _accepted(value: str) -> str:
+    lacks.parse(value)
     return value
 
 
@@ -130,6 +152,7 @@ class Settings(BaseSettings):
     max_queued: int = Field(1000, ge=0, description="Tasks that wait; above it a task is refused with 503.")
     queue_timeout_s: SecondsOrZero = Field(0, description="Longest wait in the queue; 0 is no limit.")
     task_timeout_s: Seconds = Field(3600, description="Longest run of a task, where its runner sets none.")
+    pull_timeout_s: Seconds = Field(600, description="Longest pull of a runner's image.")
     stop_grace_s: SecondsOrZero = Field(10, description="Time between TERM and KILL.")
     rerun_after_s: SecondsOrZero = Field(
         0, description="An identical task is refused for this long after its result was acknowledged."
@@ -154,6 +177,21 @@ class Settings(BaseSettings):
     )
     uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
+    )
+    fence_image: str = Field(
+        f"agp/fence:{__version__}",
+        min_length=1,
+        description="Image of the helper that fences in the network of runners that have one.",
+    )
+    outbound_deny: Annotated[str, AfterValidator(_networks)] | None = Field(
+        None,
+        description="IPv4 addresses and networks, separated by commas, that runners with a network may not reach, "
+        "unless their `allow` names them: the public addresses of the engine's host.",
+    )
+    accept_degraded: Annotated[str, AfterValidator(_accepted)] = Field(
+        "",
+        description="What the engine may be unable to do, of swap, memory, pids, cpus, log-driver, with commas between "
+        "them; containers that lack anything else are refused.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
@@ -180,6 +218,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def accepted_lacks(self) -> frozenset[Lack]:
+        """What containers may lack."""
+        return lacks.parse(self.accept_degraded)
+
+    @property
     def tailscale_nodes(self) -> tuple[str, ...]:
         """Who may come in, where a tailscaled is asked."""
         return _list(self.tailscale_allow or "")
@@ -189,6 +232,11 @@ class Settings(BaseSettings):
         """The user ids of task containers."""
         first, last = self.uid_range.split("-")
         return range(int(first), int(last) + 1)
+
+    @property
+    def outbound_denied(self) -> tuple[IPv4Network, ...]:
+        """What runners with a network may not reach beside what is not public."""
+        return tuple(_split_networks(self.outbound_deny or ""))
 
 
 class _Environment(EnvSettingsSource):

@@ -52,10 +52,10 @@ async def api(
 ) -> AsyncIterator[Api]:
     """Make the real routes over a real journal in ``folder``."""
     readiness, audit, journal = Readiness(), Audit(folder / "audit.jsonl"), Journal(folder / "journal.db")
-    engine, runners = engine or FakeEngine(), catalog.load()
+    engine, runners = engine or FakeEngine(), catalog.Catalogs(catalog.load())
     await engine.open()
     overview = Overview(
-        journal, audit, readiness, engine, lambda: runners, LIMITS, agent_id="unit", max_queued=max_queued
+        journal, audit, readiness, engine, lambda: runners.current, LIMITS, agent_id="unit", max_queued=max_queued
     )
     intake = Intake(
         journal,

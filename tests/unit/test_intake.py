@@ -12,12 +12,13 @@ import pytest
 from agp_agent import catalog
 from agp_agent.audit import AuditEvent
 from agp_agent.caller import Caller
+from agp_agent.catalog import Catalogs
 from agp_agent.errors import AlreadyRunning, InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.intake import Intake
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
 from agp_agent.tally import ONE_BY_ONE, Tally
-from support.agent_parts import Parts, agent, machine
+from support.agent_parts import Parts, agent, catalog_of, machine
 
 LIMIT = 1000
 
@@ -37,7 +38,7 @@ def intake(parts: Parts) -> Intake:
         parts.audit,
         Tally(parts.audit, AuditEvent.TASK_REFUSED),
         parts.readiness,
-        catalog.load(),
+        Catalogs(catalog.load()),
         max_queued=2,
         rerun_after_s=0,
         playbook_limit_bytes=LIMIT,
@@ -190,6 +191,20 @@ async def test_anything_else_is_no_key(intake: Intake, parts: Parts, key: str) -
     assert await parts.journal.counts() == {}
 
 
+async def test_an_order_keeps_the_runner_it_was_accepted_under(intake: Intake, parts: Parts) -> None:
+    """The catalog may change while it waits; one that is replayed keeps the first."""
+    old = intake._catalogs.current.runners["shell"]
+    _, accepted = await intake.accept(body("a"), "key", Caller("p"))
+    changed = {"shell": {"memory": "32MiB", "match": {"suffixes": [".sh"]}}}
+    intake._catalogs.replace(catalog_of(**changed))
+    assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
+    await intake.accept(body("a"), "key", Caller("p"))
+    assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
+    _, later = await intake.accept(body("b"), None, Caller("p"))
+    assert intake._catalogs.runner_of(later.run_id, "shell") == intake._catalogs.current.runners["shell"]
+    assert parts.readiness.warnings == {}
+
+
 # --- a disk that does not write ----------------------------------------------------------------------------------
 
 
@@ -200,7 +215,7 @@ async def test_an_order_that_cannot_be_written_is_refused(parts: Parts) -> None:
         parts.audit,
         Tally(parts.audit, AuditEvent.TASK_REFUSED),
         parts.readiness,
-        catalog.load(),
+        Catalogs(catalog.load()),
         max_queued=2,
         rerun_after_s=0,
         playbook_limit_bytes=10**6,

@@ -30,7 +30,7 @@ def overview(parts: Parts, engine: FakeEngine | None = None, runners: Catalog | 
         parts.audit,
         parts.readiness,
         engine or parts.engine,
-        lambda: runners or parts.catalog,
+        lambda: runners or parts.catalogs.current,
         LIMITS,
         agent_id="unit",
         max_queued=7,

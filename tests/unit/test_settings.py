@@ -1,6 +1,7 @@
 """The settings: where they come from, and what an operator is told."""
 
 import os
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from agp_agent import settings
 from agp_agent.errors import ConfigurationError
+from agp_agent.lacks import Lack
 from agp_agent.settings import Settings, load, load_with_problems, source_of, with_source
 
 TOKEN = "t0ken-of-the-tests-1"
@@ -117,6 +119,14 @@ def test_an_empty_file_says_nothing(config: Path) -> None:
         ("UID_RANGE", "20010-20000", None),
         ("UID_RANGE", "20000-65536", None),
         ("UID_RANGE", "20000", None),
+        (
+            "OUTBOUND_DENY",
+            "203.0.113.7,host.example",
+            "expected IPv4 addresses and networks, separated by commas, such as 203.0.113.7,198.51.100.0/24.",
+        ),
+        ("OUTBOUND_DENY", "203.0.113.7/24", None),
+        ("OUTBOUND_DENY", "fd00::/8", None),
+        ("FENCE_IMAGE", "", None),
         ("LOG_LEVEL", "loud", "expected 'debug', 'info', 'warning' or 'error'."),
     ],
 )
@@ -326,6 +336,13 @@ def test_a_url_loses_its_last_slash() -> None:
     assert load(dashboard_url="https://d.example/base/").dashboard_url == "https://d.example/base"
 
 
+def test_what_outbound_runners_may_not_reach_is_a_list() -> None:
+    """Addresses and networks; without it there is nothing beside what is not public."""
+    assert load().outbound_denied == ()
+    found = load(outbound_deny="203.0.113.7, 198.51.100.0/24,").outbound_denied
+    assert found == (IPv4Network("203.0.113.7/32"), IPv4Network("198.51.100.0/24"))
+
+
 def test_every_setting_says_what_it_means() -> None:
     """The README's table is made of it."""
     for name, field in Settings.model_fields.items():
@@ -335,3 +352,16 @@ def test_every_setting_says_what_it_means() -> None:
 def test_the_default_file_is_only_read_where_it_exists() -> None:
     """Its place is fixed; nothing is read from the current folder."""
     assert str(settings.DEFAULT_CONFIG_FILE) == "/etc/agp-agent/agent.yaml"
+
+
+def test_what_containers_may_lack_is_a_list_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typo is told with all names that there are."""
+    assert load().accepted_lacks == frozenset()
+    monkeypatch.setenv("AGP_ACCEPT_DEGRADED", "swap, log-driver")
+    assert load().accepted_lacks == {Lack.SWAP, Lack.LOG_DRIVER}
+    monkeypatch.setenv("AGP_ACCEPT_DEGRADED", "everything")
+    (problem,) = problems()
+    assert problem.startswith(
+        "AGP_ACCEPT_DEGRADED (environment): expected some of swap, memory, pids, cpus, log-driver"
+    )
+    assert problem.endswith(", and everything is none of them.")
