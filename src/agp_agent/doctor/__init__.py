@@ -40,7 +40,12 @@ async def _escape(settings: Settings, engine: ContainerEngine) -> list[report.Tr
     await engine.open()
     await engine.image(runner.image, runner.pull)
     async with open_boxes(settings, engine, runner.image) as boxes:
-        return [one async for one in attempt_all(boxes, engine, runner, SAFE_ATTEMPTS)]
+        tried = []
+        with report.progress("attempts to escape", len(SAFE_ATTEMPTS), sys.stderr) as step:
+            async for one in attempt_all(boxes, engine, runner, SAFE_ATTEMPTS):
+                tried.append(one)
+                step()
+        return tried
 
 
 def _print(findings: list[Finding], tried: list[report.Tried] | None, *, as_json: bool) -> None:
