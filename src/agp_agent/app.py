@@ -5,16 +5,18 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import structlog
 
 from agp_agent import __version__, catalog, descriptors, recovery
-from agp_agent.api import AgentServer, create_api
-from agp_agent.api.server import check_tls, listen
+from agp_agent.api import Access, AgentServer, create_api
+from agp_agent.api.server import check_address, check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog
+from agp_agent.canary import Canary
+from agp_agent.catalog import Catalogs
+from agp_agent.catalog_watch import CatalogWatch, unusable
 from agp_agent.dashboard import Dashboard, HttpDashboard
 from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
@@ -24,57 +26,34 @@ from agp_agent.engine import ContainerEngine
 from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import ConfigurationError, StateDirectoryError
 from agp_agent.executor import Executor
+from agp_agent.fencing import Fencing
 from agp_agent.intake import Intake
 from agp_agent.journal import Delivery
+from agp_agent.mount_rules import MountRules
 from agp_agent.outbox import Outbox
+from agp_agent.overview import Overview
 from agp_agent.planner import Limits
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
-from agp_agent.settings import Settings, TokenSource
+from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
+from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
+from agp_agent.token_watch import TokenWatch
+from agp_agent.tokens import Tokens, TokenSource
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The agent's two secrets: what the dashboard must send, and what the agent sends it."""
-
-    inbound: TokenSource
-    outbound: TokenSource
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """As the settings name them; nothing is read yet."""
-        return cls(
-            TokenSource("AGP_TOKEN", settings.token, settings.token_file),
-            TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
-        )
-
-    def known(self) -> tuple[bytes, ...]:
-        """Every token of now, for masking."""
-        with contextlib.suppress(ConfigurationError):
-            return self.inbound.current() + self.outbound.current()
-        return ()
-
-    def check(self) -> None:
-        """Raise ``ConfigurationError`` unless both are there and differ."""
-        problems: list[str] = []
-        values: list[tuple[bytes, ...]] = []
-        for name, source in (("AGP_TOKEN", self.inbound), ("AGP_DASHBOARD_TOKEN", self.outbound)):
-            try:
-                values.append(source.current())
-            except ConfigurationError as error:
-                problems += error.problems
-            if not source.configured:
-                problems.append(f"{name} (not set): expected a token, or {name}_FILE; `agp-agent token new` makes one.")
-        if not problems and set(values[0]) & set(values[1]):
-            problems.append("AGP_TOKEN, AGP_DASHBOARD_TOKEN: expected two different tokens, one for each direction.")
-        if problems:
-            raise ConfigurationError(*problems)
+def tokens_of(settings: Settings) -> Tokens:
+    """The tokens that the settings name; no file is read yet."""
+    return Tokens(
+        TokenSource("AGP_TOKEN", settings.token, settings.token_file),
+        TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
+    )
 
 
 class Agent:
@@ -97,7 +76,8 @@ class Agent:
         labels = state.identity.labels
         self.settings = settings
         self.identity = state.identity
-        self.catalog: Catalog = catalog.load(settings.catalog)
+        rules = mount_rules(settings)
+        self.catalogs = Catalogs(catalog.load(settings.catalog, rules))
         self.readiness = Readiness(problems={"engine": "the container engine has not been reached yet"})
         recovery.check_schema(state)
         self.audit = _open_audit(state, masker, settings.audit_retention_s)
@@ -108,20 +88,23 @@ class Agent:
         self._state = state
         self._engine = engine
         self._dashboard = dashboard
-        executor = Executor(engine, state.spool, settings.uids)
+        self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
+        self.reach = Reach()
+        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules)
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         walk = Walk(
             self.journal,
             executor,
             self.audit,
-            catalog=self.catalog,
+            catalogs=self.catalogs,
             readiness=self.readiness,
+            reach=self.reach,
             limits=limits,
             labels=labels,
             observer=observer,
         )
         self._dispatcher = Dispatcher(
-            self.journal, walk, self.catalog, self.readiness, queue_timeout_s=settings.queue_timeout_s
+            self.journal, walk, self.catalogs, self.readiness, queue_timeout_s=settings.queue_timeout_s
         )
         self._reconciler = Reconciler(
             self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
@@ -134,10 +117,22 @@ class Agent:
             state.reserve,
             journal_limit_bytes=settings.journal_limit_bytes,
         )
+        self._catalog_watch = CatalogWatch(self.catalogs, self.readiness, self.audit, settings.catalog, rules)
+        self._canary = Canary(
+            engine,
+            self._fencing,
+            self.catalogs,
+            self.readiness,
+            self.reach,
+            limits=limits,
+            labels=labels,
+            uids=settings.uids,
+            port=settings.port,
+        )
         self._engine_watch = EngineWatch(
             engine,
             executor,
-            self.catalog,
+            self.catalogs,
             self.readiness,
             self._reconciler.reconcile,
             slots=state.slots,
@@ -145,6 +140,17 @@ class Agent:
             labels=labels,
             max_running=settings.max_running,
             max_uids=len(settings.uids),
+            accepted=settings.accepted_lacks,
+        )
+        self.overview = Overview(
+            self.journal,
+            self.audit,
+            self.readiness,
+            engine,
+            lambda: self.catalogs.current,
+            limits,
+            agent_id=state.identity.agent_id,
+            max_queued=settings.max_queued,
         )
         self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED)
         self._refusals = Tally(self.audit, AuditEvent.TASK_REFUSED)
@@ -153,7 +159,7 @@ class Agent:
             self.audit,
             self._refusals,
             self.readiness,
-            self.catalog,
+            self.catalogs,
             max_queued=settings.max_queued,
             rerun_after_s=settings.rerun_after_s,
             playbook_limit_bytes=settings.playbook_limit_bytes,
@@ -167,8 +173,6 @@ class Agent:
             ExceptionGroup: a loop ended by an error nobody foresaw.
         """
         self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
-        runners = {runner.name: runner.image for runner in self.catalog.runners.values()}
-        self.audit.record(AuditEvent.CONFIG_LOADED, runners=runners)
         if (damage := self._opened.damage) is not None:
             await recovery.rebuild(self.journal, self._state, self.audit, damage)
         await recovery.settle(self._opened, self._state, self.audit)
@@ -193,9 +197,9 @@ class Agent:
             self.audit.record(AuditEvent.DEAD_LETTERS_KEPT, dead_letters=number)
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        loops = (self._engine_watch, self._disk_watch, self._dispatcher, self._reconciler, self._outbox)
-        tallies = (self.auth_failures, self._refusals)
-        return [loop.run() for loop in (*loops, *tallies)]
+        loops = (self._engine_watch, self._disk_watch, self._catalog_watch, self._dispatcher, self._reconciler)
+        others = (self._outbox, self._canary, self.auth_failures, self._refusals)
+        return [loop.run() for loop in (*loops, *others)]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
@@ -209,6 +213,8 @@ class Agent:
     async def _aclose(self) -> None:
         await self._dispatcher.aclose()
         await self._reconciler.aclose()
+        await self._fencing.aclose()
+        await self.overview.aclose()
         await self._engine.aclose()
         await self._dashboard.aclose()
         self._degradation.close()
@@ -217,6 +223,23 @@ class Agent:
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
+
+
+def mount_rules(settings: Settings) -> MountRules:
+    """What no catalog may mount into a container: the agent's own files, and what reaches the engine."""
+    engine = None
+    with contextlib.suppress(ConfigurationError):  # that is told by whoever needs the engine
+        engine = Endpoint.from_environment(os.environ).socket
+    own: dict[Path | None, str] = {
+        settings.state_dir: "the agent's state",
+        settings.engine_state_dir: "the agent's state",
+        settings.token_file: "the agent's token",
+        settings.dashboard_token_file: "the agent's token",
+        settings.tls_key_file: "the agent's private key",
+        engine: "the engine's socket, which is root on its host",
+        Path("/var/run/docker.sock"): "the engine's socket, which is root on its host",
+    }
+    return MountRules({path: what for path, what in own.items() if path is not None})
 
 
 def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:
@@ -234,9 +257,10 @@ def check(settings: Settings) -> None:
     """
     problems: list[str] = []
     looks: tuple[Callable[[], object], ...] = (
-        Tokens.of(settings).check,
-        lambda: _dashboard(settings),
-        lambda: catalog.load(settings.catalog),
+        tokens_of(settings).check,
+        lambda: _dashboard(settings, tokens_of(settings)),
+        lambda: catalog.load(settings.catalog, mount_rules(settings)),
+        lambda: check_address(settings.host),
         lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
         lambda: Endpoint.from_environment(os.environ),
     )
@@ -249,14 +273,34 @@ def check(settings: Settings) -> None:
         raise ConfigurationError(*problems)
 
 
-def _dashboard(settings: Settings) -> HttpDashboard:
+def check_all(settings: Settings) -> None:
+    """As ``check``, and find out whether each runner could use what it is granted: its secrets and mounts.
+
+    Raises:
+        ConfigurationError: every problem at once.
+    """
+    check(settings)
+    runners = catalog.load(settings.catalog, mount_rules(settings)).runners.values()
+    found = [(runner.name, problem) for runner in runners for problem in unusable(runner)]
+    if found:
+        raise ConfigurationError(*(f"AGP_CATALOG: {settings.catalog}: runner {name}: {why}." for name, why in found))
+
+
+def _dashboard(settings: Settings, tokens: Tokens) -> HttpDashboard:
     if settings.dashboard_url is None:
         raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
     return HttpDashboard(
         settings.dashboard_url,
-        Tokens.of(settings).outbound,
+        tokens.outbound,
         ca_file=settings.dashboard_ca_file,
         proxy=settings.dashboard_proxy,
+    )
+
+
+def engine_of(settings: Settings) -> DockerEngine:
+    """The engine that the environment names, used as the settings say."""
+    return DockerEngine.from_environment(
+        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
     )
 
 
@@ -267,35 +311,59 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         ConfigurationError: something the operator wrote cannot be used.
     """
     check(settings)
+    tokens.check()
     descriptors.raise_limit()
-    dashboard = _dashboard(settings)
+    dashboard = _dashboard(settings, tokens)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
-        agent = Agent(
-            settings, state, DockerEngine.from_environment(os.environ), dashboard, masker, lambda _run_id, _run: None
-        )
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
+        agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
         await _serve(agent, tokens, listener)
 
 
 async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
-    api = create_api(agent.intake, agent.journal, agent.readiness, agent.auth_failures, tokens.inbound.current)
-    server = AgentServer(
-        api,
-        lambda: signals.put_nowait(None),
-        tls_cert_file=settings.tls_cert_file,
-        tls_key_file=settings.tls_key_file,
-    )
-    async with agent.running():
+    watch = TokenWatch(tokens, agent.audit, agent.readiness)
+    async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
+        access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
+        server = AgentServer(
+            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access),
+            lambda: signals.put_nowait(None),
+            tls_cert_file=settings.tls_cert_file,
+            tls_key_file=settings.tls_key_file,
+        )
         host, port = listener.getsockname()[:2]
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        watching = asyncio.create_task(watch.run())
+        await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-        stopping.cancel()
+        if watching.done():
+            watching.result()  # it ends by an error only
+        for task in (stopping, watching):
+            task.cancel()
+        watch.look()
+
+
+@contextlib.asynccontextmanager
+async def _tailnet(settings: Settings, readiness: Readiness) -> AsyncIterator[Tailnet | None]:
+    """The tailscaled that is asked who a peer is, where one is to be asked."""
+    if settings.tailscale_socket is None:
+        yield None
+        return
+
+    def hear(problem: str | None) -> None:
+        if readiness.warn("tailscaled", problem) and problem:
+            log.error("nobody can be let in: tailscaled cannot be asked who a peer is", why=problem)
+
+    tailnet = Tailnet(settings.tailscale_socket, settings.tailscale_nodes, hear)
+    try:
+        yield tailnet
+    finally:
+        await tailnet.aclose()
 
 
 async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:

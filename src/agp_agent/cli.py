@@ -15,11 +15,13 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from pydantic import SecretStr
 
-from agp_agent import __version__, catalog, logs, settings
+from agp_agent import __version__, audit_verification, catalog, logs, settings
 from agp_agent import healthcheck as healthcheck_of
 from agp_agent.errors import AgentError, ConfigurationError, EngineError
 from agp_agent.redaction import MASK, Masker
 from agp_agent.settings import Settings
+from agp_agent.state_dir import StateDir
+from agp_agent.tokens import TOKEN_MIN_CHARS, TokenSource
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -36,9 +38,13 @@ app = typer.Typer(
     "Try first: agp-agent run FILE.  Then: agp-agent dashboard, and agp-agent serve --help.",
 )
 token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
+runner_commands = typer.Typer(no_args_is_help=True, help="The catalog of runners (AGP_CATALOG).")
 config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
 app.add_typer(token_commands, name="token")
+audit_commands = typer.Typer(no_args_is_help=True, help="The audit trail.")
 app.add_typer(config_commands, name="config")
+app.add_typer(runner_commands, name="runners")
+app.add_typer(audit_commands, name="audit")
 
 ConfigOption = Annotated[
     Path | None,
@@ -63,7 +69,7 @@ def serve(
     from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
 
     given = _load_and_check(roof.check, config, host=host, port=port, state_dir=state_dir)
-    tokens = roof.Tokens.of(given)
+    tokens = roof.tokens_of(given)
     masker = Masker(tokens.known)
     logs.configure(given.log_level, masker.tree)
     _run(lambda: roof.serve(given, tokens, masker))
@@ -84,10 +90,11 @@ def run(
     """
     from agp_agent.local_run import EXIT_UNREAD, run_file  # noqa: PLC0415  the other commands start faster without
 
-    logs.configure("info" if verbose else "error", lambda tree: tree, sys.stderr)
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "error", masker.tree, sys.stderr)
     content = _read_playbook(file)
     given = _load(config, task_timeout_s=timeout_s)
-    verdict, code = _run(lambda: run_file(file.name, content, given))
+    verdict, code = _run(lambda: run_file(file.name, content, given, masker))
     if code == EXIT_UNREAD:
         os._exit(code)  # the interpreter would complain that it cannot flush what nobody reads
     if verdict.error and code != verdict.exit_code:
@@ -184,12 +191,92 @@ def config_show(
 
 @config_commands.command("check")
 def config_check(config: ConfigOption = None) -> None:
-    """Check settings, tokens and catalog without starting anything; all problems at once. Exit code 0 or 78."""
-    from agp_agent.app import check  # noqa: PLC0415  the other commands start faster without
+    """Check settings, tokens, catalog and secrets without starting anything; all problems at once. Exit code 0, 78."""
+    from agp_agent.app import check_all, mount_rules  # noqa: PLC0415  the others start faster without
 
-    given = _load_and_check(check, config)
-    names = ", ".join(catalog.load(given.catalog).names)
+    given = _load_and_check(check_all, config)
+    names = ", ".join(catalog.load(given.catalog, mount_rules(given)).names)
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
+
+
+@runner_commands.command("list")
+def runners_list(
+    config: ConfigOption = None, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Print the runners of the catalog: what each takes, and what it is granted. Asks no engine."""
+    from agp_agent.runner_check import document, table  # noqa: PLC0415  the other commands start faster without
+
+    found = _catalog(_load(config))
+    typer.echo(json.dumps(document(found), indent=2) if as_json else table(found))
+
+
+@runner_commands.command("check", epilog="Examples: agp-agent runners check  ·  agp-agent runners check ansible --json")
+def runners_check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Runners; by default all.")] = None,
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the agent's own log on stderr.")] = False,
+) -> None:
+    """Try each runner for real, and print what a playbook sees in it.
+
+    User, writable places, limits, network, tools, mounts, names of secrets and of variables. Needs no running agent,
+    and disturbs none. Exit code 1 where a runner is not as the catalog says.
+    """
+    from agp_agent.runner_check import check_runners  # noqa: PLC0415  the other commands start faster without
+
+    given = _load(config)
+    runners = _catalog(given).runners
+    if unknown := [name for name in names or () if name not in runners]:
+        raise typer.BadParameter(f"no runner {', '.join(unknown)}; the catalog has {', '.join(runners)}")
+    masker = Masker(lambda: ())
+    logs.configure("info" if verbose else "critical", masker.tree, sys.stderr)
+    reports = _run(lambda: check_runners([runners[name] for name in names or runners], given, masker))
+    if as_json:
+        typer.echo(json.dumps([report.document() for report in reports], indent=2))
+    else:
+        typer.echo("\n\n".join(report.text() for report in reports))
+    if any(report.problems for report in reports):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@runner_commands.command("schema")
+def runners_schema() -> None:
+    """Print the JSON Schema of a catalog, for editors and pipelines.
+
+    Example: agp-agent runners schema > catalog.schema.json
+    """
+    typer.echo(json.dumps(catalog.schema(), indent=2))
+
+
+@audit_commands.command(
+    "verify",
+    epilog="A head is what the dashboard got with a result: AGP-Audit-Head: 17:ab12…  Without one, lines that were cut "
+    "off at the end, or a trail that was written anew, cannot be told from a shorter or another one.",
+)
+def audit_verify(
+    config: ConfigOption = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory with the trail, or with a copy of it.")] = None,
+    head: Annotated[str | None, typer.Option(metavar="SEQ:SHA256", help="A head that the trail once had.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify the audit trail over all its files: each line vouches for the one before. Exit code 0 or 1.
+
+    The agent may go on running meanwhile.
+    """
+    try:
+        known = audit_verification.parse_head(head) if head else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    trail = StateDir.audit_of(_load(config, state_dir=state_dir).state_dir)
+    try:
+        report = audit_verification.verify(trail, known)
+    except OSError as error:
+        typer.echo(f"agp-agent: {error.filename or trail}: cannot be read: {error.strerror or error}.", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    typer.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
+    raise typer.Exit(0 if report.is_whole else EXIT_FAILED)
 
 
 def main() -> None:
@@ -203,6 +290,15 @@ def main() -> None:
 def _load(config: Path | None, **overrides: Any) -> Settings:
     try:
         return settings.load(config, **overrides)
+    except ConfigurationError as error:
+        _fail(error)
+
+
+def _catalog(given: Settings) -> catalog.Catalog:
+    from agp_agent.app import mount_rules  # noqa: PLC0415  the other commands start faster without
+
+    try:
+        return catalog.load(given.catalog, mount_rules(given))
     except ConfigurationError as error:
         _fail(error)
 
@@ -253,14 +349,14 @@ def _fail(error: AgentError) -> NoReturn:
 
 def _dashboard_token(file: Path | None) -> str:
     given = SecretStr(os.environ["AGP_DASHBOARD_TOKEN"]) if "AGP_DASHBOARD_TOKEN" in os.environ and not file else None
-    source = settings.TokenSource("AGP_DASHBOARD_TOKEN", given, file)
+    source = TokenSource("AGP_DASHBOARD_TOKEN", given, file)
     if not source.configured:
         token = secrets.token_urlsafe(32)
         typer.echo(f"Token:  AGP_DASHBOARD_TOKEN={token}")
         return token
     token = source.current()[0].decode(errors="replace")
-    if len(token) < settings.TOKEN_MIN_CHARS:
-        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {settings.TOKEN_MIN_CHARS} characters.")
+    if len(token) < TOKEN_MIN_CHARS:
+        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {TOKEN_MIN_CHARS} characters.")
     return token
 
 
@@ -279,4 +375,4 @@ def _read_playbook(file: Path) -> str:
 def _shown(value: object) -> object:
     if value is None or isinstance(value, int | float | bool):
         return value
-    return MASK if hasattr(value, "get_secret_value") else str(value)
+    return MASK if hasattr(value, "get_secret_value") else Masker(tuple).text(str(value))

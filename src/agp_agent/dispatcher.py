@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 
 from agp_agent import lifecycle
-from agp_agent.catalog import Catalog
+from agp_agent.catalog import Catalogs
 from agp_agent.journal import Journal, JournalUnavailable, Waiting
 from agp_agent.readiness import Readiness
 from agp_agent.walk import Walk, log_failure
@@ -22,19 +22,20 @@ class Dispatcher:
     """Takes attempts out of the queue. What it starts it holds until the end; ``aclose`` leaves containers running."""
 
     def __init__(
-        self, journal: Journal, walk: Walk, catalog: Catalog, readiness: Readiness, *, queue_timeout_s: float
+        self, journal: Journal, walk: Walk, catalogs: Catalogs, readiness: Readiness, *, queue_timeout_s: float
     ) -> None:
         """``queue_timeout_s``: longest wait in the queue; 0 is no limit."""
         self._journal = journal
         self._walk = walk
-        self._catalog = catalog
+        self._catalogs = catalogs
+        self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
         self._queue_timeout_s = queue_timeout_s
         self._walks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Start what fits, then sleep until the queue, the places or the agent's condition change."""
-        wakers = (self._journal.queue_changed, self._walk.ended, self._readiness.changed)
+        """Start what fits, then sleep until the queue, the places, the agent's condition or the catalog change."""
+        wakers = (self._journal.queue_changed, self._walk.ended, self._readiness.changed, self._catalog_changed)
         while True:
             for waker in wakers:
                 waker.clear()
@@ -80,7 +81,7 @@ class Dispatcher:
 
     def _full_runners(self) -> list[str]:
         running = self._walk.running_of()
-        limits = {name: runner.max_running for name, runner in self._catalog.runners.items()}
+        limits = {name: runner.max_running for name, runner in self._catalogs.current.runners.items()}
         return [name for name, limit in limits.items() if limit is not None and running[name] >= limit]
 
     def _start(self, waiting: Waiting) -> bool:

@@ -16,9 +16,11 @@ names a container, ``ContainerMissing``. Any other refusal is an ``EngineError``
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Protocol
 
 from agp_agent.errors import EngineError
+from agp_agent.lacks import Lack
 
 
 class NameTaken(EngineError):
@@ -59,11 +61,12 @@ class Tmpfs:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A read-only mount. ``source`` is a path on the engine's host, or the name of a volume."""
+    """A mount. ``source`` is a path on the engine's host, or the name of a volume."""
 
     kind: Literal["bind", "volume"]
     source: str
     target: str
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,9 @@ class ContainerSpec:
     """All that is asked of the engine for one container. The planner fills it; adapters only translate it.
 
     What is not a field is not negotiable, and every adapter gives it: no capabilities, no new privileges, the engine's
-    seccomp and AppArmor defaults, never privileged, no devices, no ports, private namespaces, read-only root, memory+
-    swap limited to the memory, no core files, an init process, no restart, no automatic removal, no health
-    check, stdin that closes with its first client.
+    seccomp (or a stricter one) and AppArmor defaults, never privileged, no devices, no ports, private namespaces,
+    read-only root, memory+swap limited to the memory, no core files, an init process, no restart, no automatic
+    removal, no health check, stdin that closes with its first client.
     """
 
     name: str
@@ -95,7 +98,12 @@ class ContainerSpec:
     file_size_bytes: int = 2**30
     shm_bytes: int = 2**20
     stop_timeout_s: int = 10
-    network: Literal["none"] = "none"
+    network: str | None = None
+    """Name of the agent's own bridge that it is connected to; None: no network at all."""
+    dns: tuple[str, ...] = ()
+    """Addresses of its resolvers, where it has a network; none: those that the engine chooses."""
+    runtime: str | None = None
+    """Name of the engine's runtime that runs it, such as runsc; None: the engine's default."""
     seccomp: str | None = None
     """A seccomp profile, as JSON; None: the engine's default."""
 
@@ -108,6 +116,12 @@ class EngineInfo:
     version: str
     cores: int
     memory_bytes: int
+    runtimes: tuple[str, ...] = ()
+    """What a runner may name as its ``runtime``."""
+    security: tuple[str, ...] = ()
+    """What it says of its own security: seccomp, apparmor, rootless, userns, selinux."""
+    lacks: frozenset[Lack] = frozenset()
+    """What of the lockdown it cannot do."""
     api_version: str = ""
     operating_system: str = ""
     kernel: str = ""
@@ -116,25 +130,22 @@ class EngineInfo:
     default_runtime: str = ""
     runtime_version: str = ""
     """Of the program that makes containers, as it was built: a version, with what a distribution adds to it."""
-    runtimes: tuple[str, ...] = ()
-    """Names that a runner may ask for."""
     cgroup_version: str = ""
-    memory_limit: bool = True
-    swap_limit: bool = True
-    pids_limit: bool = True
     live_restore: bool = False
     """Whether containers outlive the engine's own restart."""
-    security: tuple[str, ...] = ()
-    """seccomp, apparmor, selinux, rootless, userns, cgroupns: those that are there."""
-    log_drivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is on the engine. ``digest`` identifies its content."""
+    """An image that is on the engine.
+
+    Containers are created from ``image_id``, so that a tag which moves meanwhile changes nothing. ``digest`` is the
+    registry's for that content, where it came from one; for people and for the audit trail.
+    """
 
     name: str
     digest: str
+    image_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +204,23 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """A network of the agent's own on the engine's host, as the engine made it. It has no IPv6."""
+
+    name: str
+    subnet: IPv4Network
+    gateway: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Helped:
+    """How a helper ended, and all that it printed, on either stream."""
+
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerLog:
     """The engine's own record of a container's streams, for recovery. ``rotated``: its beginning is missing."""
 
@@ -234,12 +262,16 @@ class ContainerEngine(Protocol):
         """Ask the engine who it is; also the health check."""
 
     async def image(self, name: str, pull: PullPolicy) -> Image:
-        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason."""
+        """Find the image, or fetch it as ``pull`` allows. Raises ``ImageUnavailable`` with the reason.
+
+        A name with a digest (``name@sha256:…``) is never answered with any other content.
+        """
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container, not started, and return its id.
 
-        What the engine made is read back and compared with what was asked for.
+        What the engine made is read back and compared with what was asked for. What the engine says it cannot do, and
+        its operator has accepted to be missing, is not asked for.
 
         Raises:
             NameTaken: a container with this name exists.
@@ -301,4 +333,31 @@ class ContainerEngine(Protocol):
 
         Raises:
             EngineError: the mount or the file is not there.
+        """
+
+    async def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make the agent's own bridge where it is missing; containers on it cannot speak to each other.
+
+        It is read back in any case, also when it was there before.
+
+        Raises:
+            LockdownRefused: a network of this name is there that lacks these labels, or is weaker. It was not touched.
+        """
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove a bridge; a missing one is success. Raises ``EngineError`` while a container uses it."""
+
+    async def run_beside(
+        self, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    ) -> Helped:
+        """Run a helper to its end that shares the network namespace of a running container, and nothing else of it.
+
+        The helper is root in that namespace with NET_ADMIN as its only capability, so that it can set rules there; no
+        new privileges, read-only root, no mounts, small limits. It carries ``labels`` and is removed in any case, also
+        when the caller is cancelled. The first word of ``command`` takes the place of the image's entry.
+
+        Raises:
+            ContainerMissing: there is no such container.
+            ImageUnavailable: the helper's image is gone.
+            LockdownRefused: the engine made a helper with other rights; it was removed without being started.
         """

@@ -10,11 +10,12 @@ from typing import Final
 
 import structlog
 
-from agp_agent import descriptors
-from agp_agent.catalog import Catalog, Runner
+from agp_agent import descriptors, lacks
+from agp_agent.catalog import Catalogs, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import AgentError, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
+from agp_agent.lacks import Lack
 from agp_agent.readiness import Readiness
 from agp_agent.slots import choose_slots
 
@@ -27,6 +28,7 @@ _CHECK_S: Final = 5.0
 _RETRY_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 """An engine that takes longer to say who it is hangs; calls that wait for it have a patience of their own."""
+LOCKDOWN: Final = "lockdown"
 _PARTS: Final = ("engine", "runner images")
 
 
@@ -41,7 +43,7 @@ class EngineWatch:
         self,
         engine: ContainerEngine,
         executor: Executor,
-        catalog: Catalog,
+        catalogs: Catalogs,
         readiness: Readiness,
         on_contact: Callable[[], Awaitable[None]],
         *,
@@ -50,11 +52,16 @@ class EngineWatch:
         labels: dict[str, str],
         max_running: int | None,
         max_uids: int,
+        accepted: frozenset[Lack] = frozenset(),
     ) -> None:
-        """``max_running`` and ``engine_state_dir`` are the operator's, or None; ``max_uids`` bounds the former."""
+        """``max_running`` and ``engine_state_dir`` are the operator's, or None; ``max_uids`` bounds the former.
+
+        ``accepted`` is what containers may lack where the engine cannot do it.
+        """
         self._engine = engine
         self._executor = executor
-        self._catalog = catalog
+        self._catalogs = catalogs
+        self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
         self._on_contact = on_contact
         self._slots = slots
@@ -62,6 +69,7 @@ class EngineWatch:
         self._labels = labels
         self._max_running = max_running
         self._max_uids = max_uids
+        self._accepted = accepted
         self._epoch: int | None = None
         self._asked: asyncio.Task[EngineInfo] | None = None
 
@@ -77,17 +85,21 @@ class EngineWatch:
         """Sleep; shorter where contact broke or somebody doubts the engine, but never so short that it spins."""
         await asyncio.sleep(_RETRY_S)
         for _ in range(round(timeout_s / _RETRY_S) - 1):
-            if self._readiness.doubted.is_set() or self._epoch != self._engine.epoch:
+            if self._is_news():
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S):
                     await self._readiness.doubted.wait()
         self._readiness.doubted.clear()
 
+    def _is_news(self) -> bool:
+        return self._readiness.doubted.is_set() or self._catalog_changed.is_set() or self._epoch != self._engine.epoch
+
     async def _check(self) -> tuple[str, str | None]:
         try:
             info = await self._describe()
-            if self._epoch != (epoch := self._engine.epoch):
+            if self._epoch != (epoch := self._engine.epoch) or self._catalog_changed.is_set():
+                self._catalog_changed.clear()  # other images, and other limits to divide the memory by
                 await self._contact(info)
                 self._epoch = epoch
         except ImageUnavailable as error:
@@ -121,12 +133,13 @@ class EngineWatch:
         self._executor.use_slots(slots)
         number, why = decide_max_running(
             info,
-            self._catalog.largest_memory_bytes,
+            self._catalogs.current.largest_memory_bytes,
             self._max_running,
             self._max_uids,
             descriptors.tasks_max(descriptors.limit()),
         )
         self._readiness.max_running = number
+        self._readiness.warn(LOCKDOWN, describe_lacks(info.lacks, self._accepted))
         log.info(
             "engine found",
             engine=f"{info.name} {info.version}",
@@ -140,11 +153,11 @@ class EngineWatch:
 
     async def _any_image(self) -> str:
         """An image for the probe of the slots: a runner's that is there, else the first that can be had."""
-        found = [runner.image for runner in self._catalog.runners.values() if await self._has(runner)]
+        found = [runner.image for runner in self._catalogs.current.runners.values() if await self._has(runner)]
         if found:
             return found[0]
         missing: list[str] = []
-        for runner in self._catalog.runners.values():
+        for runner in self._catalogs.current.runners.values():
             try:
                 return (await self._engine.image(runner.image, runner.pull)).name
             except ImageUnavailable as error:
@@ -158,6 +171,14 @@ class EngineWatch:
             log.warning("a runner's image is not on the engine", runner=runner.name, pull=runner.pull, why=str(error))
             return False
         return True
+
+
+def describe_lacks(lacking: frozenset[Lack], accepted: frozenset[Lack]) -> str | None:
+    """What is missing of the lockdown on this engine, and whether tasks run all the same."""
+    if refused := lacking - accepted:
+        names = lacks.listed(refused)
+        return f"the engine cannot do: {names}; containers are refused unless AGP_ACCEPT_DEGRADED accepts that"
+    return f"missing, as AGP_ACCEPT_DEGRADED accepts: {lacks.listed(lacking)}" if lacking else None
 
 
 def decide_max_running(

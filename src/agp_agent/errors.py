@@ -16,7 +16,9 @@ AgentError
     ├── EngineUnavailable     it does not answer: try again later
     ├── ImageUnavailable      the runner's image cannot be had
     ├── ContainerMissing      the container is gone
-    └── LockdownRefused       the engine made a container that is weaker than what was asked for
+    ├── SecretUnavailable     a secret of the runner cannot be read
+    ├── LockdownRefused       the engine made a container that is weaker than what was asked for
+    └── NotFenced             a container's network could not be fenced in, so it is not released
 """
 
 from typing import ClassVar
@@ -119,5 +121,13 @@ class ContainerMissing(EngineError):
     """The container is gone: removed by someone else."""
 
 
+class SecretUnavailable(EngineError):
+    """A secret of the runner cannot be read, or may not be used as it is; the playbook has not started."""
+
+
 class LockdownRefused(EngineError):
     """The engine made a container that is weaker than what was asked for; it was removed again."""
+
+
+class NotFenced(EngineError):
+    """A container's network could not be fenced in: its playbook never started, and will not."""

@@ -5,19 +5,26 @@ its end. A container that was prepared ahead of time and one that was prepared j
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from agp_agent.capture import Spool, left_output
-from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, NameTaken
-from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, Mount, NameTaken
+from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused, SecretUnavailable
+from agp_agent.fencing import Fencing
 from agp_agent.lifecycle import ContainerExit
+from agp_agent.mount_rules import MountRules
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
+from agp_agent.redaction import Masker, Needles
+from agp_agent.secret_files import Secret, fingerprint, read_all
 from agp_agent.slots import PROBE_PREFIX, Slots
 from agp_agent.watch import LiveRun, Stop, see_to_end
 
@@ -35,9 +42,16 @@ class Prepared:
     """The engine's when the container was created."""
 
 
-def release_line(nonce: str) -> bytes:
-    """What lets the entry start the playbook: the runner contract, version 1."""
-    return f"agp1 release {nonce}\n".encode()
+NO_SECRETS: Final[Mapping[str, bytes]] = MappingProxyType({})
+_NOTED: Final = "secrets_fingerprint"
+_HAND_OVER_S: Final = 30.0
+"""An entry reads its secrets within a second."""
+
+
+def release_lines(nonce: str, secrets: Mapping[str, bytes]) -> bytes:
+    """What gives the entry its secrets and lets it start the playbook: the runner contract, version 1."""
+    lines = [f"agp1 secret {name} {base64.b64encode(value).decode()}\n" for name, value in secrets.items()]
+    return "".join([*lines, f"agp1 release {nonce}\n"]).encode()
 
 
 def start_marker(nonce: str) -> bytes:
@@ -48,11 +62,25 @@ def start_marker(nonce: str) -> bytes:
 class Executor:
     """Drives containers through the engine's port."""
 
-    def __init__(self, engine: ContainerEngine, spools: Path, uids: range) -> None:
-        """Output is spooled under ``spools``; every prepared container gets a user of its own out of ``uids``."""
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        spools: Path,
+        uids: range,
+        fencing: Fencing,
+        masker: Masker | None = None,
+        rules: MountRules | None = None,
+    ) -> None:
+        """Output is spooled under ``spools``; every prepared container gets a user of its own out of ``uids``.
+
+        ``masker`` is told which secrets are in use; ``rules`` say what may be mounted.
+        """
         self._engine = engine
+        self._fencing = fencing
         self._spools = spools
         self._uids = uids
+        self._masker = masker or Masker(lambda: ())
+        self._rules = rules or MountRules()
         self._uid_of: dict[str, int] = {}
         self._slots: Slots | None = None
 
@@ -67,14 +95,20 @@ class Executor:
             raise EngineUnavailable("the engine has not been reached yet")
         return self._slots
 
+    def masked(self, text: str | None) -> str | None:
+        """The text without any secret that is in use."""
+        return text and self._masker.text(text)
+
     # --- prepare ---------------------------------------------------------------------------------------------------
 
     async def prepare(self, spec: RunSpec, slot: str) -> Prepared:
         """Create, attach and start a container in ``slot``; its entry then waits for the release.
 
+        Where it has a network, its fence stands when this returns.
+
         Raises:
-            ImageUnavailable, LockdownRefused, EngineUnavailable, EngineError: nothing was started; what may have been
-                made is removed again as far as the engine answers.
+            ImageUnavailable, LockdownRefused, NotFenced, EngineUnavailable, EngineError: no playbook was started; what
+                may have been made is removed again as far as the engine answers.
         """
         try:
             return await self._prepare(spec, slot)
@@ -86,20 +120,35 @@ class Executor:
             raise
 
     async def _prepare(self, spec: RunSpec, slot: str) -> Prepared:
+        await asyncio.to_thread(self._check_mounts, spec.container.mounts)
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
-        container = spec.in_slot(slot, self._take_uid(slot), mount)
+        # By the image's id: a tag may move between here and the creation.
+        container = replace(spec.in_slot(slot, self._take_uid(slot, spec.uid), mount), image=image.image_id)
+        if spec.outbound:
+            container = replace(container, network=(await self._fencing.bridge()).name)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
         attachment = await self._engine.attach(container_id)
         try:
             await self._engine.start(container_id)
+            if spec.outbound:
+                await self._fencing.fence_in(container_id, spec, container.uid)
         except BaseException:
             await attachment.aclose()
             raise
         return Prepared(spec, container, container_id, image, attachment, epoch)
 
-    def _take_uid(self, slot: str) -> int:
+    def _check_mounts(self, mounts: Iterable[Mount]) -> None:
+        """Look again: what a link leads to may have changed since the catalog was read."""
+        for mount in mounts:
+            if problem := self._rules.problem(mount.source):
+                raise LockdownRefused(f"the catalog mounts what may not be mounted: {problem}")
+
+    def _take_uid(self, slot: str, fixed: int | None) -> int:
+        if fixed is not None:
+            self._uid_of[slot] = fixed
+            return fixed
         taken = set(self._uid_of.values())
         free = [uid for uid in self._uids if uid not in taken]
         if not free:
@@ -112,33 +161,83 @@ class Executor:
 
     # --- release ---------------------------------------------------------------------------------------------------
 
-    async def release(self, prepared: Prepared, playbook: bytes, note: Mapping[str, object], nonce: str) -> LiveRun:
-        """Hand the playbook over and let it start. Whether it did is told by the run's end, also where this is cut off.
+    async def release(
+        self,
+        prepared: Prepared,
+        playbook: bytes,
+        note: Mapping[str, object],
+        nonce: str,
+        secrets: Mapping[str, bytes] = NO_SECRETS,
+    ) -> LiveRun:
+        """Hand playbook and secrets over and let it start. Whether it did is told by the run's end.
 
         Raises:
             EngineUnavailable, EngineError, OSError: the playbook could not be handed over; it has not started.
         """
         spec, slot = prepared.spec, prepared.container.name
         try:
-            await self.slots.fill(slot, prepared.image.name, spec.playbook_file, playbook, note)
+            needles = await self._hold(slot, secrets)
+            if secrets:
+                note = {**note, _NOTED: await asyncio.to_thread(fingerprint, secrets, nonce)}
+            await self.slots.fill(slot, prepared.image.image_id, spec.playbook_file, playbook, note)
             spool = Spool.create(self._spools / slot, spec.output_limit_bytes)
         except BaseException:
             await prepared.attachment.aclose()  # its entry sees the end of stdin, and ends
             raise
-        run = LiveRun(prepared.container_id, slot, start_marker(nonce), spool, prepared.epoch)
+        run = LiveRun(prepared.container_id, slot, start_marker(nonce), spool, prepared.epoch, secrets=needles)
         run.take_in(prepared.attachment)
         try:
-            await prepared.attachment.send(release_line(nonce))
-        except EngineUnavailable:
+            async with asyncio.timeout(_HAND_OVER_S):
+                await prepared.attachment.send(release_lines(nonce, secrets))
+        except (EngineUnavailable, TimeoutError):
             run.interrupted = True  # the line may have arrived: the end of the container will tell
         return run
 
-    def adopt(self, container_id: str, slot: str, nonce: str, uid: int | None, limit_bytes: int) -> LiveRun:
-        """Take over a released container of an earlier agent; its output is completed from the engine's log."""
+    async def adopt(
+        self,
+        container_id: str,
+        slot: str,
+        nonce: str,
+        uid: int | None,
+        limit_bytes: int,
+        secrets: Iterable[Secret] = (),
+    ) -> LiveRun:
+        """Take over a released container of an earlier agent; its output is completed from the engine's log.
+
+        ``secrets`` are those of its runner today. Where they are not those that it was started with, the log is of no
+        use: nothing would mask it.
+        """
         if uid is not None:
             self._uid_of[slot] = uid
+        values, is_same = await self._secrets_again(slot, nonce, secrets)
+        needles = await self._hold(slot, values)
         spool = Spool.reopen(self._spools / slot, limit_bytes)
-        return LiveRun(container_id, slot, start_marker(nonce), spool, None, interrupted=True)
+        marker = start_marker(nonce)
+        return LiveRun(
+            container_id, slot, marker, spool, None, interrupted=True, secrets=needles, log_is_secret=not is_same
+        )
+
+    async def _secrets_again(
+        self, slot: str, nonce: str, secrets: Iterable[Secret]
+    ) -> tuple[Mapping[str, bytes], bool]:
+        """The values that its runner's secrets have now, and whether a run was started with the very same."""
+        note = await self.slots.note(slot)
+        had_none = bool(note) and _NOTED not in note
+        try:
+            values = await asyncio.to_thread(read_all, secrets)
+        except SecretUnavailable:
+            return NO_SECRETS, had_none
+        if had_none or not values:
+            return values, _NOTED not in note
+        return values, note.get(_NOTED) == await asyncio.to_thread(fingerprint, values, nonce)
+
+    async def _hold(self, slot: str, secrets: Mapping[str, bytes]) -> Needles | None:
+        """Mask these values from now on, in the agent's own words too."""
+        if not secrets:
+            return None
+        needles = await asyncio.to_thread(Needles, secrets.values())
+        self._masker.hold(slot, needles)
+        return needles
 
     # --- watch -----------------------------------------------------------------------------------------------------
 
@@ -168,3 +267,4 @@ class Executor:
         await self.slots.drop(slot)
         (self._spools / slot).unlink(missing_ok=True)
         self._uid_of.pop(slot, None)
+        self._masker.let_go(slot)

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     CONTAINER_MISSING = "container_missing"
     AGENT_STOPPING = "agent_stopping"
     JOURNAL_LOST = "journal_lost"
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  no secret
 
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
@@ -151,6 +152,16 @@ def image_unavailable(image: str, why: str) -> Verdict:
 def engine_refused(why: str) -> Verdict:
     """The engine answered, and would not make or start the container."""
     return Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"the container engine refused the container: {why}")
+
+
+def not_fenced(why: str) -> Verdict:
+    """Its runner has a network, and that could not be fenced in; it never started."""
+    return Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"not started: {why}")
+
+
+def secret_unavailable(why: str) -> Verdict:
+    """A secret of the runner cannot be read; ``why`` is the whole sentence."""
+    return Verdict(Outcome.ERROR, Reason.SECRET_UNAVAILABLE, why)
 
 
 def queue_timeout(waited_s: float) -> Verdict:

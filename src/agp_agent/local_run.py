@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from agp_agent.app import Agent
+from agp_agent.app import Agent, engine_of
+from agp_agent.caller import Caller
 from agp_agent.capture import Gap
 from agp_agent.dashboard import Answer, Meaning
-from agp_agent.docker_engine import DockerEngine
 from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult
@@ -83,8 +82,10 @@ def _gap_line(gap: Gap) -> bytes:
     return f"\n[agp-agent: {gap.omitted_bytes} bytes omitted]\n".encode()
 
 
-async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict, int]:
+async def run_file(name: str, content: str, settings: Settings, masker: Masker) -> tuple[Verdict, int]:
     """Run a playbook; its output goes to stdout as it comes. Ctrl-C and SIGTERM cancel it.
+
+    ``masker`` is told of the runner's secrets.
 
     Returns:
         How it ended, and the exit code for the shell: the playbook's own where it has one.
@@ -95,10 +96,9 @@ async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict
     """
     here, terminal = _Here(), _Terminal(sys.stdout.buffer)
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
-        engine = DockerEngine.from_environment(os.environ)
-        agent = Agent(settings, state, engine, here, Masker(lambda: ()), terminal.observe)
+        agent = Agent(settings, state, engine_of(settings), here, masker, terminal.observe)
         async with agent.running():
-            await _contact(agent)
+            await contact(agent)
             run_id = await _submit(agent, name, content)
             _cancel_on_signals(agent)
             unread = asyncio.create_task(_cancel_when(terminal.closed, agent))
@@ -111,7 +111,8 @@ async def run_file(name: str, content: str, settings: Settings) -> tuple[Verdict
     return verdict, EXIT_UNREAD if terminal.closed.is_set() else exit_code_of(verdict)
 
 
-async def _contact(agent: Agent) -> None:
+async def contact(agent: Agent) -> None:
+    """Wait until the agent can run something. Raises ``EngineUnavailable`` after ten seconds, with the reason."""
     readiness = agent.readiness
     try:
         async with asyncio.timeout(_ENGINE_PATIENCE_S):
@@ -124,7 +125,7 @@ async def _contact(agent: Agent) -> None:
 
 async def _submit(agent: Agent, name: str, content: str) -> str:
     body = json.dumps({"task_id": _TASK_ID, "playbook": {"name": name, "content": content}}).encode()
-    _, accepted = await agent.intake.accept(body, None, "terminal")
+    _, accepted = await agent.intake.accept(body, None, Caller("terminal"))
     return accepted.run_id
 
 

@@ -15,6 +15,8 @@ class Readiness:
 
     Parts: engine, runner images, journal, journal size, audit, disk, file descriptors.
     """
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What is not well and keeps no task from starting, by part, such as catalog or a token file; one sentence each."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -34,12 +36,19 @@ class Readiness:
 
     def report(self, part: str, problem: str | None) -> bool:
         """Say how a part is; None is well. True where that is news."""
-        if self.problems.get(part) == problem:
+        return self._note(self.problems, part, problem)
+
+    def warn(self, part: str, problem: str | None) -> bool:
+        """The same for a part that keeps no task from starting."""
+        return self._note(self.warnings, part, problem)
+
+    def _note(self, notes: dict[str, str], part: str, problem: str | None) -> bool:
+        if notes.get(part) == problem:
             return False
         if problem is None:
-            self.problems.pop(part, None)
+            notes.pop(part, None)
         else:
-            self.problems[part] = problem
+            notes[part] = problem
         self.changed.set()
         self.on_news(part, problem)
         return True

@@ -1,19 +1,42 @@
-"""Masks secrets in what the agent writes about itself. Pure.
+"""Masks secrets in what playbooks print and in what the agent writes about itself. Pure.
 
-The agent's own tokens are masked by value wherever they appear; what merely looks like a credential (a ``Bearer``
-header, the password in a URL) is masked by shape.
+The secrets of a runner are masked in all their ``spellings``, wherever a piece of output begins or ends. The agent's
+own tokens are masked by value; what merely looks like a credential (a ``Bearer`` header, the password in a URL) is
+masked by shape in what the agent writes, never in what a playbook prints.
 """
 
+import base64
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+from urllib.parse import quote, quote_plus
+
+from ahocorasick_rs import BytesAhoCorasick
 
 MASK: Final = "[redacted]"
+SPELLING_MIN_BYTES: Final = 6
+"""A shorter piece of a secret is not masked: it would stand everywhere."""
+_MASK_BYTES: Final = MASK.encode()
+_HEAD_BYTES: Final = SPELLING_MIN_BYTES
+_END_MIN_BYTES: Final = 3
+_WRAPPED_AT: Final = (76, 64)
+"""Where base64(1) and openssl break their lines."""
+_BASE64_BITS, _BYTE_BITS = 6, 8
+_PRIVATE_KEY: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
 _SHAPES: Final = (  # each with what a text must hold for it to match
     ("bearer", re.compile(r"(?i)\b(bearer)\s+[^\s\"',]+"), rf"\1 {MASK}"),
     ("basic", re.compile(r"(?i)\b(basic)\s+[^\s\"',]+"), rf"\1 {MASK}"),
+    ("private key", _PRIVATE_KEY, MASK),
     ("://", re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:]+:[^\s/@]+@"), rf"\1{MASK}@"),
 )
+_KEYS: Final = re.compile(
+    r"(?i)(.*[-_. ])?(authorization|token|password|passwd|secret|cookie|credentials?|api[-_]?key|private[-_]?key"
+    r"|x-registry-auth)"
+)
+"""Keys that hold secrets by their names; ``token_fingerprint`` and ``idempotency_key`` are none of them."""
 
 
 class Masker:
@@ -22,36 +45,216 @@ class Masker:
     def __init__(self, known: Callable[[], Iterable[bytes]]) -> None:
         """``known`` returns all secret values of now."""
         self._known = known
+        self._secrets_of: dict[str, Needles] = {}
+
+    def hold(self, run: str, secrets: "Needles") -> None:
+        """Mask the secrets of a run, too, until it is let go."""
+        self._secrets_of[run] = secrets
+
+    def let_go(self, run: str) -> None:
+        """The run is over. Idempotent."""
+        self._secrets_of.pop(run, None)
 
     def text(self, value: str) -> str:
         """``value`` with every secret in it replaced by the mask."""
-        return _masked(value, self._secrets())
+        return self._mask_leaf(value, self._tokens())
 
     def tree(self, value: object) -> object:
         """The same for all strings inside dicts, lists and tuples."""
-        return _masked_tree(value, self._secrets())
+        return self._mask_tree(value, self._tokens())
 
-    def _secrets(self) -> tuple[str, ...]:
+    def _tokens(self) -> tuple[str, ...]:
         # The longest first: one may be part of another.
         return tuple(sorted((secret.decode(errors="replace") for secret in self._known()), key=len, reverse=True))
 
+    def _mask_tree(self, value: object, tokens: tuple[str, ...]) -> object:
+        if isinstance(value, dict):
+            return {key: MASK if is_secret(key) else self._mask_tree(item, tokens) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._mask_tree(item, tokens) for item in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._mask_leaf(str(value), tokens)  # an error or a path is printed as text: a secret may stand in it
 
-def _masked(value: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        value = value.replace(secret, MASK)
-    for hint, shape, replacement in _SHAPES:
-        if hint in value.casefold():  # far cheaper than the expression, and most lines have none
-            value = shape.sub(replacement, value)
-    return value
-
-
-def _masked_tree(value: object, secrets: tuple[str, ...]) -> object:
-    if isinstance(value, str):
-        return _masked(value, secrets)
-    if isinstance(value, dict):
-        return {key: _masked_tree(item, secrets) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked_tree(item, secrets) for item in value]
-    if value is None or isinstance(value, bool | int | float):
+    def _mask_leaf(self, value: str, tokens: tuple[str, ...]) -> str:
+        for token in tokens:
+            value = value.replace(token, MASK)
+        for secrets in self._secrets_of.values():
+            value = secrets.masked(value.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+        for hint, shape, replacement in _SHAPES:
+            if hint in value.casefold():  # far cheaper than the expression, and most lines have none
+                value = shape.sub(replacement, value)
         return value
-    return _masked(str(value), secrets)  # an error or a path is printed as text: a secret may stand in it
+
+
+def is_secret(key: object) -> bool:
+    """Whether what stands under a key is a secret by that key's name, whatever it is."""
+    return isinstance(key, str) and _KEYS.fullmatch(key) is not None
+
+
+class Needles:
+    """Some secrets in all their spellings, ready to be found."""
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        """Takes a few milliseconds for a secret of many lines."""
+        self._by_head: dict[bytes, list[bytes]] = {}
+        for needle in sorted({needle for secret in secrets for needle in spellings(secret)}):
+            self._by_head.setdefault(needle[:_HEAD_BYTES], []).append(needle)
+        self._heads = list(self._by_head)
+        self._finder = BytesAhoCorasick(self._heads)
+        self._beginnings = {head[:length] for head in self._heads for length in range(1, _HEAD_BYTES)}
+
+    def begun(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Every place at which a needle may stand, by its first bytes, with that needle."""
+        for index, start, _ in self._finder.find_matches_as_indexes(data, overlapping=True):
+            for needle in self._by_head[self._heads[index]]:
+                yield start, needle
+
+    def beginning_bytes(self, end: bytes) -> int:
+        """How many of the last bytes may be the first bytes of a needle, too few to be told."""
+        for length in range(min(_HEAD_BYTES - 1, len(end)), 0, -1):
+            if end[-length:] in self._beginnings:
+                return length
+        return 0
+
+    def masked(self, data: bytes) -> bytes:
+        """``data`` with every needle in it masked; those that overlap share one mask."""
+        masker = StreamMasker(self)
+        return masker.feed(data) + masker.end()
+
+    def without_cut_start(self, data: bytes) -> bytes:
+        """``data`` without the end of a needle at its start: the bytes before were lost, and with them its head."""
+        head = data[:_HEAD_BYTES]
+        ends = (end for needles in self._by_head.values() for needle in needles for end in _ends(needle, head))
+        return data[max((len(end) for end in ends if data.startswith(end)), default=0) :]
+
+
+def _ends(needle: bytes, head: bytes) -> Iterator[bytes]:
+    """The ends of a needle that begin with ``head``, and those that are shorter but tell something."""
+    at = needle.find(head, 1)
+    while at > 0:
+        yield needle[at:]
+        at = needle.find(head, at + 1)
+    for length in range(_END_MIN_BYTES, _HEAD_BYTES):
+        yield needle[-length:]
+
+
+class StreamMasker:
+    """Masks secrets in bytes that come in pieces, cut anywhere; the pieces together are what the whole would be.
+
+    Only an end that is the beginning of a secret is held back, until more comes.
+    """
+
+    def __init__(self, needles: Needles) -> None:
+        """Nothing has come yet."""
+        self._needles = needles
+        self._held = bytearray()
+        self._open: list[tuple[int, bytes]] = []
+        """Places in what is held at which a needle stands as far as it goes."""
+        self._found: list[tuple[int, int]] = []
+        """Starts and ends of needles in what is held."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next piece; return what can be told now."""
+        look_from = max(0, len(self._held) - (_HEAD_BYTES - 1))
+        self._held += data
+        new = self._needles.begun(bytes(self._held[look_from:]))
+        self._open += [(look_from + at, needle) for at, needle in new]
+        self._open = [(at, needle) for at, needle in self._open if not self._is_told(at, needle)]
+        unclear = len(self._held) - self._needles.beginning_bytes(bytes(self._held[-_HEAD_BYTES:]))
+        return self._tell(min([unclear, *(at for at, _ in self._open)]))
+
+    def end(self) -> bytes:
+        """Nothing more comes: return the rest."""
+        self._open.clear()
+        return self._tell(len(self._held))
+
+    def _is_told(self, at: int, needle: bytes) -> bool:
+        """Whether it is known by now that the needle stands there, or that it does not."""
+        if len(self._held) - at < len(needle):
+            return not needle.startswith(self._held[at:])
+        if self._held.startswith(needle, at):
+            self._found.append((at, at + len(needle)))
+        return True
+
+    def _tell(self, limit: int) -> bytes:
+        """Return what is held up to ``limit``, masked; a mask that ends beyond it may still grow, and waits."""
+        told, position, waiting = bytearray(), 0, list[tuple[int, int]]()
+        for start, end in _joined(self._found):
+            if end > limit:
+                limit = min(limit, start)
+                waiting.append((start, end))
+                continue
+            told += self._held[position:start] + _MASK_BYTES
+            position = end
+        told += self._held[position:limit]
+        del self._held[:limit]
+        self._found = [(start - limit, end - limit) for start, end in waiting]
+        self._open = [(at - limit, needle) for at, needle in self._open]
+        return bytes(told)
+
+
+def _joined(found: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The places in their order, those that overlap as one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if joined and start < joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+# --- how a secret may be spelled -------------------------------------------------------------------------------------
+
+
+def spellings(secret: bytes) -> set[bytes]:
+    """All that is masked for a secret: it and each of its lines, plain, base64, URL-quoted and as JSON has it."""
+    whole = secret.strip(b"\r\n")
+    lines = [line.strip() for line in whole.splitlines()]
+    parts = {whole, *(line for line in lines if not line.startswith((b"-----BEGIN ", b"-----END ")))}
+    found = {part for part in parts if len(part) >= SPELLING_MIN_BYTES}
+    spelled = {spelling for part in found for spelling in (*_base64(part), *_quoted(part), *_in_json(part))}
+    wrapped = {line for value in (secret, whole) for line in _wrapped_base64(value)}
+    return {spelling for spelling in found | spelled | wrapped if len(spelling) >= SPELLING_MIN_BYTES}
+
+
+def _base64(part: bytes) -> Iterator[bytes]:
+    """By itself, and as it stands in the base64 of something longer: there each of three alignments looks different.
+
+    Characters at the edges that hold bits of the neighbours, too, are left out.
+    """
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + part)
+        first = -(-before * _BYTE_BITS // _BASE64_BITS)
+        last = (before + len(part)) * _BYTE_BITS // _BASE64_BITS
+        yield from _both_alphabets(encoded[first:last])
+    yield from _both_alphabets(base64.b64encode(part))
+
+
+def _wrapped_base64(value: bytes) -> Iterator[bytes]:
+    encoded = base64.b64encode(value)
+    for width in _WRAPPED_AT:
+        for start in range(0, len(encoded), width):
+            yield from _both_alphabets(encoded[start : start + width])
+
+
+def _both_alphabets(encoded: bytes) -> tuple[bytes, bytes]:
+    return encoded, encoded.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _quoted(part: bytes) -> Iterator[bytes]:
+    for quoted in (quote(part, safe=""), quote(part), quote_plus(part), quote_plus(part, safe="/")):
+        yield quoted.encode()
+        yield re.sub("%..", lambda match: match[0].lower(), quoted).encode()
+
+
+def _in_json(part: bytes) -> Iterator[bytes]:
+    text = part.decode(errors="surrogateescape")
+    for ascii_only in (True, False):
+        yield json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode(errors="surrogateescape")

@@ -9,12 +9,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
+from agp_agent import selinux
 from agp_agent.engine import ContainerEngine, Mount
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.planner import PLAYBOOK_DIR
@@ -39,6 +40,9 @@ class Slots(Protocol):
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
         """Put the playbook in, readable by every user of the container, and the note beside it, both on disk."""
 
+    async def note(self, name: str) -> Mapping[str, object]:
+        """What stands in the note; nothing where there is none, or it is torn."""
+
     async def drop(self, name: str) -> None:
         """Remove the slot with all that is in it; a missing one is success."""
 
@@ -49,21 +53,33 @@ class Slots(Protocol):
 class BindSlots:
     """A folder of the state directory, which the engine's host sees too, under the same path or another."""
 
-    def __init__(self, slots: Path, engine_slots: Path, kind: str) -> None:
-        """``slots`` is the folder as the agent sees it, ``engine_slots`` as the engine's host does."""
+    def __init__(
+        self, slots: Path, engine_slots: Path, kind: str, share: Callable[[Path], None] = selinux.share
+    ) -> None:
+        """``slots`` is the folder as the agent sees it, ``engine_slots`` as the engine's host does.
+
+        ``share`` labels what containers are to read, where the host asks for that.
+        """
         self._slots = slots
+        self._share = share
         self._engine_slots = engine_slots
         self.kind = kind
 
     async def open(self, name: str) -> Mount:
         """Make the folder."""
         await asyncio.to_thread(_make_slot, self._slots / name)
+        await asyncio.to_thread(self._share, self._slots / name / _FOLDER)
         return Mount("bind", str(self._engine_slots / name / _FOLDER), PLAYBOOK_DIR)
 
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
         """Write both files."""
         del image
         await asyncio.to_thread(_fill_slot, self._slots / name, file, playbook, note)
+        await asyncio.to_thread(self._share, self._slots / name / _FOLDER / file)
+
+    async def note(self, name: str) -> Mapping[str, object]:
+        """Read it."""
+        return await asyncio.to_thread(_read_note, self._slots / name)
 
     async def drop(self, name: str) -> None:
         """Remove the folder."""
@@ -96,6 +112,10 @@ class VolumeSlots:
         await asyncio.to_thread(_fill_slot, self._slots / name, None, b"", note)
         mount = Mount("volume", name, PLAYBOOK_DIR)
         await self._engine.put_file(mount, image, file, playbook, {**self._labels, "agp.slot": name})
+
+    async def note(self, name: str) -> Mapping[str, object]:
+        """Read it: it is in the folder."""
+        return await asyncio.to_thread(_read_note, self._slots / name)
 
     async def drop(self, name: str) -> None:
         """Remove the volume, then the folder: the folder's name is how a left-over volume is found."""
@@ -198,6 +218,14 @@ def _fill_slot(slot: Path, file: str | None, playbook: bytes, note: Mapping[str,
     _write_durably(slot / _NOTE, json.dumps(note).encode(), 0o600)
     if file is not None:
         _write_durably(slot / _FOLDER / file, playbook, 0o444)
+
+
+def _read_note(slot: Path) -> dict[str, object]:
+    try:
+        note = json.loads((slot / _NOTE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _write_durably(path: Path, data: bytes, mode: int) -> None:

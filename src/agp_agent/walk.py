@@ -9,20 +9,22 @@ import contextlib
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from agp_agent import clock, descriptors, lifecycle, planner
+from agp_agent import clock, descriptors, lifecycle, planner, secret_files
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.catalog import Catalog, Runner
+from agp_agent.catalog import Catalogs, Runner
 from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
-from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, SecretUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
@@ -48,8 +50,9 @@ class Walk:
         executor: Executor,
         audit: Audit,
         *,
-        catalog: Catalog,
+        catalogs: Catalogs,
         readiness: Readiness,
+        reach: Reach,
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
@@ -58,11 +61,12 @@ class Walk:
         self._journal = journal
         self._executor = executor
         self._audit = audit
-        self._catalog = catalog
+        self._catalogs = catalogs
         self._readiness = readiness
+        self._reach = reach
         self._limits = limits
         self._labels = labels
-        self._ending = Ending(journal, executor, audit, readiness)
+        self._ending = Ending(journal, executor, audit, readiness, catalogs)
         self._observer = observer
         self._digests: dict[str, str] = {}
         self.active: dict[str, str] = {}
@@ -93,9 +97,11 @@ class Walk:
             attempt = await self._journal.attempt(run_id)
             if attempt is None:
                 return
-            runner = self._catalog.runners.get(runner_name)
+            runner = self._catalogs.runner_of(run_id, runner_name)
             if runner is None:  # an earlier agent chose it, of a catalog that had it
-                await self._ending.finish(attempt, lifecycle.no_runner(attempt.playbook_name, self._catalog.names))
+                await self._ending.finish(
+                    attempt, lifecycle.no_runner(attempt.playbook_name, self._catalogs.current.names)
+                )
                 return
             try:
                 await self._run(attempt, runner)
@@ -117,19 +123,37 @@ class Walk:
 
     async def _run(self, attempt: Attempt, runner: Runner) -> None:
         spec = planner.plan(runner, self._limits, self._labels)
+        if (problem := await self._reach.problem(spec)) is not None:
+            await self._ending.finish(attempt, lifecycle.not_fenced(problem))
+            return
         slot = new_slot_name()
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
         try:
-            prepared = await self._executor.prepare(spec, slot)
+            prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
         except (EngineUnavailable, OSError) as error:
             self._doubt(error)
             await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
         except EngineError as error:
-            await self._ending.finish(attempt, self._ending.verdict_of(error, spec))
+            await self._ending.finish(attempt, self._ending.verdict_of(error, spec, attempt))
         else:
-            await self._release_and_watch(attempt, spec, prepared)
+            if prepared is None:
+                await self._ending.finish(attempt, lifecycle.cancelled_before_start())
+            else:
+                await self._release_and_watch(attempt, spec, prepared)
+
+    async def _prepared_unless_cancelled(self, attempt: Attempt, spec: RunSpec, slot: str) -> Prepared | None:
+        """Prepare, but no longer than until the attempt is cancelled (None): pulling an image may take minutes."""
+        preparing = asyncio.create_task(self._executor.prepare(spec, slot), name=f"prepare {slot}")
+        cancelled = asyncio.create_task(self._journal.cancel_event(attempt.run_id).wait())
+        try:
+            await asyncio.wait({preparing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
+            preparing.cancel()  # one that is done is not changed by it
+            await asyncio.wait({preparing})
+        return None if preparing.cancelled() else preparing.result()
 
     async def _note_preparing(self, attempt: Attempt, spec: RunSpec, slot: str) -> bool:
         container = spec.container
@@ -143,6 +167,13 @@ class Walk:
 
     async def _release_and_watch(self, attempt: Attempt, spec: RunSpec, prepared: Prepared) -> None:
         slot, nonce = prepared.container.name, secrets.token_hex(16)
+        try:
+            values = await asyncio.to_thread(secret_files.read_all, spec.secrets)
+        except SecretUnavailable as error:
+            await prepared.attachment.aclose()
+            await self._ending.finish(attempt, lifecycle.secret_unavailable(str(error)))
+            await self._ending.discard(slot)
+            return
         release = Release(
             container_id=prepared.container_id,
             image_digest=prepared.image.digest,
@@ -155,6 +186,7 @@ class Walk:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             await self._ending.discard(slot)
             return
+        attempt = replace(attempt, **{name: getattr(release, name) for name in Release.__slots__})
         self._note_image(prepared.image)
         self._audit.record(
             AuditEvent.TASK_STARTED,
@@ -165,7 +197,7 @@ class Walk:
             container_id=prepared.container_id,
         )
         try:
-            run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce)
+            run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce, values)
         except (EngineError, OSError) as error:
             runner_is_at_fault = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
             self._doubt(error)
@@ -212,10 +244,13 @@ class Walk:
             same_boot = attempt.boot_id == clock.boot_id()
             elapsed_s = clock.boot_s() - (attempt.released_boot_s or 0.0) if same_boot else 0.0
             slot, limit = attempt.slot or "", self._limits.output_limit_bytes
-            run = self._executor.adopt(state.container_id, slot, attempt.nonce or "", uid, limit)
+            runner = self._catalogs.runner_of(attempt.run_id, attempt.runner or "")
+            secrets = runner.secret_files if runner else ()
+            run = await self._executor.adopt(state.container_id, slot, attempt.nonce or "", uid, limit, secrets)
             left_s = timeout_s if state.ended else max(0.0, timeout_s - elapsed_s)
             memory_bytes = attempt.memory_bytes or 0
-            await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes)
+            ran_s = state.ran_s if state.ended else None
+            await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes, ran_s=ran_s)
 
     async def end_without_container(self, attempt: Attempt, verdict: Verdict) -> None:
         """End an attempt that has no container: it never got one, or an earlier agent's is gone."""
@@ -233,8 +268,16 @@ class Walk:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     async def _watch(
-        self, attempt: Attempt, run: LiveRun, *, timeout_s: float, left_s: float, memory_bytes: int
+        self,
+        attempt: Attempt,
+        run: LiveRun,
+        *,
+        timeout_s: float,
+        left_s: float,
+        memory_bytes: int,
+        ran_s: float | None = None,
     ) -> None:
+        """``ran_s``: how long it ran, where it had ended before it was taken over."""
         self._observer(attempt.run_id, run)
 
         async def note(reason: Reason) -> None:
@@ -259,7 +302,7 @@ class Walk:
             verdict = lifecycle.lost(Reason.ENGINE_LOST, str(error))
         except EngineError as error:  # a refusal nobody foresaw: asking again would end the same way
             verdict = lifecycle.lost(Reason.ENGINE_LOST, f"the container engine refused to tell how it ended: {error}")
-        await self._ending.finish(attempt, verdict, run.spool.output())
+        await self._ending.finish(attempt, verdict, run.spool.output(), ran_s)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

@@ -15,9 +15,11 @@ from agp_agent.engine import Attachment, ContainerEngine, ContainerLog, Containe
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.evidence import SIGNAL_EXIT_BASE, Evidence
 from agp_agent.lifecycle import ContainerExit, Reason
+from agp_agent.redaction import Needles, StreamMasker
 
 T = TypeVar("T")
 
+_REFUSAL: Final = "agp1 error "
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
@@ -101,6 +103,15 @@ class LiveRun:
     """The container was removed before the engine's log of it could be read."""
     ended_as_stuck: bool = False
     """The agent killed it because it seemed to wait for its release for ever."""
+    secrets: Needles | None = None
+    """What is masked in its output; None: its runner has no secrets."""
+    log_is_secret: bool = False
+    """The secrets that it was started with are not known any more: nobody could mask the engine's log."""
+    masker: StreamMasker | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Mask from the first byte on."""
+        self.masker = StreamMasker(self.secrets) if self.secrets else None
 
     @property
     def in_doubt(self) -> bool:
@@ -112,6 +123,18 @@ class LiveRun:
         """Whether the playbook started: its entry said so, or there is output, which only a playbook makes."""
         return self.control.startswith(self.marker) or self.spool.total_bytes > 0
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether the last that came may be the beginning of a secret, and is not in the spool."""
+        return self.masker is not None and self.masker.holds
+
+    def keep(self, output: bytes, *, is_last: bool = False) -> None:
+        """Spool what was printed, its secrets masked; ``is_last``: also what was held back."""
+        if self.masker is not None:
+            output = self.masker.feed(output) + (self.masker.end() if is_last else b"")
+        if output:
+            self.spool.append(output)
+
     def take_in(self, attachment: Attachment) -> None:
         """Begin to take in what the container prints; it was released just now."""
         self.released_s = asyncio.get_running_loop().time()
@@ -122,7 +145,7 @@ class LiveRun:
         try:
             async for stream, data in attachment.frames():
                 if stream is Stream.OUTPUT:
-                    self.spool.append(data)
+                    self.keep(data)
                     self.flow.take(len(data), asyncio.get_running_loop().time())
                 elif len(self.control) < _MARKER_MAX_BYTES:
                     self.control += data[: _MARKER_MAX_BYTES - len(self.control)]
@@ -152,7 +175,9 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
         engine_log = None if await _stream_is_whole(engine, run) else await _log_of(engine, run)
         evidence = await _evidence(engine, run, state, stop.asked_before, asked)
         if engine_log is not None:
-            _complete_output(run, engine_log, evidence)
+            _complete_output(run, await _masked(run.secrets, engine_log), evidence)
+        elif not run.in_doubt:
+            run.keep(b"", is_last=True)
         if asked is not None and not evidence.before_its_stop:
             return ContainerExit(state.exit_code, oom_killed=state.oom_killed, asked=asked)
         _check_started(run, evidence)
@@ -283,11 +308,22 @@ def _same_contact(engine: ContainerEngine, run: LiveRun) -> bool:
     return run.epoch is not None and run.epoch == engine.epoch
 
 
+async def _masked(secrets: Needles | None, engine_log: ContainerLog) -> ContainerLog:
+    """The engine's log with the same secrets masked as in the spool, so that the two can be joined."""
+    if secrets is None:
+        return engine_log
+    output = secrets.without_cut_start(engine_log.output) if engine_log.rotated else engine_log.output
+    return replace(engine_log, output=await asyncio.to_thread(secrets.masked, output))
+
+
 def _complete_output(run: LiveRun, engine_log: ContainerLog, evidence: Evidence) -> None:
     """Add what the engine's log has beyond the spool; state a gap where that need not be all."""
     if run.ended_in_flood and run.interrupted and not evidence.same_process:
         run.spool.note_gap()  # what the engine had read from the container and not passed on died with it
-    complete_from_log(run.spool, engine_log, interrupted=run.interrupted)
+    if run.log_is_secret:
+        run.spool.note_gap()
+        return
+    complete_from_log(run.spool, engine_log, interrupted=run.interrupted or run.holds_back)
     if run.interrupted and evidence.ended_unseen:
         run.spool.note_gap()  # what it printed last, while no engine was there, nobody took in
 
@@ -303,8 +339,16 @@ def _check_started(run: LiveRun, evidence: Evidence) -> None:
         raise StartUnknown("its container was removed before anybody could see whether the playbook had started")
     # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
     if evidence.same_process:
-        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
+        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code}{_said(run.control)}")
     raise StartUnknown("contact to the container engine was lost, and whether the playbook started is not known")
+
+
+def _said(control: bytes | bytearray) -> str:
+    """How the sentence goes on: with the entry's own reason, where it gave one as the runner contract has it."""
+    line = control.partition(b"\n")[0].decode(errors="replace")
+    if not line.startswith(_REFUSAL) or not line.isprintable():
+        return " before the playbook"
+    return f" before the playbook: {line.removeprefix(_REFUSAL)}"
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -16,6 +16,8 @@ from contract.scripts import Dialect, Step, playbook
 from fakes.fake_engine import FakeEngine
 
 IMAGE = "agp/runner-shell:0.2.0"
+FENCE_IMAGE = "agp/fence:0.2.0"
+FENCE = "/usr/local/bin/agp-fence"
 NO_IMAGE = "127.0.0.1:1/agp/no-such-image:1"
 NONCE = "0123456789abcdef0123456789abcdef"
 RELEASE = f"agp1 release {NONCE}\n".encode()
@@ -39,6 +41,8 @@ class Rig(ABC):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.labels = {"agp.test": uuid.uuid4().hex}
+        self.bridge = self.name()
+        """The name of a network that nobody has."""
 
     @property
     @abstractmethod
@@ -119,13 +123,13 @@ class Rig(ABC):
         """Run a playbook from the beginning to the end, and remove its container."""
         return await self.run_spec(self.spec(*steps))
 
-    async def run_spec(self, spec: ContainerSpec, *, mount: Mount | None = None) -> Run:
-        """The same for a spec, perhaps with another mount."""
+    async def run_spec(self, spec: ContainerSpec, *, mount: Mount | None = None, before_release: bytes = b"") -> Run:
+        """The same for a spec, perhaps with another mount, and with lines before the release."""
         container_id = await self.engine.create(replace(spec, mounts=(mount,)) if mount else spec)
         attachment = await self.engine.attach(container_id)
         try:
             await self.engine.start(container_id)
-            await attachment.send(RELEASE)
+            await attachment.send(before_release + RELEASE)
             output, control = await everything(attachment)
             state = await self.engine.wait(container_id)
         finally:
@@ -150,7 +154,7 @@ class FakeRig(Rig):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._engine = FakeEngine()
-        self._engine.host.images[IMAGE] = f"sha256:{'0' * 64}"
+        self._engine.host.images |= dict.fromkeys((IMAGE, FENCE_IMAGE), f"sha256:{'0' * 64}")
 
     @property
     def engine(self) -> FakeEngine:
@@ -235,4 +239,5 @@ async def docker_rig(folder: Path, engine: DockerEngine | None = None) -> AsyncI
             await sweeper.remove(container.container_id)
         for volume in await sweeper.owned_volumes(rig.labels):
             await sweeper.remove_volume(volume)
+        await sweeper.remove_bridge(rig.bridge)
         await sweeper.aclose()

@@ -55,6 +55,11 @@ def leave(code: int) -> Step:
     return Step(f"exit {code}", f"exit {code}")
 
 
+def show_secret(name: str) -> Step:
+    """Print a secret, byte for byte; end with 1 where it is not there."""
+    return Step(f"secret {name}", f"cat /run/secrets/{name} || exit 1")
+
+
 def playbook(dialect: Dialect, *steps: Step) -> bytes:
     """Write the steps down for one of the two."""
     lines = ("#!/bin/bash", *(step.fake if dialect is Dialect.FAKE else step.shell for step in steps))

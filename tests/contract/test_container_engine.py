@@ -1,13 +1,15 @@
 """Every promise of the ``ContainerEngine`` port, kept by the fake and by Docker alike."""
 
 import asyncio
+import base64
 from dataclasses import replace
 
 import pytest
 
-from agp_agent.engine import ContainerEngine, NameTaken, PullPolicy, Signal, Stream
+from agp_agent.engine import ContainerEngine, NameTaken, PullPolicy, Signal, Stream, Tmpfs
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused
-from contract.rig import MARKER, NO_IMAGE, NONCE, RELEASE, Rig, everything
+from agp_agent.secret_files import SECRETS_DIR
+from contract.rig import FENCE, FENCE_IMAGE, MARKER, NO_IMAGE, NONCE, RELEASE, Rig, everything
 from contract.scripts import (
     EAT_MEMORY,
     IGNORE_TERM,
@@ -18,6 +20,7 @@ from contract.scripts import (
     leave,
     pause,
     say,
+    show_secret,
 )
 
 NO_CONTAINER = "agp-no-such-container"
@@ -55,6 +58,12 @@ class TestCreate:
         state = await rig.engine.inspect(await rig.created())
         assert (state.running, state.ended, state.error) == (False, False, "")
 
+    async def test_the_image_may_be_named_by_its_id(self, rig: Rig) -> None:
+        """So that what was found is what runs, wherever its tag points by then."""
+        image = await rig.engine.image(rig.image, PullPolicy.NEVER)
+        state = await rig.engine.inspect(await rig.engine.create(replace(rig.spec(), image=image.image_id)))
+        assert (state.running, state.ended, state.error) == (False, False, "")
+
     async def test_a_name_is_a_mutex(self, rig: Rig) -> None:
         """Of many simultaneous creates with one name exactly one wins."""
         spec = rig.spec()
@@ -86,6 +95,47 @@ class TestCreate:
         with pytest.raises(LockdownRefused, match=r"HostConfig\.Privileged"):
             await rig.created()
         assert await rig.engine.owned(rig.labels) == []
+
+    async def test_refuses_a_runtime_that_the_engine_does_not_have(self, rig: Rig) -> None:
+        """The error names it, and those that there are."""
+        with pytest.raises(EngineError, match=r"the engine has no runtime agp-none; it has .*runc"):
+            await rig.engine.create(replace(rig.spec(), runtime="agp-none"))
+        assert await rig.engine.owned(rig.labels) == []
+
+    async def test_takes_a_runtime_that_the_engine_has(self, rig: Rig) -> None:
+        """And reads it back."""
+        assert (await rig.run_spec(replace(rig.spec(say("hello")), runtime="runc"))).output == b"hello\n"
+
+    async def test_refuses_a_network_that_is_not_there(self, rig: Rig) -> None:
+        """A container that was to have a network and has none is of no use to its playbook."""
+        with pytest.raises(EngineError, match="agp-no-such-network"):
+            await rig.run_spec(replace(rig.spec(), network="agp-no-such-network"))
+
+
+class TestMountsAndSecrets:
+    """What the operator's catalog grants beside the playbook."""
+
+    @pytest.mark.parametrize("read_only", [True, False])
+    async def test_makes_further_mounts_as_asked(self, rig: Rig, *, read_only: bool) -> None:
+        """Read-only or writable: what is made is what is read back."""
+        mount = replace(rig.folder(), target="/inventory", read_only=read_only)
+        spec = rig.spec(say("hello"))
+        assert (await rig.run_spec(replace(spec, mounts=(*spec.mounts, mount)))).output == b"hello\n"
+
+    async def test_secrets_come_before_the_release(self, rig: Rig) -> None:
+        """Byte for byte, into a folder in memory."""
+        spec = rig.spec(show_secret("key"))
+        spec = replace(spec, tmpfs={**spec.tmpfs, SECRETS_DIR: Tmpfs(2**20)})
+        value = bytes(range(256))
+        run = await rig.run_spec(spec, before_release=b"agp1 secret key " + base64.b64encode(value) + b"\n")
+        assert (run.output, run.control) == (value, MARKER)
+
+    async def test_a_secret_without_a_place_for_it_is_refused(self, rig: Rig) -> None:
+        """The playbook does not start, and the value is not told."""
+        run = await rig.run_spec(rig.spec(say("hello")), before_release=b"agp1 secret key c2VjcmV0\n")
+        assert (run.output, run.state.exit_code) == (b"", 125)
+        assert run.control.startswith(b"agp1 error the secret key came")
+        assert b"c2VjcmV0" not in run.control
 
 
 class TestStreams:
@@ -544,3 +594,100 @@ def test_the_nonce_is_what_the_entry_expects() -> None:
     """32 lower-case hex digits."""
     assert len(NONCE) == 32
     assert set(NONCE) <= set("0123456789abcdef")
+
+
+class TestBridges:
+    """The agent's own network."""
+
+    async def test_a_bridge_is_made_once_and_read_back(self, rig: Rig) -> None:
+        """Its addresses are told, and the second call finds what the first one made."""
+        made = await rig.engine.ensure_bridge(rig.bridge, rig.labels)
+        assert made.name == rig.bridge
+        assert made.gateway in made.subnet
+        assert await rig.engine.ensure_bridge(rig.bridge, rig.labels) == made
+
+    async def test_many_may_ask_for_a_bridge_at_once(self, rig: Rig) -> None:
+        """One is made, whatever the engine thinks of two with one name."""
+        made = await asyncio.gather(*(rig.engine.ensure_bridge(rig.bridge, rig.labels) for _ in range(5)))
+        assert len(set(made)) == 1
+
+    async def test_a_bridge_of_somebody_else_is_refused(self, rig: Rig) -> None:
+        """It has the name and not the labels: it is left as it is."""
+        await rig.engine.ensure_bridge(rig.bridge, rig.labels)
+        with pytest.raises(LockdownRefused, match="differs in Labels"):
+            await rig.engine.ensure_bridge(rig.bridge, {**rig.labels, "agp.instance": "another"})
+        await rig.engine.ensure_bridge(rig.bridge, rig.labels)
+
+    async def test_removing_a_missing_bridge_is_success(self, rig: Rig) -> None:
+        """Twice is like once."""
+        await rig.engine.ensure_bridge(rig.bridge, rig.labels)
+        await rig.engine.remove_bridge(rig.bridge)
+        await rig.engine.remove_bridge(rig.bridge)
+
+    async def test_a_bridge_in_use_is_not_removed(self, rig: Rig) -> None:
+        """The error is the engine's; without the container it goes."""
+        await rig.engine.ensure_bridge(rig.bridge, rig.labels)
+        container_id = await rig.engine.create(replace(rig.spec(RUN_FOREVER), network=rig.bridge))
+        attachment = await rig.engine.attach(container_id)
+        await rig.engine.start(container_id)
+        with pytest.raises(EngineError, match="active endpoints"):
+            await rig.engine.remove_bridge(rig.bridge)
+        await attachment.aclose()
+        await rig.engine.remove(container_id)
+        await rig.engine.remove_bridge(rig.bridge)
+
+    async def test_no_container_is_made_in_a_network_that_is_missing(self, rig: Rig) -> None:
+        """It is an error before anything runs."""
+        with pytest.raises(EngineError, match="not found"):
+            await rig.run_spec(replace(rig.spec(), network=rig.bridge))
+
+
+class TestHelpers:
+    """A helper in another container's network namespace."""
+
+    RULES = ("table inet agp_fence {", "chain outgoing {", "type filter hook output priority 0; policy drop;", "}", "}")
+
+    async def test_a_helper_sets_rules_and_is_gone(self, rig: Rig) -> None:
+        """What it printed is told, and nothing of it is left."""
+        container_id, attachment = await rig.prepared(say("hello"))
+        helped = await rig.engine.run_beside(container_id, FENCE_IMAGE, (FENCE, *self.RULES), rig.labels)
+        assert (helped.exit_code, "policy drop;" in helped.output) == (0, True), helped.output
+        assert [one.container_id for one in await rig.engine.owned(rig.labels)] == [container_id]
+        await attachment.aclose()
+
+    async def test_a_helper_that_fails_says_why(self, rig: Rig) -> None:
+        """Its exit code and its stderr are told."""
+        container_id, attachment = await rig.prepared(say("hello"))
+        helped = await rig.engine.run_beside(container_id, FENCE_IMAGE, (FENCE, "table inet agp_fence {"), rig.labels)
+        assert helped.exit_code != 0
+        assert "syntax error" in helped.output
+        assert len(await rig.engine.owned(rig.labels)) == 1
+        await attachment.aclose()
+
+    async def test_there_is_no_helper_beside_a_missing_container(self, rig: Rig) -> None:
+        """It is told as the container's absence."""
+        with pytest.raises(ContainerMissing):
+            await rig.engine.run_beside(NO_CONTAINER, FENCE_IMAGE, (FENCE, *self.RULES), rig.labels)
+
+    async def test_there_is_no_helper_beside_a_container_that_does_not_run(self, rig: Rig) -> None:
+        """It has no namespace yet, and nothing is left behind."""
+        container_id = await rig.created()
+        with pytest.raises(EngineError):
+            await rig.engine.run_beside(container_id, FENCE_IMAGE, (FENCE, *self.RULES), rig.labels)
+        assert len(await rig.engine.owned(rig.labels)) == 1
+
+    async def test_a_helper_without_its_image_is_told(self, rig: Rig) -> None:
+        """As of any container."""
+        container_id, attachment = await rig.prepared(say("hello"))
+        with pytest.raises(ImageUnavailable):
+            await rig.engine.run_beside(container_id, NO_IMAGE, (FENCE, *self.RULES), rig.labels)
+        await attachment.aclose()
+
+    async def test_a_helper_with_other_rights_is_refused(self, rig: Rig) -> None:
+        """It is removed without being started."""
+        container_id, attachment = await rig.prepared(say("hello"))
+        rig.weaken()
+        with pytest.raises(LockdownRefused, match=r"helper that differs .*Privileged"):
+            await rig.engine.run_beside(container_id, FENCE_IMAGE, (FENCE, *self.RULES), rig.labels)
+        assert len(await rig.engine.owned(rig.labels)) == 1
+        await attachment.aclose()

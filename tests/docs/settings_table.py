@@ -12,7 +12,7 @@ def table() -> str:
     """All settings with their defaults and descriptions, as Markdown."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, PydanticUndefined) else f"`{_shown(field.default)}`"
+        default = "" if field.default in (None, "", PydanticUndefined) else f"`{_shown(field.default)}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
 

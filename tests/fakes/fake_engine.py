@@ -15,10 +15,12 @@ from dataclasses import replace
 
 from agp_agent.engine import (
     Attachment,
+    Bridge,
     ContainerLog,
     ContainerSpec,
     ContainerState,
     EngineInfo,
+    Helped,
     History,
     Image,
     Mount,
@@ -136,7 +138,12 @@ class FakeEngine:
         present = name in self.host.images and pull is not PullPolicy.ALWAYS
         if not present:
             self._pull(name, pull)
-        return Image(name=name, digest=self.host.images[name])
+        digest = self.host.images[name]
+        return Image(name=name, digest=digest, image_id=digest)
+
+    def _check_image(self, name_or_id: str) -> None:
+        if name_or_id not in {*self.host.images, *self.host.images.values()}:
+            raise ImageUnavailable(f"the image is not on the engine: {name_or_id}")
 
     def _pull(self, name: str, policy: PullPolicy) -> None:
         if policy is PullPolicy.NEVER:
@@ -155,8 +162,7 @@ class FakeEngine:
             raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
         if self.host.find(spec.name) is not None:
             raise NameTaken(f"the container's name is taken: {spec.name}")
-        if spec.image not in self.host.images:
-            raise ImageUnavailable(f"the image is not on the engine: {spec.image}")
+        self._check_image(spec.image)
         container = self.host.add(spec)
         if self.host.weaken:
             await self.host.remove(container)
@@ -285,14 +291,40 @@ class FakeEngine:
             raise EngineError(f"the file {path} is not in {mount.source}")
         return data
 
+    async def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make the bridge where it is missing, and compare."""
+        await self._call("ensure_bridge")
+        return self.host.ensure_bridge(name, labels)
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove a bridge, unless a container uses it."""
+        await self._call("remove_bridge")
+        if any(one.spec and one.spec.network == name for one in self.host.containers.values()):
+            raise EngineError(f"the engine refused (403): network {name} has active endpoints")
+        self.host.bridges.pop(name, None)
+
+    async def run_beside(
+        self, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    ) -> Helped:
+        """Run a helper in a container's network namespace."""
+        del labels
+        beside = await self._find("run_beside", container_id)
+        self._check_image(image)
+        if self.host.weaken:
+            raise LockdownRefused(f"the engine made a helper that differs in {', '.join(self.host.weaken)}")
+        if not beside.running:
+            raise EngineError(
+                f"the engine refused (409): cannot join network of a non running container: {container_id}"
+            )
+        return self.host.help(beside, command)
+
     async def _helper(self, call: str, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> None:
         """A container that is never started comes and goes."""
         del labels
         await self._call(call)
         if path.startswith("/") or ".." in path.split("/") or not path:
             raise EngineError(f"{path!r} is not a path inside a mount: give one that is relative and does not climb")
-        if image not in self.host.images:
-            raise ImageUnavailable(f"the image is not on the engine: {image}")
+        self._check_image(image)
         self.host.check_mounts((mount,))
 
     async def _find(self, call: str, container_id: str) -> Container:

@@ -1,15 +1,18 @@
 """The world behind a ``FakeEngine``: containers, images, volumes and memory of events, in one process, without I/O."""
 
 import asyncio
+import functools
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path, PurePosixPath
 
-from agp_agent.engine import ContainerSpec, ContainerState, Mount, Signal, Stream
-from agp_agent.errors import EngineError
+from agp_agent.engine import Bridge, ContainerSpec, ContainerState, Helped, Mount, Signal, Stream
+from agp_agent.errors import EngineError, LockdownRefused
+from agp_agent.secret_files import SECRETS_DIR
 from fakes.fake_process import Exit, Process, Stdin
 
 _REMEMBERED_EVENTS = 256
@@ -67,6 +70,8 @@ class Container:
     created_at_s: float
     command: tuple[str, ...] = ()
     log_limit_bytes: int = 2**22
+    spec: ContainerSpec | None = None
+    """What was asked for; None for one that was planted."""
     running: bool = False
     ended: Exit | None = None
     error: str = ""
@@ -85,6 +90,8 @@ class Container:
     log_rotated: bool = False
     process: Process | None = None
     life: asyncio.Task[None] | None = None
+    rules: list[str] = field(default_factory=list)
+    """What helpers put in force in its network namespace."""
 
     @property
     def state(self) -> ContainerState:
@@ -118,7 +125,9 @@ class FakeHost:
 
     Attributes that tests set: ``images`` (name → digest, present), ``registry`` (name → digest, can be pulled),
     ``weaken`` (fields in which the next containers differ from what was asked), ``start_error`` (why no container can
-    be started).
+    be started), ``runtimes`` (their names), ``helper_answer`` (what a helper prints and ends with, whatever it was
+    asked), ``answering`` (addresses and ports that a probe finds somebody at, fence or not), ``neighbour`` (what
+    the canary's neighbour says in the place of its address).
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -127,8 +136,13 @@ class FakeHost:
         self.pulls: list[str] = []
         self.weaken: tuple[str, ...] = ()
         self.start_error = ""
+        self.runtimes = {"runc"}
         self.containers: dict[str, Container] = {}
         self.volumes: dict[str, tuple[dict[str, str], dict[str, bytes]]] = {}
+        self.bridges: dict[str, tuple[dict[str, str], Bridge]] = {}
+        self.helper_answer: Helped | None = None
+        self.answering: set[str] = set()
+        self.neighbour = ""
         self.events: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED_EVENTS)
         self.changed = asyncio.Event()
         self._clock = clock
@@ -142,9 +156,34 @@ class FakeHost:
     def add(self, spec: ContainerSpec) -> Container:
         """Create a container; volumes that it mounts come into being, folders that it binds must be there."""
         self.check_mounts(spec.mounts)
-        return self.plant(
+        if spec.runtime is not None and spec.runtime not in self.runtimes:
+            known = ", ".join(sorted(self.runtimes))
+            raise EngineError(f"the engine has no runtime {spec.runtime}; it has {known}")
+        if spec.network is not None and spec.network not in self.bridges:
+            raise EngineError(f"the engine refused (404): network {spec.network} not found")
+        container = self.plant(
             spec.name, spec.labels, spec.mounts, command=spec.command, log_limit_bytes=spec.log_limit_bytes
         )
+        container.spec = spec
+        return container
+
+    def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make a bridge where it is missing; refuse one with other labels."""
+        subnet = IPv4Network((int(IPv4Address("172.30.0.0")) + (len(self.bridges) << 8), 24))
+        made = self.bridges.setdefault(name, (dict(labels), Bridge(name, subnet, subnet[1])))
+        if not labels.items() <= made[0].items():
+            raise LockdownRefused(f"the engine's network {name} is not the agent's own: it differs in Labels")
+        return made[1]
+
+    def help(self, beside: Container, command: tuple[str, ...]) -> Helped:
+        """Run a helper: rules are put in force, and listed, if they are any."""
+        if self.helper_answer is not None:
+            return self.helper_answer
+        _, *lines = command
+        if "".join(lines).count("{") != "".join(lines).count("}"):
+            return Helped(1, "Error: syntax error, unexpected end of file")
+        beside.rules += lines
+        return Helped(0, "\n".join(beside.rules))
 
     def plant(
         self,
@@ -166,7 +205,9 @@ class FakeHost:
 
     def start(self, container: Container) -> None:
         """Begin its life."""
-        process = Process(container.stdin, container.write, lambda: self._playbook(container))
+        takes_secrets = container.spec is not None and SECRETS_DIR in container.spec.tmpfs
+        load = functools.partial(self._playbook, container)
+        process = Process(container.stdin, container.write, load, takes_secrets=takes_secrets)
         container.process = process
         container.running = True
         container.life = asyncio.create_task(self._live(container, process), name=f"fake container {container.name}")
@@ -244,12 +285,22 @@ class FakeHost:
         file.chmod(0o444)
 
     def _playbook(self, container: Container) -> bytes | None:
-        """What the container finds at its command's last argument."""
+        """What the container finds at its command's last argument; the fence's own image needs none."""
+        if container.command[0] in {"agp-listen", "agp-probe"}:
+            return self._of_the_fence(*container.command)
         path = PurePosixPath(container.command[-1])
         for mount in container.mounts:
             if path.is_relative_to(mount.target):
                 return self.read(mount, str(path.relative_to(mount.target)))
         return None
+
+    def _of_the_fence(self, program: str, *words: str) -> bytes:
+        """What the canary's two programs do: one listens, the other tries."""
+        if program == "agp-listen":
+            return f"print {self.neighbour or f'172.30.0.99 {words[0]}'}\nforever\n".encode()
+        targets = [f"{address} {port}" for address, port in zip(words[::2], words[1::2], strict=True)]
+        found = [f"{one} {'answered' if one in self.answering else 'fenced'}" for one in targets]
+        return "".join(f"print {line}\n" for line in ("127.0.0.1 8471 answered", *found)).encode()
 
     async def _live(self, container: Container, process: Process) -> None:
         ended = await process.run()

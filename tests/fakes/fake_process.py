@@ -13,19 +13,23 @@ matter, so directives fit into the comments of a YAML or shell playbook; every o
 ``forever``      never end
 ``ignore TERM``  from now on TERM changes nothing
 ``oom``          the kernel kills the container for want of memory
+``secret NAME``  a secret of the runner, byte for byte, on stdout; one that is not there ends it with 1
 ``exit N``       end with this exit code; without it the playbook ends with 0
 ===============  ==========================================================================
 """
 
 import asyncio
+import base64
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from agp_agent.engine import Signal, Stream
+from agp_agent.secret_files import SECRETS_DIR
 
 _RELEASE = re.compile(rb"agp1 release ([0-9a-f]{32})")
-_VERBS = frozenset({"print", "err", "control", "bytes", "fill", "sleep", "forever", "ignore", "oom", "exit"})
+_SECRET = re.compile(rb"agp1 secret ([A-Za-z0-9_-][A-Za-z0-9._-]*) ([A-Za-z0-9+/=]*)")
+_VERBS = frozenset({"print", "err", "control", "bytes", "fill", "sleep", "forever", "ignore", "oom", "secret", "exit"})
 _NOT_RELEASED = 125
 _CHUNK_BYTES = 2**15
 
@@ -72,11 +76,16 @@ class Stdin:
 class Process:
     """The first process of a container and what it becomes."""
 
-    def __init__(self, stdin: Stdin, write: Write, load: Load) -> None:
-        """Take the pipe, how to print, and how to read the playbook (None: it is not there)."""
+    def __init__(self, stdin: Stdin, write: Write, load: Load, *, takes_secrets: bool = False) -> None:
+        """Take the pipe, how to print, and how to read the playbook (None: it is not there).
+
+        ``takes_secrets``: there is a writable folder for them.
+        """
         self._stdin = stdin
         self._write = write
         self._load = load
+        self._takes_secrets = takes_secrets
+        self._secrets: dict[str, bytes] = {}
         self._ignored: set[Signal] = set()
         self._killed = asyncio.get_running_loop().create_future()
 
@@ -96,19 +105,26 @@ class Process:
             self._killed.cancel()
 
     async def _entry(self) -> Exit:
-        line = await self._stdin.line()
+        while (line := await self._stdin.line()) is not None and (secret := _SECRET.fullmatch(line)):
+            name = secret[1].decode()
+            if not self._takes_secrets:
+                return await self._refuse(f"the secret {name} came, and there is no writable {SECRETS_DIR} for it")
+            self._secrets[name] = base64.b64decode(secret[2])
         if line is None:
             return Exit(_NOT_RELEASED)
         release = _RELEASE.fullmatch(line)
         if release is None:
-            await self._write(Stream.CONTROL, b"agp1 error expected the line: agp1 release <nonce>\n")
-            return Exit(_NOT_RELEASED)
+            return await self._refuse("expected the line: agp1 release <nonce>")
         await self._write(Stream.CONTROL, b"agp1 started " + release[1] + b"\n")
         playbook = self._load()
         if playbook is None:
             await self._write(Stream.OUTPUT, b"the script cannot be read.\n")
             return Exit(127)
         return await self._play(playbook)
+
+    async def _refuse(self, why: str) -> Exit:
+        await self._write(Stream.CONTROL, f"agp1 error {why}\n".encode())
+        return Exit(_NOT_RELEASED)
 
     async def _play(self, playbook: bytes) -> Exit:
         for verb, rest in directives(playbook):
@@ -131,6 +147,10 @@ class Process:
                 self._ignored.add(Signal[rest])
             case "oom":
                 return Exit(137, oom_killed=True)
+            case "secret":
+                if rest not in self._secrets:
+                    return Exit(1)
+                await self._write(Stream.OUTPUT, self._secrets[rest])
             case "exit":
                 return Exit(int(rest))
             case _:

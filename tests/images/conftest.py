@@ -9,12 +9,16 @@ from docker.errors import ImageNotFound
 
 from agp_agent import __version__
 from images.box import PATIENCE_S, Boxes
+from support.child_image import child_image
 
 RUNNERS = {
     "shell": (".sh", ("agp-shell", "/playbook/playbook.sh")),
     "python": (".py", ("python3", "/playbook/playbook.py")),
     "ansible": (".yml", ("ansible-playbook", "/playbook/playbook.yml")),
 }
+
+EXTRA = "python-extra"
+"""The example of a child image, for which all holds that holds for its parent."""
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +29,26 @@ def client() -> Iterator[docker.DockerClient]:
     connected.close()
 
 
-def boxes_of(client: docker.DockerClient, name: str, folder: Path) -> Boxes:
+@pytest.fixture(scope="session")
+def extra_image(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The child image."""
+    with child_image(client, tmp_path_factory.mktemp(EXTRA) / "context") as name:
+        yield name
+
+
+def image_of(request: pytest.FixtureRequest, name: str) -> str:
+    """The image of one of the runners or of the child image."""
+    return str(request.getfixturevalue("extra_image")) if name == EXTRA else f"agp/runner-{name}:{__version__}"
+
+
+def boxes_of(client: docker.DockerClient, name: str, folder: Path, image: str | None = None) -> Boxes:
     """The boxes of one runner; an image that is not there is a failure, never a skip."""
-    image = f"agp/runner-{name}:{__version__}"
+    image = image or f"agp/runner-{name}:{__version__}"
     try:
         client.images.get(image)
     except ImageNotFound:
         pytest.fail(f"The image {image} is not on this engine; run `make images` first.", pytrace=False)
-    suffix, command = RUNNERS[name]
+    suffix, command = RUNNERS["python" if name == EXTRA else name]
     return Boxes(client, image, suffix, command, executable_work=name == "ansible", folder=folder)
 
 
@@ -42,10 +58,10 @@ def shell(client: docker.DockerClient, tmp_path: Path) -> Boxes:
     return boxes_of(client, "shell", tmp_path)
 
 
-@pytest.fixture
-def python(client: docker.DockerClient, tmp_path: Path) -> Boxes:
-    """The Python runner."""
-    return boxes_of(client, "python", tmp_path)
+@pytest.fixture(params=["python", EXTRA])
+def python(request: pytest.FixtureRequest, client: docker.DockerClient, tmp_path: Path) -> Boxes:
+    """The Python runner, and its child."""
+    return boxes_of(client, request.param, tmp_path, image_of(request, request.param))
 
 
 @pytest.fixture
@@ -54,7 +70,13 @@ def ansible(client: docker.DockerClient, tmp_path: Path) -> Boxes:
     return boxes_of(client, "ansible", tmp_path)
 
 
-@pytest.fixture(params=list(RUNNERS))
+@pytest.fixture
+def python_extra(request: pytest.FixtureRequest, client: docker.DockerClient, tmp_path: Path) -> Boxes:
+    """The child of the Python runner alone."""
+    return boxes_of(client, EXTRA, tmp_path, image_of(request, EXTRA))
+
+
+@pytest.fixture(params=[*RUNNERS, EXTRA])
 def runner(request: pytest.FixtureRequest, client: docker.DockerClient, tmp_path: Path) -> Boxes:
-    """Each of the three runners in turn."""
-    return boxes_of(client, request.param, tmp_path)
+    """Each of the three runners in turn, and the child of one."""
+    return boxes_of(client, request.param, tmp_path, image_of(request, request.param))

@@ -62,12 +62,26 @@ def test_a_failing_task_is_exit_code_2_and_shows_why(ansible: Boxes) -> None:
     assert "failed=1" in finished.text
 
 
-def test_a_task_cannot_become_root(ansible: Boxes) -> None:
-    """It fails, and says so."""
-    finished = ansible.run("- hosts: all\n  gather_facts: false\n  become: true\n  tasks:\n  - command: id\n")
+@pytest.mark.parametrize(
+    "more",
+    ["", "become_method: su", "vars: {ansible_become_password: guessed}", "connection: ansible.builtin.local"],
+)
+def test_become_on_localhost_says_that_there_is_no_root(ansible: Boxes, more: str) -> None:
+    """Whichever way it asks: the task fails with one sentence that says why, and what to do."""
+    finished = ansible.run(f"- hosts: all\n  become: true\n  {more}\n  tasks: [{{command: id}}]\n")
 
     assert finished.exit_code == 2
-    assert "sudo" in finished.text
+    assert "there is no root in this container and no way to become another user" in finished.text
+    assert "use it for the machines of an inventory" in finished.text
+
+
+@pytest.mark.parametrize("command", ["sudo -n id", "su -c id", "doas id"])
+def test_a_command_that_wants_root_says_it_too(ansible: Boxes, command: str) -> None:
+    """In a playbook's own words; none of them does anything."""
+    finished = ansible.look(command)
+
+    assert finished.exit_code == 1
+    assert finished.text.startswith(f"{command.split(maxsplit=1)[0]}: there is no root in this container")
 
 
 @pytest.mark.parametrize(

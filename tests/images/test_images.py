@@ -21,11 +21,12 @@ def test_the_labels_say_what_the_image_is(client: docker.DockerClient, runner: B
     assert labels["agp.runner.contract"] == "1"
 
 
-def test_latest_is_the_project_version(client: docker.DockerClient, runner: Boxes) -> None:
+@pytest.mark.parametrize("name", ["shell", "python", "ansible"])
+def test_latest_is_the_project_version(client: docker.DockerClient, name: str) -> None:
     """Both tags name the same image."""
-    latest = client.images.get(runner.image.replace(f":{__version__}", ":latest"))
+    image = f"agp/runner-{name}"
 
-    assert latest.id == client.images.get(runner.image).id
+    assert client.images.get(f"{image}:latest").id == client.images.get(f"{image}:{__version__}").id
 
 
 def test_the_configuration_is_safe_for_whoever_starts_it_by_hand(client: docker.DockerClient, runner: Boxes) -> None:

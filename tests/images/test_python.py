@@ -14,6 +14,17 @@ def test_a_script_runs_with_the_libraries_that_the_readme_names(python: Boxes) -
     assert finished.text == "(3, 13) {'a': [1, 2]} 200\n"
 
 
+def test_a_child_image_has_its_pinned_package_compiled_and_no_installer(python_extra: Boxes) -> None:
+    """Of that version and no other; pip was there for the build alone."""
+    finished = python_extra.run(
+        "import importlib.metadata, importlib.util, os, tabulate\n"
+        "print(importlib.metadata.version('tabulate'), importlib.util.find_spec('pip'))\n"
+        "print(os.path.exists(importlib.util.cache_from_source(tabulate.__file__)))\n"
+    )
+
+    assert (finished.exit_code, finished.text.split()) == (0, ["0.9.0", "None", "True"])
+
+
 def test_output_appears_as_it_is_printed_and_in_order(python: Boxes) -> None:
     """No buffer holds one stream back behind the other, even when the script dies hard."""
     script = (

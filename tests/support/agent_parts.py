@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from agp_agent.audit import Audit
-from agp_agent.catalog import Catalog
+from agp_agent.canary import Canary, Periods
+from agp_agent.catalog import Catalog, Catalogs
 from agp_agent.dispatcher import Dispatcher
 from agp_agent.engine import Mount
 from agp_agent.executor import Executor
+from agp_agent.fencing import Fencing
 from agp_agent.journal import Accepted, Admission, Attempt, DueResult, Journal, NewAttempt
 from agp_agent.lifecycle import State, Verdict
 from agp_agent.planner import Limits
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.slots import BindSlots, Slots
@@ -30,6 +33,8 @@ from support.clock import SetClock
 from support.orders import order
 
 IMAGE: Final = "agp/runner-fake:1"
+FENCE_IMAGE: Final = "agp/fence:fake"
+API_PORT: Final = 8470
 LABELS: Final = {"agp.agent_id": "unit", "agp.instance": "0123456789ab"}
 LIMITS: Final = Limits(task_timeout_s=60, stop_grace_s=30, output_limit_bytes=4096)
 
@@ -66,6 +71,10 @@ class GatedSlots:
             raise self.fill_errors.pop(0)
         await self.inner.fill(name, image, file, playbook, note)
 
+    async def note(self, name: str) -> Mapping[str, object]:
+        """Read for real."""
+        return await self.inner.note(name)
+
     async def drop(self, name: str) -> None:
         """Drop for real."""
         await self.inner.drop(name)
@@ -85,8 +94,10 @@ class Parts:
     journal: Journal
     audit: Audit
     readiness: Readiness
-    catalog: Catalog
+    catalogs: Catalogs
     executor: Executor
+    reach: Reach
+    canary: Canary
     walk: Walk
     dispatcher: Dispatcher
     reconciler: Reconciler
@@ -108,6 +119,7 @@ class Parts:
         queue_timeout_s: float = 0,
         clock: SetClock | None = None,
         uids: range = range(20000, 20256),
+        periods: Periods = Periods(),  # noqa: B008  it cannot be changed
         journal: Callable[[Path, SetClock], Journal] = lambda path, clock: Journal(path, clock, clock.boot_time),
     ) -> Self:
         """Build the parts; nothing moves yet."""
@@ -116,8 +128,9 @@ class Parts:
         clock = clock or SetClock()
         engine, runs = FakeEngine(host), dict[str, LiveRun]()
         opened, audit = journal(folder / "journal.db", clock), Audit(folder / "audit.jsonl")
-        runners, readiness = catalog or catalog_of(), Readiness(max_running=max_running)
-        executor = Executor(engine, folder / "spool", uids)
+        catalogs, readiness = Catalogs(catalog or catalog_of()), Readiness(max_running=max_running)
+        fencing, reach = Fencing(engine, LABELS, image=FENCE_IMAGE), Reach()
+        executor = Executor(engine, folder / "spool", uids, fencing)
         slots = GatedSlots(BindSlots(folder / "slots", folder / "slots", "same path"))
         slots.may_fill.set()
         executor.use_slots(slots)
@@ -125,8 +138,9 @@ class Parts:
             opened,
             executor,
             audit,
-            catalog=runners,
+            catalogs=catalogs,
             readiness=readiness,
+            reach=reach,
             limits=limits,
             labels=LABELS,
             observer=runs.__setitem__,
@@ -138,10 +152,23 @@ class Parts:
             journal=opened,
             audit=audit,
             readiness=readiness,
-            catalog=runners,
+            catalogs=catalogs,
             executor=executor,
+            reach=reach,
+            canary=Canary(
+                engine,
+                fencing,
+                catalogs,
+                readiness,
+                reach,
+                limits=limits,
+                labels=LABELS,
+                uids=uids,
+                port=API_PORT,
+                periods=periods,
+            ),
             walk=walk,
-            dispatcher=Dispatcher(opened, walk, runners, readiness, queue_timeout_s=queue_timeout_s),
+            dispatcher=Dispatcher(opened, walk, catalogs, readiness, queue_timeout_s=queue_timeout_s),
             reconciler=Reconciler(opened, engine, executor, walk, audit, LABELS, retention_s=1000),
             clock=clock,
             slots=slots,
@@ -276,7 +303,7 @@ async def agent(folder: Path, host: FakeHost, **options: Any) -> AsyncIterator[P
 async def machine() -> AsyncIterator[FakeHost]:
     """A host that has the fake image; whatever still runs on it in the end is switched off."""
     host = FakeHost()
-    host.images[IMAGE] = "sha256:1"
+    host.images |= {IMAGE: "sha256:1", FENCE_IMAGE: "sha256:2"}
     try:
         yield host
     finally:

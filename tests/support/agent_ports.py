@@ -239,7 +239,7 @@ class FullDisk:
     def __init__(self, inner: Slots, around: Surroundings) -> None:
         """Stand before the real ones."""
         self._around = around
-        self.open, self.drop, self.names = inner.open, inner.drop, inner.names
+        self.open, self.note, self.drop, self.names = inner.open, inner.note, inner.drop, inner.names
         self._fill = inner.fill
 
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ class EngineProxy:
     def __init__(self, path: Path) -> None:
         """``path`` is where the socket will be; nothing is there until ``open``."""
         self.path = path
+        self.rewrite: tuple[bytes, bytes] | None = None
+        """Bytes in what the agent asks, and what the engine reads in their place (the same length)."""
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -56,6 +59,9 @@ class EngineProxy:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
+    def _rewritten(self, data: bytes) -> bytes:
+        return data.replace(*self.rewrite) if self.rewrite else data
+
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the listener was closed
             while True:
@@ -68,16 +74,16 @@ class EngineProxy:
                 self._connections |= {near, far}
             back = threading.Thread(target=_copy, args=(far, near), daemon=True)
             back.start()
-            _copy(near, far)
+            _copy(near, far, self._rewritten)
             back.join()
             with self._lock:
                 self._connections -= {near, far}
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket, change: Callable[[bytes], bytes] = lambda data: data) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(_READ_BYTES):
-            target.sendall(data)
+            target.sendall(change(data))
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)  # half-closed connections stay so: an attached stdin may end first
 

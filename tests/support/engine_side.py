@@ -39,6 +39,11 @@ class EngineSide:
         filters = {"label": f"{label}={instance}"}
         return [str(volume.name) for volume in self.client.volumes.list(filters=filters)]
 
+    def networks(self, instance: str, *, label: str = "agp.instance") -> list[str]:
+        """Names of all networks of an agent's instance, or by another label of its."""
+        found = self.client.networks.list(filters={"label": f"{label}={instance}"})
+        return [str(network.name) for network in found]
+
     def wait_no_volumes(self, instance: str) -> None:
         """Return once an agent's instance has no volume any more."""
         eventually(lambda: not self.volumes(instance), "volumes removed")
@@ -46,13 +51,17 @@ class EngineSide:
     def purge(self, instance: str, *, label: str = "agp.instance") -> list[str]:
         """Remove all that an instance left; return the names of it, which should be none."""
         containers, volumes = self.containers(instance, label=label), self.volumes(instance, label=label)
+        networks = self.networks(instance, label=label)
         for container in containers:
             with contextlib.suppress(NotFound):
                 container.remove(force=True, v=True)
         for name in volumes:
             with contextlib.suppress(NotFound):
                 self.client.volumes.get(name).remove()
-        return [*(str(container.name) for container in containers), *volumes]
+        for name in networks:
+            with contextlib.suppress(NotFound):
+                self.client.networks.get(name).remove()
+        return [*(str(container.name) for container in containers), *volumes, *networks]
 
     def inspect(self, container_id: str) -> dict[str, Any]:
         """All that the engine says of a container."""

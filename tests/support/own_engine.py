@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -45,8 +46,11 @@ class OwnEngine:
     own, it takes a registry on its loopback for one that may be asked in plain http.
     """
 
-    def __init__(self) -> None:
-        """Make the namespaces and the folders; nothing is started."""
+    def __init__(self, runtimes: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Make the namespaces and the folders; nothing is started.
+
+        ``runtimes`` are those that it has beside runc: names, each with a program and its arguments.
+        """
         assert os.geteuid() == 0, "an engine of the tests' own can be started by root alone"
         self.folder = Path(tempfile.mkdtemp(prefix="agp-engine-"))
         self.log_path = self.folder / "dockerd.log"
@@ -54,6 +58,10 @@ class OwnEngine:
         self._cgroup = self.folder.name
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._live_restore = False
+        configured = {
+            name: {"path": command[0], "runtimeArgs": list(command[1:])} for name, command in (runtimes or {}).items()
+        }
+        (self.folder / "daemon.json").write_text(json.dumps({"runtimes": configured}))
         self._holder = subprocess.Popen(
             ("unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", _HOLDER),
             stdin=subprocess.DEVNULL,
@@ -84,6 +92,7 @@ class OwnEngine:
             *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", "--"),
             *("dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
             *("--pidfile", f"{self.folder}/docker.pid", "--host", self.docker_host),
+            *("--config-file", f"{self.folder}/daemon.json"),
             *("--bridge=none", "--iptables=false", "--ip-masq=false"),
             *(f"--cgroup-parent=/{self._cgroup}", "--exec-opt=native.cgroupdriver=cgroupfs"),
             f"--live-restore={str(live_restore).lower()}",

@@ -89,7 +89,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             life.check()
 
         def work() -> None:
-            if future.done() or (life is not None and not life.alive):
+            if future.done():
+                return
+            if life is not None and not life.alive:
+                future.cancel()  # its last steps may wait for this: it never comes
                 return
             try:
                 future.set_result(func(*args))

@@ -4,12 +4,16 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from agp_agent import __version__, catalog
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.engine import PullPolicy, Tmpfs
 from agp_agent.errors import ConfigurationError
+from agp_agent.mount_rules import MountRules
 
+A_DIGEST = "a digest of the form image@sha256: and 64 hexadecimal digits"
 PLAYS = "- hosts: all\n  tasks: []\n"
 
 
@@ -122,7 +126,7 @@ def test_an_operators_runner_replaces_the_built_in_one_of_its_name_and_others_ar
         """
         runners:
           shell:
-            image: registry.example/shell@sha256:0123
+            image: registry.example/shell@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
             pull: never
             match: {suffixes: [.sh], shebangs: [sh]}
             command: [sh, -eu, "{playbook}"]
@@ -142,7 +146,11 @@ def test_an_operators_runner_replaces_the_built_in_one_of_its_name_and_others_ar
     )
     assert merged.names == ["shell", "python", "ansible", "ruby"]
     shell = merged.runners["shell"]
-    assert (shell.image, shell.pull, shell.timeout_s) == ("registry.example/shell@sha256:0123", PullPolicy.NEVER, 60)
+    assert (shell.image, shell.pull, shell.timeout_s) == (
+        f"registry.example/shell@sha256:{'0123456789abcdef' * 4}",
+        PullPolicy.NEVER,
+        60,
+    )
     assert (shell.max_running, shell.memory, shell.cpus, shell.pids) == (2, 64 * 2**20, 0.5, 32)
     assert shell.tmpfs == {"/tmp": Tmpfs(2**20), "/work": Tmpfs(2 * 2**20, executable=True)}
     assert shell.env == {"GREETING": "hello"}
@@ -200,6 +208,48 @@ def test_sizes_have_units(size: str, size_bytes: int) -> None:
         ("tmpfs: {/work: much}", "runner x, tmpfs./work: expected a size such as 512MiB."),
         ("env: {1A: x}", r"runner x, env.1A: expected: String should match pattern '^[A-Za-z_][A-Za-z0-9_]*$'."),
         ("env: {A: 1}", "runner x, env.A: expected text."),
+        ("network: host", "runner x, network: expected: 'none' or 'outbound'."),
+        (
+            "allow: [10.0.0.0/8]",
+            "runner x, as a whole: expected network: outbound, which alone makes `allow` mean something.",
+        ),
+        ("allow: [host.example]", None),
+        ("allow: 10.0.0.0/8", "runner x, allow: expected a list."),
+        ("mounts: [{source: /etc/shadow, target: /x}]", None),
+        ("mounts: [{source: inventory, target: /x}]", None),
+        ("mounts: [{source: /srv/x}]", "runner x, mounts.0.target: is required."),
+        (
+            "mounts: [{source: /srv/x, target: x}]",
+            "runner x, mounts.0.target: expected an absolute path such as /work.",
+        ),
+        (
+            "mounts: [{source: /srv/x, target: /x, rw: 'yes!'}]",
+            "runner x, mounts.0.rw: expected true or false.",
+        ),
+        ("mounts: [{source: /srv/x, target: /x, ro: true}]", "runner x, mounts.0.ro: is not a known key."),
+        ("inventory: /proc", None),
+        ("secrets: [{source: /a}]", "runner x, secrets.0.name: is required."),
+        ("secrets: [{source: a, name: a}]", None),
+        ("secrets: [{source: /a, name: ../a}]", None),
+        ("secrets: [{source: /a, name: .a}]", None),
+        ("runtime: ''", None),
+        ("runtime: run sc", None),
+        ("seccomp: profile.json", "runner x, seccomp: expected an absolute path such as /srv/ansible/inventory."),
+        ("seccomp: /nowhere.json", None),
+        ("user: 0", "runner x, user: expected: greater than or equal to 1."),
+        ("user: 65536", None),
+        ("user: root", None),
+        ("warm: 1", "runner x, warm: is not a known key."),
+        ("image: Agp/Runner", None),
+        ("image: 'a b'", None),
+        (
+            "image: a@sha256:0123",
+            f"runner x, image: expected {A_DIGEST}.",
+        ),
+        (
+            "image: a@md5:0123",
+            f"runner x, image: expected {A_DIGEST}.",
+        ),
     ],
 )
 def test_a_wrong_key_is_one_sentence_that_names_runner_and_key(tmp_path: Path, line: str, sentence: str | None) -> None:
@@ -209,7 +259,7 @@ def test_a_wrong_key_is_one_sentence_that_names_runner_and_key(tmp_path: Path, l
     lines = [*(text for name, text in good.items() if name != key), line]
     text = "runners:\n  x:\n" + "".join(f"    {one}\n" for one in lines)
     (found,) = problems(tmp_path, text)
-    assert found.startswith(f"runner x, {key}")
+    assert found.startswith((f"runner x, {key}", "runner x, as a whole"))
     assert found.endswith(".")
     if sentence is not None:
         assert found == sentence
@@ -226,6 +276,8 @@ def test_a_wrong_key_is_one_sentence_that_names_runner_and_key(tmp_path: Path, l
         ("runners: {x: 1}", None),
         ("runners: [", "line 1 is not valid YAML."),
         ("runners:\n  a: b: c\n", "line 2 is not valid YAML."),
+        ("runners:\n  x: {image: a}\n  x: {image: b}\n", "at line 2: x stands twice."),
+        ("runners: {x: {name: y}}", "expected no key `name` in a runner, which has its name above it: x."),
     ],
 )
 def test_a_file_that_is_no_catalog_is_one_sentence(tmp_path: Path, text: str, sentence: str | None) -> None:
@@ -266,3 +318,156 @@ def test_a_catalog_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 def test_a_catalog_cannot_execute_anything(tmp_path: Path) -> None:
     """Tags of Python objects are no YAML here."""
     assert problems(tmp_path, 'runners: !!python/object/apply:os.system ["true"]\n')
+
+
+GRANTING = """
+runners:
+  ansible:
+    image: registry.example:5000/team/ansible:2.1@sha256:{digest}
+    pull: always
+    match: {{suffixes: [.yml], plays: true}}
+    command: [ansible-playbook, "{{playbook}}"]
+    network: outbound
+    allow: ["10.20.0.0/16:22", 192.168.1.7, "[fd00::]/8:443"]
+    mounts:
+      - {{source: /srv/ansible/roles, target: /roles}}
+      - {{source: /srv/ansible/out, target: /out, rw: true}}
+    inventory: /srv/ansible/hosts
+    secrets:
+      - {{source: /etc/agp-agent/secrets/ssh_key, name: ssh_key}}
+      - {{source: /etc/agp-agent/secrets/vault, name: vault.txt}}
+    runtime: kata-runtime
+    seccomp: {profile}
+    user: 4242
+"""
+
+
+def granting(folder: Path) -> str:
+    """Return a catalog that grants everything there is."""
+    profile = folder / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ERRNO"}')
+    return GRANTING.format(digest="0123456789abcdef" * 4, profile=profile)
+
+
+def test_everything_that_a_catalog_can_grant(tmp_path: Path) -> None:
+    """Each key in the form that it is written in."""
+    runner = loaded(tmp_path, granting(tmp_path)).runners["ansible"]
+    assert runner.image.startswith("registry.example:5000/team/ansible:2.1@sha256:0123")
+    assert (runner.network, runner.runtime, runner.user, runner.pull) == (
+        "outbound",
+        "kata-runtime",
+        4242,
+        PullPolicy.ALWAYS,
+    )
+    assert [str(one) for one in runner.allow] == ["10.20.0.0/16:22", "192.168.1.7", "[fd00::]/8:443"]
+    assert [(mount.source, mount.target, mount.rw) for mount in runner.mounts] == [
+        ("/srv/ansible/roles", "/roles", False),
+        ("/srv/ansible/out", "/out", True),
+    ]
+    assert runner.sources == ["/srv/ansible/roles", "/srv/ansible/out", "/srv/ansible/hosts"]
+    assert [secret.name for secret in runner.secret_files] == ["ssh_key", "vault.txt"]
+    assert runner.seccomp is not None
+    assert loaded(tmp_path, granting(tmp_path)).side_files == [tmp_path / "profile.json"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            "mounts: [{source: /srv/a, target: /a}, {source: /srv/b, target: /a}]",
+            "one mount or tmpfs at each path, and /a stands twice",
+        ),
+        ("mounts: [{source: /srv/a, target: /work}]", "one mount or tmpfs at each path, and /work stands twice"),
+        (
+            "mounts: [{source: /srv/a, target: /inventory}]\n    inventory: /srv/hosts",
+            "one mount or tmpfs at each path, and /inventory stands twice",
+        ),
+        ("tmpfs: {/playbook: 1MiB}", "mounts and tmpfs elsewhere than at /playbook: /playbook is not the catalog's"),
+        ("tmpfs: {/run: 1MiB}", "mounts and tmpfs elsewhere than at /run: /run/secrets is not the catalog's"),
+        (
+            "mounts: [{source: /srv/a, target: /run/secrets/key}]",
+            "mounts and tmpfs elsewhere than at /run/secrets/key: /run/secrets is not the catalog's",
+        ),
+        (
+            "mounts: [{source: /srv/a, target: /proc/sys}]",
+            "mounts and tmpfs elsewhere than at /proc/sys: /proc is not the catalog's",
+        ),
+        (
+            "secrets: [{source: /a, name: a}, {source: /b, name: a}]",
+            "one secret of each name, and a stands twice",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_one_sentence(tmp_path: Path, lines: str, sentence: str) -> None:
+    """What the agent, the engine or another key puts at a path is not covered up."""
+    text = f'runners:\n  x:\n    image: x\n    command: ["{{playbook}}"]\n    {lines}\n'
+    assert problems(tmp_path, text) == [f"runner x, as a whole: expected {sentence}."]
+
+
+def test_the_places_of_this_agent_cannot_be_mounted(tmp_path: Path) -> None:
+    """Those that its settings name, through links too."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / "link").symlink_to(state)
+    file = tmp_path / "catalog.yaml"
+    mounts = f"[{{source: {tmp_path}/link/slots, target: /a}}]"
+    file.write_text(f'runners: {{x: {{image: x, command: ["{{playbook}}"], mounts: {mounts}}}}}')
+    assert catalog.load(file).runners["x"].mounts
+    with pytest.raises(ConfigurationError, match=f"leads to {state}/slots, which is in {state}, the agent's state"):
+        catalog.load(file, MountRules({state: "the agent's state"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "a profile that forbids what it does not name"),
+        ("{}", "a profile that forbids what it does not name"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW"}', "a profile that forbids what it does not name: defaultAction one of "),
+        ('{"defaultAction": "SCMP_ACT_LOG"}', "a profile that forbids what it does not name"),
+    ],
+)
+def test_a_seccomp_profile_that_allows_what_it_does_not_name_is_refused(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    """It would be weaker than the engine's own."""
+    profile = tmp_path / "profile.json"
+    profile.write_text(text)
+    catalog_text = f'runners: {{x: {{image: x, command: ["{{playbook}}"], seccomp: {profile}}}}}'
+    (found,) = problems(tmp_path, catalog_text)
+    assert sentence in found
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "debian",
+        "debian:trixie-slim",
+        "library/debian",
+        "agp/runner-shell:0.2.0",
+        "localhost/x",
+        "localhost:5000/x:1",
+        "127.0.0.1:5000/a/b_c/d-e.f:v1.2_3",
+        "[::1]:5000/x",
+        "registry.example/x@sha256:" + "0" * 64,
+        "registry.example/x:1@sha256:" + "a" * 64,
+    ],
+)
+def test_names_of_images_are_docker_s(image: str) -> None:
+    """With registry, port, tag and digest."""
+    assert Runner.model_validate({"name": "x", "image": image, "command": ["{playbook}"]}).image == image
+
+
+def test_the_schema_accepts_what_the_agent_does_and_refuses_typos(tmp_path: Path) -> None:
+    """The built-in catalog, one that grants everything, and a misspelled key."""
+    schema = catalog.schema()
+    validator = Draft202012Validator(schema)
+    validator.check_schema(schema)
+    everything = yaml.safe_load(granting(tmp_path))
+    built_in = yaml.safe_load((Path(catalog.__file__).parents[1] / "catalog.yaml").read_text())
+    for document in (everything, built_in):
+        assert [error.message for error in validator.iter_errors(document)] == []
+    for key, value in (("comand", []), ("memory", "512MB"), ("network", "host"), ("name", "x"), ("allow", "x")):
+        wrong = {"runners": {"ansible": everything["runners"]["ansible"] | {key: value}}}
+        assert not validator.is_valid(wrong), key
+    assert not validator.is_valid({"runners": {"X": everything["runners"]["ansible"]}})

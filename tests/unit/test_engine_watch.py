@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agp_agent.engine import EngineInfo
-from agp_agent.engine_watch import EngineWatch, decide_max_running
+from agp_agent.engine_watch import EngineWatch, decide_max_running, describe_lacks
 from agp_agent.errors import AgentError, EngineError
+from agp_agent.lacks import Lack
 from fakes.fake_host import FakeHost
 from support.agent_parts import IMAGE, LABELS, Parts, agent, catalog_of, machine
 from support.async_waiting import until
@@ -91,7 +92,7 @@ def watch(parts: Parts, contacts: Contacts, *, max_running: int | None = 3) -> a
     made = EngineWatch(
         parts.engine,
         parts.executor,
-        parts.catalog,
+        parts.catalogs,
         parts.readiness,
         contacts,
         slots=parts.folder / "slots",
@@ -229,3 +230,35 @@ async def test_a_contact_that_fails_is_tried_again(parts: Parts, error: AgentErr
     await ready(parts)
     assert contacts.number == 2
     assert not loop.done()
+
+
+# --- what the engine lacks, and another catalog ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lacking", "accepted", "told"),
+    [
+        ((), (), None),
+        ((), (Lack.SWAP,), None),
+        ((Lack.SWAP,), (Lack.SWAP,), "missing, as AGP_ACCEPT_DEGRADED accepts: swap"),
+        (
+            (Lack.SWAP, Lack.PIDS),
+            (Lack.SWAP,),
+            "the engine cannot do: pids; containers are refused unless AGP_ACCEPT_DEGRADED accepts that",
+        ),
+    ],
+)
+def test_what_an_engine_lacks_is_told(lacking: tuple[Lack, ...], accepted: tuple[Lack, ...], told: str | None) -> None:
+    """And whether anything runs all the same."""
+    assert describe_lacks(frozenset(lacking), frozenset(accepted)) == told
+
+
+async def test_another_catalog_is_a_reason_to_look_again(parts: Parts) -> None:
+    """It may have larger runners, and other images."""
+    contacts = Contacts(parts)
+    watch(parts, contacts, max_running=None)
+    await ready(parts)
+    before = parts.readiness.max_running
+    parts.catalogs.replace(catalog_of(large={"memory": "4GiB"}))
+    await until(lambda: contacts.number > 1, "a second contact")
+    await until(lambda: parts.readiness.max_running < before, "fewer places")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.engine import NameTaken
-from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused
-from agp_agent.executor import Executor, Prepared, release_line, start_marker
+from agp_agent.engine import Helped, NameTaken
+from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, LockdownRefused, NotFenced
+from agp_agent.executor import Executor, Prepared, release_lines, start_marker
+from agp_agent.fencing import Fencing
 from agp_agent.planner import RunSpec, plan
 from agp_agent.watch import LiveRun, Stop
 from fakes.fake_engine import FakeEngine
@@ -63,7 +64,7 @@ async def to_end(executor: Executor, run: LiveRun) -> int:
 
 def test_the_words_of_the_runner_contract_stay() -> None:
     """Every runner image relies on them."""
-    assert release_line(NONCE) == f"agp1 release {NONCE}\n".encode()
+    assert release_lines(NONCE, {}) == f"agp1 release {NONCE}\n".encode()
     assert start_marker(NONCE) == f"agp1 started {NONCE}\n".encode()
 
 
@@ -137,7 +138,7 @@ async def test_when_all_users_are_taken_that_is_said(tmp_path: Path, host: FakeH
 async def test_an_adopted_container_keeps_its_user(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
     """The next one gets another."""
     async with agent(tmp_path, host, uids=range(20000, 20002)) as parts:
-        parts.executor.adopt("c1", "agp-old", NONCE, 20000, 4096)
+        await parts.executor.adopt("c1", "agp-old", NONCE, 20000, 4096)
         assert (await parts.executor.prepare(spec, SLOT)).container.uid == 20001
 
 
@@ -200,7 +201,54 @@ async def test_before_the_first_contact_nothing_can_be_handed_over(
     engine = FakeEngine(host)
     await engine.open()
     with pytest.raises(EngineUnavailable, match="has not been reached yet"):
-        await Executor(engine, tmp_path, range(20000, 20001)).prepare(spec, SLOT)
+        await Executor(engine, tmp_path, range(20000, 20001), Fencing(engine, LABELS, image="")).prepare(spec, SLOT)
+
+
+@pytest.fixture
+def outbound() -> RunSpec:
+    """The plan of a runner with a network."""
+    return plan(catalog_of(net={"network": "outbound", "allow": ["10.1.1.1:22"]}).runners["net"], LIMITS, LABELS)
+
+
+async def test_a_container_with_a_network_is_fenced_in_before_its_release(
+    executor: Executor, outbound: RunSpec, host: FakeHost
+) -> None:
+    """It is on the agent's own bridge; when it is prepared its fence stands, made for its own user."""
+    prepared = await executor.prepare(outbound, SLOT)
+    container = host.containers[prepared.container_id]
+    assert prepared.container.network == "agp-0123456789ab"
+    rules = "\n".join(container.rules)
+    assert f"meta skuid != {prepared.container.uid} " in rules
+    assert "ip daddr 10.1.1.1/32 meta l4proto { tcp, udp } th dport 22" in rules
+    assert "policy drop" in rules
+
+
+async def test_a_container_without_a_network_has_neither_bridge_nor_fence(
+    executor: Executor, spec: RunSpec, host: FakeHost
+) -> None:
+    """Nothing is made that nobody needs."""
+    prepared = await executor.prepare(spec, SLOT)
+    assert prepared.container.network is None
+    assert (host.containers[prepared.container_id].rules, host.bridges) == ([], {})
+
+
+@pytest.mark.parametrize("answer", [Helped(1, "no nftables"), Helped(0, "table inet agp_fence {}")])
+async def test_a_container_that_cannot_be_fenced_in_leaves_nothing_behind(
+    parts: Parts, outbound: RunSpec, answer: Helped
+) -> None:
+    """It is never released, whatever the helper's exit code says."""
+    parts.host.helper_answer = answer
+    with pytest.raises(NotFenced):
+        await parts.executor.prepare(outbound, SLOT)
+    assert nothing_left(parts)
+
+
+async def test_a_container_is_not_made_on_somebody_else_s_network(parts: Parts, outbound: RunSpec) -> None:
+    """Not even created."""
+    await parts.engine.ensure_bridge("agp-0123456789ab", {"whose": "another's"})
+    with pytest.raises(NotFenced, match="the runner has no network"):
+        await parts.executor.prepare(outbound, SLOT)
+    assert ("create" in {action for _, action in parts.host.events}, nothing_left(parts)) == (False, True)
 
 
 async def test_a_hand_over_that_fails_ends_the_container(parts: Parts, spec: RunSpec) -> None:

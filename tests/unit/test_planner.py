@@ -1,9 +1,13 @@
 """From a runner to the plan of its container."""
 
+from pathlib import Path
+
 from agp_agent import catalog, seccomp
 from agp_agent.catalog import Match, Runner
+from agp_agent.destinations import parse
 from agp_agent.engine import ContainerSpec, Mount, PullPolicy, Tmpfs
 from agp_agent.planner import Limits, plan
+from agp_agent.secret_files import Secret
 
 LIMITS = Limits(task_timeout_s=3600, stop_grace_s=10, output_limit_bytes=4 * 2**20)
 LABELS = {"agp.agent_id": "a", "agp.instance": "i"}
@@ -36,7 +40,9 @@ def test_a_runner_that_says_nothing_gets_the_hardened_defaults() -> None:
         file_size_bytes=2**30,
         shm_bytes=2**20,
         stop_timeout_s=10,
-        network="none",
+        network=None,
+        dns=(),
+        runtime=None,
         seccomp=seccomp.profile(),
     )
     assert (spec.runner, spec.pull, spec.playbook_file) == ("shell", PullPolicy.MISSING, "playbook")
@@ -98,3 +104,46 @@ def test_every_built_in_runner_has_a_plan() -> None:
     for built_in in catalog.load().runners.values():
         spec = plan(built_in, LIMITS, LABELS)
         assert f"/playbook/{spec.playbook_file}" in spec.container.command
+
+
+def test_what_the_catalog_grants_is_in_the_plan() -> None:
+    """Mounts follow the playbook's own; secrets get a folder in memory; an inventory is mounted and named."""
+    spec = plan(
+        runner(
+            mounts=[{"source": "/srv/a", "target": "/a"}, {"source": "/srv/b", "target": "/b", "rw": True}],
+            inventory="/srv/hosts",
+            env={"A": "b"},
+            secrets=[{"source": "/secrets/key", "name": "key"}],
+            network="outbound",
+            allow=["10.20.0.0/16:22"],
+            runtime="runsc",
+            user=4242,
+        ),
+        LIMITS,
+        LABELS,
+    )
+    container = spec.in_slot("agp-1", 4242, Mount("bind", "/slot", "/playbook"))
+    assert container.mounts == (
+        Mount("bind", "/slot", "/playbook"),
+        Mount("bind", "/srv/a", "/a"),
+        Mount("bind", "/srv/b", "/b", read_only=False),
+        Mount("bind", "/srv/hosts", "/inventory"),
+    )
+    assert container.env == {"ANSIBLE_INVENTORY": "/inventory", "A": "b"}
+    assert container.tmpfs["/run/secrets"].size_bytes >= 16 * 64 * 1024
+    assert not container.tmpfs["/run/secrets"].executable
+    assert container.runtime == "runsc"
+    assert spec.secrets == (Secret("key", Path("/secrets/key")),)
+    assert (spec.outbound, spec.allow, spec.uid) == (True, (parse("10.20.0.0/16:22"),), 4242)
+
+
+def test_a_runner_without_secrets_has_no_place_for_them() -> None:
+    """Nothing that could take one."""
+    assert "/run/secrets" not in plan(runner(), LIMITS, LABELS).container.tmpfs
+
+
+def test_a_seccomp_profile_is_passed_on_as_it_was_read(tmp_path: Path) -> None:
+    """As text: the engine does not see the agent's files."""
+    profile = tmp_path / "profile.json"
+    profile.write_text('{ "defaultAction": "SCMP_ACT_ERRNO" }')
+    assert plan(runner(seccomp=str(profile)), LIMITS, LABELS).container.seccomp == '{"defaultAction":"SCMP_ACT_ERRNO"}'

@@ -9,7 +9,7 @@ import pytest
 
 from agp_agent import clock
 from agp_agent.ending import Ending
-from agp_agent.engine import Signal
+from agp_agent.engine import Helped, Image, PullPolicy, Signal
 from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.journal import Journal, JournalUnavailable, Release
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
@@ -108,6 +108,8 @@ async def test_the_steps_are_audited_in_order(parts: Parts) -> None:
     (ended, _) = await parts.audited("task finished")
     assert (ended["outcome"], ended["reason"], ended["exit_code"]) == ("succeeded", "exit_code", 0)
     assert ended["output_bytes"] == 15
+    assert (ended["image_digest"], ended["container_id"]) == ("sha256:1", started["container_id"])
+    assert 0 < ended["duration_s"] < clock.boot_s()
     assert "secret-content" not in (parts.folder / "audit.jsonl").read_text()
 
 
@@ -214,6 +216,25 @@ async def test_a_cancel_between_two_steps_is_not_lost(tmp_path: Path, host: Fake
         assert (await parts.events())[-1] == "task cancelled"
 
 
+async def test_a_task_whose_image_is_being_pulled_can_be_cancelled(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull may take minutes more; nothing is left of what was prepared, and its place is free."""
+    pulling = asyncio.Event()
+
+    async def forever(_name: str, _pull: PullPolicy) -> Image:
+        pulling.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody rings")
+
+    monkeypatch.setattr(parts.engine, "image", forever)
+    run_id = await parts.post("print never\n")
+    await pulling.wait()
+    assert await parts.journal.request_cancel("t")
+    assert await parts.verdict(run_id) == CANCELLED
+    await parts.clean()
+
+
 async def test_a_cancel_while_the_playbook_is_handed_over_is_not_lost(parts: Parts) -> None:
     """It is stopped as soon as it runs."""
     parts.slots.may_fill.clear()
@@ -267,6 +288,41 @@ async def test_a_weaker_container_is_refused_and_audited(parts: Parts) -> None:
     assert "ReadonlyRootfs" in refused["why"]
     assert parts.runs == {}
     await parts.clean()
+
+
+async def test_a_network_that_cannot_be_fenced_in_ends_the_task(tmp_path: Path, host: FakeHost) -> None:
+    """Its fence held when it was tried, and now it does not: with the sentence, audited, and never started."""
+    async with agent(tmp_path, host, catalog=catalog_of(net={"network": "outbound"})) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.go(parts.canary.run())
+        await until(lambda: parts.reach.proofs, "its fence was tried")
+        host.helper_answer = Helped(1, "no nftables")
+        verdict, due = await parts.result(await parts.post("print hi\n", runner="net"))
+        why = "the runner's network was not fenced in: its helper ended with 1 (no nftables)"
+        assert verdict == Verdict(Outcome.ERROR, Reason.ENGINE_LOST, f"not started: {why}")
+        assert due.output.text() == ""
+        (refused,) = await parts.audited("container refused")
+        assert (refused["runner"], refused["why"]) == ("net", why)
+        assert await parts.audited("task started") == []
+        await until(lambda: not host.containers, "nothing left")
+
+
+async def test_an_engine_that_goes_away_while_a_fence_is_put_up_puts_the_task_back(
+    tmp_path: Path, host: FakeHost
+) -> None:
+    """That says nothing about the fence: it is prepared anew in another container, and runs."""
+    async with agent(tmp_path, host, catalog=catalog_of(net={"network": "outbound"})) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.go(parts.canary.run())
+        await until(lambda: parts.reach.proofs, "its fence was tried")
+        parts.engine.errors["run_beside"] = EngineUnavailable("the engine does not answer")
+        run_id = await parts.post("print hi\n", runner="net")
+        await parts.heard("task requeued")
+        assert await parts.audited("task started") == []
+        del parts.engine.errors["run_beside"]
+        parts.readiness.report("engine", None)  # the engine watch has looked
+        verdict, due = await parts.result(run_id)
+        assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
 
 
 async def test_a_container_that_cannot_start_ends_the_task(parts: Parts) -> None:
@@ -542,7 +598,7 @@ async def test_a_container_that_cannot_be_removed_now_is_left_to_the_reconciler(
     """The result is written; an engine that is away costs nothing but a second look."""
     run_id = await parts.post("print begun\nforever\n")
     run = await parts.printed(run_id, b"begun")
-    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness)
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness, parts.catalogs)
     parts.engine.go_away()
     await ending.discard(run.slot)
     assert (parts.folder / "slots" / run.slot).exists()
@@ -554,7 +610,7 @@ async def test_an_attempt_ends_once(parts: Parts) -> None:
     verdict = await parts.verdict(run_id)
     await parts.clean()
     before = await parts.events()
-    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness)
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness, parts.catalogs)
     await ending.finish(await parts.attempt(run_id), CANCELLED)
     await ending.requeue(await parts.attempt(run_id), "agp-1", State.RUNNING, "why")
     assert await parts.journal.verdict(run_id) == verdict

@@ -8,7 +8,7 @@ import pytest
 
 from agp_agent.engine import Signal, Stream
 from agp_agent.errors import ContainerMissing, EngineUnavailable
-from agp_agent.executor import release_line
+from agp_agent.executor import release_lines
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import plan
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop, see_to_end
@@ -75,10 +75,10 @@ async def says(run: LiveRun, text: bytes) -> None:
     await until(lambda: text in run.spool.newest(10_000), repr(text))
 
 
-def adopted(parts: Parts, run: LiveRun) -> LiveRun:
+async def adopted(parts: Parts, run: LiveRun) -> LiveRun:
     """Take over a run as the next agent would."""
     run.spool.discard()
-    return parts.executor.adopt(run.container_id, run.slot, NONCE, 20000, 4096)
+    return await parts.executor.adopt(run.container_id, run.slot, NONCE, 20000, 4096)
 
 
 async def test_an_exit_code_is_told_with_all_output(parts: Parts) -> None:
@@ -353,7 +353,7 @@ async def test_a_silent_playbook_whose_container_is_removed_after_its_end_is_not
     """Its marker stood in the log that is gone: whether it started nobody can tell any more."""
     run = await released(parts, "exit 5\n")
     await parts.engine.wait(run.container_id)
-    taken = adopted(parts, run)
+    taken = await adopted(parts, run)
     parts.engine.errors["log"] = ContainerMissing("the container is gone")
     with pytest.raises(StartUnknown, match="removed before anybody could see"):
         await Watched(parts, taken).end()
@@ -363,7 +363,7 @@ async def test_a_container_that_is_removed_after_its_end_keeps_its_exit_code(par
     """How it ended was seen; that its last output may be missing is stated."""
     run = await released(parts, "print one\nexit 5\n")
     await says(run, b"one")
-    taken = adopted(parts, run)
+    taken = await adopted(parts, run)
     parts.engine.errors["log"] = ContainerMissing("the container is gone")
     assert await Watched(parts, taken).end() == ContainerExit(5)
     assert taken.spool.output().head == b"one\n"
@@ -473,7 +473,7 @@ async def test_a_log_without_a_marker_may_tell_of_a_start_too(parts: Parts, play
     container = parts.container()
     container.log[Stream.CONTROL].clear()
     container.log_rotated = rotated
-    taken = adopted(parts, run)
+    taken = await adopted(parts, run)
     assert not taken.started
     assert await Watched(parts, taken).end() == ContainerExit(6)
     assert taken.started
@@ -483,7 +483,7 @@ async def test_a_container_whose_release_was_lost_is_ended(parts: Parts, monkeyp
     """Its stream broke before its playbook started: it would wait for ever, and is judged as never started."""
     monkeypatch.setattr("agp_agent.watch._STUCK_S", 0.0)
     prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
-    waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
+    waiting = await parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
     with pytest.raises(NeverStarted):
         await Watched(parts, waiting).end()
 
@@ -494,7 +494,7 @@ class LateStart(FakeEngine):
     async def signal(self, container_id: str, signal: Signal) -> bool:
         """Let the release line come through at the last moment."""
         container = self.host.containers[container_id]
-        container.stdin.feed(release_line(NONCE))
+        container.stdin.feed(release_lines(NONCE, {}))
         await until(lambda: container.log[Stream.OUTPUT], "the start")
         return await super().signal(container_id, signal)
 
@@ -504,7 +504,7 @@ async def test_a_container_that_starts_as_it_is_ended_is_lost(parts: Parts, monk
     monkeypatch.setattr("agp_agent.watch._STUCK_S", 0.0)
     prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
     await parts.slots.fill(SLOT, IMAGE, prepared.spec.playbook_file, b"print begun\nforever\n", {})
-    waiting = parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
+    waiting = await parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
     engine = LateStart(parts.host)
     await engine.open()
     stop = Stop(PATIENCE_S, asyncio.Event(), 0, lambda _reason: asyncio.sleep(0))
@@ -520,7 +520,7 @@ async def test_what_the_agent_stopped_itself_is_judged_by_that(parts: Parts) -> 
         prepared.container_id,
         SLOT,
         b"agp1 started x\n",
-        parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096).spool,
+        (await parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)).spool,
         prepared.epoch,
     )
     ended = await Watched(parts, line_never_sent, after_s=0).end()
@@ -536,7 +536,7 @@ async def test_an_adopted_run_is_completed_from_the_log(parts: Parts) -> None:
     await says(run, b"one")
     assert run.pump is not None
     run.pump.cancel()
-    taken = adopted(parts, run)
+    taken = await adopted(parts, run)
     assert await Watched(parts, taken).end() == ContainerExit(3)
     assert taken.spool.output().head == b"one\ntwo\n"
     assert taken.started
@@ -544,7 +544,7 @@ async def test_an_adopted_run_is_completed_from_the_log(parts: Parts) -> None:
 
 async def test_an_adopted_run_without_marker_never_started_where_the_engine_is_the_same(parts: Parts) -> None:
     """The earlier agent died before its release line."""
-    taken = adopted(parts, await unmarked(parts))
+    taken = await adopted(parts, await unmarked(parts))
     with pytest.raises(NeverStarted):
         await Watched(parts, taken).end()
 
@@ -554,7 +554,7 @@ async def test_an_adopted_run_without_marker_is_unknown_after_a_restart_of_the_e
     run = await unmarked(parts)
     await parts.host.forget(kill_running=False)
     with pytest.raises(StartUnknown):
-        await Watched(parts, adopted(parts, run)).end()
+        await Watched(parts, await adopted(parts, run)).end()
 
 
 @pytest.mark.parametrize(
@@ -571,7 +571,7 @@ async def test_what_an_earlier_agent_was_about_to_do_counts_where_it_was_done(
     """It noted the deadline and died: perhaps before the signal, which only a death by signal can tell."""
     run = await released(parts, playbook)
     await parts.engine.wait(run.container_id)
-    taken = adopted(parts, run)
+    taken = await adopted(parts, run)
     assert await Watched(parts, taken, asked_before=Reason.DEADLINE).end() == ended
 
 
@@ -581,5 +581,5 @@ async def test_what_an_earlier_agent_did_counts_also_for_a_clean_exit(parts: Par
     await says(run, b"deaf")
     await parts.engine.signal(run.container_id, Signal.TERM)
     await parts.engine.wait(run.container_id)
-    taken = adopted(parts, run)
+    taken = await adopted(parts, run)
     assert await Watched(parts, taken, asked_before=Reason.DEADLINE).end() == ContainerExit(0, asked=Reason.DEADLINE)

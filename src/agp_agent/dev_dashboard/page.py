@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Final
 
 from agp_agent.dev_dashboard.store import ReceivedResult
-from agp_agent.dev_dashboard.visible import visible_line, visible_text
+from agp_agent.visible import visible_line, visible_text
 
 _STYLE: Final = files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT: Final = files(__package__).joinpath("page.js").read_text("utf-8")

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from agp_agent.dev_dashboard.store import ReceivedResult
-from agp_agent.dev_dashboard.visible import visible_line, visible_text
 from agp_agent.models import TaskStatus
+from agp_agent.visible import visible_line, visible_text
 
 _LINES_SHOWN: Final = 80
 _LINE_CHARS: Final = 1000

@@ -7,16 +7,20 @@ from docker import APIClient
 from docker.errors import APIError
 
 from agp_agent.docker_engine.http import create_container, inspect_image
-from agp_agent.docker_engine.translate import Json, creation, differences
+from agp_agent.docker_engine.reading import lacks
+from agp_agent.docker_engine.translate import FIELDS_OF, Json, creation, differences
 from agp_agent.engine import ContainerSpec
 from agp_agent.errors import EngineError, LockdownRefused
+from agp_agent.lacks import Lack
 
 
 class Creation:
     """Runs in a thread, while its caller may go away: then whoever learns it last removes the container."""
 
-    def __init__(self, spec: ContainerSpec) -> None:
+    def __init__(self, spec: ContainerSpec, accepted: frozenset[Lack] = frozenset()) -> None:
+        """``accepted``: what the container may lack where the engine cannot do it."""
         self._spec = spec
+        self._accepted = accepted
         self._lock = threading.Lock()
         self._abandoned = False
         self._made: str | None = None
@@ -31,8 +35,8 @@ class Creation:
         """Create and check the container. Blocks."""
         if not self._spec.name:
             raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
-        body = creation(self._spec)
-        container_id = create_container(client, body, self._spec.name)
+        body = creation(self._spec, self._accepted and self._accepted & lacks(client.info()))
+        container_id = self._create(client, body)
         try:
             _compare(client, body, container_id)
             self._hand_over(container_id)
@@ -40,6 +44,15 @@ class Creation:
             _remove(client, container_id)
             raise
         return container_id
+
+    def _create(self, client: APIClient, body: Json) -> str:
+        try:
+            return create_container(client, body, self._spec.name)
+        except APIError as error:
+            runtime = self._spec.runtime
+            if runtime is None or runtime in (known := client.info().get("Runtimes") or {}):
+                raise
+            raise EngineError(f"the engine has no runtime {runtime}; it has {', '.join(sorted(known))}") from error
 
     def _hand_over(self, container_id: str) -> None:
         with self._lock:
@@ -50,13 +63,23 @@ class Creation:
 
 def _compare(client: APIClient, asked: Json, container_id: str) -> None:
     inspected = client.inspect_container(container_id)
-    image_env = inspect_image(client, inspected["Image"])["Config"]["Env"] or ()
-    wrong = differences(asked, inspected, image_env)
+    wrong = differences(asked, inspected, inspect_image(client, inspected["Image"])["Config"])
     if wrong:
         raise LockdownRefused(
             f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "
-            "it was removed again",
+            f"it was removed again{_way_out(wrong)}",
         )
+
+
+def _way_out(wrong: tuple[str, ...]) -> str:
+    """What an operator can do where the engine cannot do better: accept it, if that is all."""
+    names: dict[str, Lack] = {
+        f"HostConfig.{field}": lack for lack, (*_, field) in FIELDS_OF.items() if lack is not Lack.MEMORY
+    }
+    names["HostConfig.Memory"] = Lack.MEMORY
+    if not all(field in names for field in wrong):
+        return ""
+    return f" (AGP_ACCEPT_DEGRADED={','.join(sorted({names[field] for field in wrong}))} accepts that)"
 
 
 def _remove(client: APIClient, container_id: str) -> None:

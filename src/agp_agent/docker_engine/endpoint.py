@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -68,10 +69,14 @@ class Endpoint:
             tls=self.tls or False,
         )
 
+    @property
+    def socket(self) -> Path | None:
+        """The engine's socket on this machine; None where it is reached over the network."""
+        return Path("/" + self.url.removeprefix(_UNIX).lstrip("/")) if self.url.startswith(_UNIX) else None
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection for a stream. Raises OSError where that fails."""
-        if self.url.startswith(_UNIX):
-            path = "/" + self.url.removeprefix(_UNIX).lstrip("/")
+        if (path := self.socket) is not None:
             return await asyncio.open_unix_connection(path, limit=_READ_LIMIT_BYTES)
         parts = urlsplit(self.url)
         context = self._ssl_context() if parts.scheme == "https" else None

@@ -11,7 +11,7 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 from docker.tls import TLSConfig
 
-from agp_agent.docker_engine import attach, files, reading, record
+from agp_agent.docker_engine import attach, bridges, files, helpers, reading, record
 from agp_agent.docker_engine.calls import EngineCalls
 from agp_agent.docker_engine.creation import Creation
 from agp_agent.docker_engine.endpoint import Endpoint
@@ -21,10 +21,12 @@ from agp_agent.docker_engine.http import get_chunks
 from agp_agent.docker_engine.images import Images
 from agp_agent.engine import (
     Attachment,
+    Bridge,
     ContainerLog,
     ContainerSpec,
     ContainerState,
     EngineInfo,
+    Helped,
     History,
     Image,
     Mount,
@@ -33,6 +35,7 @@ from agp_agent.engine import (
     Signal,
 )
 from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.lacks import Lack
 
 _FIRST_CONTACT_S = 2.0
 _RECHECK_S = 1.0
@@ -55,6 +58,7 @@ class DockerEngine:
         tls: TLSConfig | None = None,
         timeout_s: float = 30.0,
         pull_timeout_s: float = 600.0,
+        accepted: frozenset[Lack] = frozenset(),
     ) -> None:
         """Name the engine, or None for the local socket.
 
@@ -63,20 +67,32 @@ class DockerEngine:
             tls: from ``docker.utils.kwargs_from_env`` or None.
             timeout_s: how long one call may take.
             pull_timeout_s: how long one pull of an image may take.
+            accepted: what containers may lack where the engine cannot do it.
 
         Raises:
             ConfigurationError: the address is none.
         """
         endpoint = Endpoint.parse(base_url, tls)
+        self._accepted = accepted
         self._calls = EngineCalls(endpoint, timeout_s)
         self._events = EventWatch(lambda: endpoint.client(timeout_s), self._calls.renew)
         self._images = Images(self._calls, pull_timeout_s)
+        self._bridges = asyncio.Lock()
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], *, timeout_s: float = 30.0) -> "DockerEngine":
+    def from_environment(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        timeout_s: float = 30.0,
+        pull_timeout_s: float = 600.0,
+        accepted: frozenset[Lack] = frozenset(),
+    ) -> "DockerEngine":
         """The engine that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as Docker's own tools read them."""
         endpoint = Endpoint.from_environment(environ)
-        return cls(endpoint.url, tls=endpoint.tls, timeout_s=timeout_s)
+        return cls(
+            endpoint.url, tls=endpoint.tls, timeout_s=timeout_s, pull_timeout_s=pull_timeout_s, accepted=accepted
+        )
 
     @property
     def epoch(self) -> int:
@@ -116,7 +132,7 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create, read back, compare. A caller that is cancelled leaves no container behind."""
-        creation = Creation(spec)
+        creation = Creation(spec, self._accepted)
         future = self._calls.submit(creation.run)
         try:
             return await asyncio.wrap_future(future)
@@ -246,6 +262,23 @@ class DockerEngine:
     async def get_file(self, mount: Mount, image: str, path: str, labels: Mapping[str, str]) -> bytes:
         """Read a small file of a mount; the helper container is removed even when the caller is cancelled."""
         return await self._calls.run(lambda client: files.get_file(client, mount, image, path, labels))
+
+    async def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
+        """Make the bridge where it is missing; one call at a time, for an engine may take a name twice."""
+        async with self._bridges:
+            return await self._calls.run(lambda client: bridges.ensure_bridge(client, name, labels))
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove the bridge, if it exists."""
+        await self._calls.run(lambda client: bridges.remove_bridge(client, name))
+
+    async def run_beside(
+        self, container_id: str, image: str, command: tuple[str, ...], labels: Mapping[str, str]
+    ) -> Helped:
+        """Run a helper in a container's network namespace; it is removed even when the caller is cancelled."""
+        return await self._calls.run(
+            lambda client: helpers.run_beside(client, container_id, image, command, labels, self._accepted)
+        )
 
 
 async def _rings(bell: asyncio.Event, patience_s: float | None) -> bool:

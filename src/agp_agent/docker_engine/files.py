@@ -5,6 +5,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from docker import APIClient
@@ -24,7 +25,7 @@ _READ_LIMIT_BYTES = 2**24
 def put_file(client: APIClient, mount: Mount, image: str, path: str, *, data: bytes, labels: Mapping[str, str]) -> None:
     """Write a file (0444, in folders 0755, owned by root). Blocks."""
     archive = _archive(_inside(path), data)
-    with _never_started(client, mount, image, labels, read_only=False) as container_id:
+    with _never_started(client, replace(mount, read_only=False), image, labels) as container_id:
         client.put_archive(container_id, mount.target, archive)
 
 
@@ -35,7 +36,7 @@ def get_file(client: APIClient, mount: Mount, image: str, path: str, labels: Map
         EngineError: it is missing, too large, or no regular file.
     """
     full_path = posixpath.join(mount.target, str(_inside(path)))
-    with _never_started(client, mount, image, labels, read_only=True) as container_id:
+    with _never_started(client, mount, image, labels) as container_id:
         try:
             chunks = get_chunks(client, {"path": full_path}, "containers", container_id, "archive")
             return _content(_bounded(chunks, full_path), full_path)
@@ -44,15 +45,13 @@ def get_file(client: APIClient, mount: Mount, image: str, path: str, labels: Map
 
 
 @contextmanager
-def _never_started(
-    client: APIClient, mount: Mount, image: str, labels: Mapping[str, str], *, read_only: bool
-) -> Iterator[str]:
+def _never_started(client: APIClient, mount: Mount, image: str, labels: Mapping[str, str]) -> Iterator[str]:
     body = {
         "Image": image,
         "Cmd": ["true"],
         "Labels": dict(labels),
         "NetworkDisabled": True,
-        "HostConfig": {"Mounts": [mount_body(mount, read_only=read_only)]},
+        "HostConfig": {"Mounts": [mount_body(mount)]},
     }
     container_id = create_container(client, body)
     try:

@@ -7,14 +7,15 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from docker import APIClient
-from docker.auth import get_config_header, resolve_repository_name
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.auth import resolve_repository_name
+from docker.errors import APIError, DockerException, ImageNotFound, InvalidRepository
 from docker.types.daemon import CancellableStream
 from docker.utils import parse_repository_tag
 from requests.exceptions import RequestException
 
-from agp_agent.docker_engine import reading
+from agp_agent.docker_engine import credentials, reading
 from agp_agent.docker_engine.calls import EngineCalls
+from agp_agent.docker_engine.credentials import CredentialsUnusable
 from agp_agent.docker_engine.errors import explanation
 from agp_agent.docker_engine.http import inspect_image, json_lines, url
 from agp_agent.docker_engine.translate import Json
@@ -22,6 +23,7 @@ from agp_agent.engine import Image, PullPolicy
 from agp_agent.errors import ImageUnavailable
 
 _Progress: TypeAlias = "CancellableStream[Json]"  # a string: only the stubs make it generic
+_IMAGE_ID = "sha256:"
 _PULLS_AT_ONCE = 2
 """Pulls take minutes: they may not take all threads of the engine."""
 
@@ -36,9 +38,11 @@ class Images:
         self._slots = asyncio.Semaphore(_PULLS_AT_ONCE)
 
     async def get(self, name: str, policy: PullPolicy) -> Image:
-        """Find the image, or fetch it as the policy allows."""
-        found = None if policy is PullPolicy.ALWAYS else await self._calls.run(lambda client: _find(client, name))
-        if found is None and policy is not PullPolicy.NEVER:
+        """Find the image, or fetch it as the policy allows. What is named by its id alone is in no registry."""
+        by_id = name.startswith(_IMAGE_ID)
+        always = policy is PullPolicy.ALWAYS and not by_id
+        found = None if always else await self._calls.run(lambda client: _find(client, name))
+        if found is None and policy is not PullPolicy.NEVER and not by_id:
             await self._pulled(name)
             found = await self._calls.run(lambda client: _find(client, name))
         if found is None:
@@ -109,12 +113,17 @@ class _Pull:
 
     def _run(self, client: APIClient) -> None:
         repository, tag = parse_repository_tag(self.name)
-        registry, _ = resolve_repository_name(repository)
-        credentials = get_config_header(client, registry)
+        try:
+            registry, _ = resolve_repository_name(repository)
+            header = credentials.header_for(registry)
+        except InvalidRepository as error:
+            raise _unavailable(self.name, f"this is no name of an image ({error})") from error
+        except CredentialsUnusable as error:
+            raise _unavailable(self.name, str(error)) from error
         response = client.post(
             url(client, "images", "create"),
             params={"fromImage": repository, "tag": tag or "latest"},
-            headers={"X-Registry-Auth": credentials} if credentials else {},
+            headers={"X-Registry-Auth": header} if header else {},
             stream=True,
             timeout=(client.timeout, self._timeout_s),
         )
@@ -134,9 +143,13 @@ class _Pull:
 
 def _find(client: APIClient, name: str) -> Image | None:
     try:
-        return reading.image(name, inspect_image(client, name))
+        image = reading.image(name, inspect_image(client, name))
     except ImageNotFound:
         return None
+    _, pin = reading.repository_and_pin(name)
+    if pin is not None and image.digest != pin:
+        raise _unavailable(name, f"the engine has {image.digest} in its place, and it is not used")
+    return image
 
 
 def _unavailable(name: str, reason: str) -> ImageUnavailable:

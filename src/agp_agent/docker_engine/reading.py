@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from docker.utils import parse_repository_tag
+
 from agp_agent.docker_engine.translate import Json
 from agp_agent.engine import ContainerState, EngineInfo, History, Image, Mount, OwnedContainer
+from agp_agent.lacks import Lack
 
 _NEVER = "0001-01-01T00:00:00Z"
 _REMEMBERED = 256
@@ -75,8 +78,7 @@ def history(container_id: str, events: Iterable[Json]) -> History:
 
 
 def engine_info(info: Json, api_version: str) -> EngineInfo:
-    """Who the engine is. What an older or another engine does not tell stays empty, and a limit counts as there."""
-    options = (option.partition(",")[0] for option in info.get("SecurityOptions") or ())
+    """Who the engine is. What an older or another engine does not tell stays empty, and is not lacking."""
     clock = info.get("SystemTime")
     return EngineInfo(
         name=info["Name"],
@@ -89,23 +91,40 @@ def engine_info(info: Json, api_version: str) -> EngineInfo:
         clock_s=float(unix_time(clock)) if clock else None,
         default_runtime=info.get("DefaultRuntime", ""),
         runtime_version=(info.get("RuncCommit") or {}).get("ID", ""),
-        runtimes=tuple(info.get("Runtimes") or ()),
         cgroup_version=info.get("CgroupVersion", ""),
-        memory_limit=info.get("MemoryLimit", True),
-        swap_limit=info.get("SwapLimit", True),
-        pids_limit=info.get("PidsLimit", True),
         live_restore=info.get("LiveRestoreEnabled", False),
-        security=tuple(option.removeprefix("name=") for option in options),
-        log_drivers=tuple((info.get("Plugins") or {}).get("Log") or ()),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        security=tuple(one.removeprefix("name=").partition(",")[0] for one in info.get("SecurityOptions") or ()),
+        lacks=lacks(info),
     )
+
+
+def lacks(info: Json) -> frozenset[Lack]:
+    """What of the lockdown the engine says it cannot do; what it does not speak of it is trusted to do."""
+    drivers = (info.get("Plugins") or {}).get("Log")
+    missing = {
+        Lack.SWAP: info.get("SwapLimit") is False,
+        Lack.MEMORY: info.get("MemoryLimit") is False,
+        Lack.PIDS: info.get("PidsLimit") is False,
+        Lack.CPUS: info.get("CpuCfsQuota") is False,
+        Lack.LOG_DRIVER: drivers is not None and "local" not in drivers,
+    }
+    return frozenset(lack for lack, is_missing in missing.items() if is_missing)
 
 
 def image(name: str, inspected: Json) -> Image:
     """The image by its registry's digest where it came from one, else by its own id: both are hashes of its content."""
-    repository = name.partition("@")[0].rpartition(":")[0] or name
-    digests: list[str] = inspected.get("RepoDigests") or []
-    same = [one for one in digests if one.startswith(f"{repository}@")] or digests
-    return Image(name=name, digest=same[0].partition("@")[2] if same else inspected["Id"])
+    repository, pin = repository_and_pin(name)
+    known = [one.partition("@")[::2] for one in inspected.get("RepoDigests") or []]
+    same = [digest for of, digest in known if of == repository] or [digest for _, digest in known]
+    digest = pin if pin is not None and pin in same else next(iter(same), inspected["Id"])
+    return Image(name=name, digest=digest, image_id=inspected["Id"])
+
+
+def repository_and_pin(name: str) -> tuple[str, str | None]:
+    """An image's repository without its tag, and the digest that its name ends with, if it does."""
+    before, _, pin = name.partition("@")
+    return parse_repository_tag(before)[0], pin or None
 
 
 def unix_time(system_time: str) -> str:

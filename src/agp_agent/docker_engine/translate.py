@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agp_agent.engine import ContainerSpec, Mount, Tmpfs
+from agp_agent.lacks import Lack
 
 Json = dict[str, Any]
 
@@ -18,15 +19,32 @@ _READ_ONLY = frozenset({"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/pro
 """Of the paths that engines mask or protect by themselves, those that all versions have in common."""
 
 _FORBIDDEN_IN_HOST_CONFIG = (
-    "BlkioWeight", "CapAdd", "Cgroup", "CgroupParent", "ContainerIDFile", "DeviceCgroupRules", "DeviceRequests",
-    "Devices", "Dns", "ExtraHosts", "GroupAdd", "Links", "OomScoreAdj", "PortBindings", "StorageOpt", "Sysctls",
-    "VolumeDriver", "VolumesFrom", "Binds",
+    "Annotations", "Binds", "BlkioWeight", "CapAdd", "Cgroup", "CgroupParent", "ContainerIDFile", "DeviceCgroupRules",
+    "DeviceRequests", "Devices", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "OomScoreAdj",
+    "PortBindings", "StorageOpt", "Sysctls", "VolumeDriver", "VolumesFrom",
 )  # fmt: skip
 """Whatever else would widen what the container may do: never asked for, so it must read back empty."""
 
 
-def creation(spec: ContainerSpec) -> Json:
-    """The body of ``POST /containers/create`` for one container, lockdown included."""
+FIELDS_OF: Mapping[Lack, tuple[str, ...]] = {
+    Lack.SWAP: ("MemorySwap",),
+    Lack.MEMORY: ("Memory", "MemorySwap"),
+    Lack.PIDS: ("PidsLimit",),
+    Lack.CPUS: ("NanoCpus",),
+    Lack.LOG_DRIVER: ("LogConfig",),
+}
+"""What is asked for in vain where an engine lacks something."""
+
+
+def creation(spec: ContainerSpec, without: Iterable[Lack] = ()) -> Json:
+    """The body of ``POST /containers/create`` for one container, lockdown included.
+
+    ``without``: what the engine lacks and its operator accepts to be missing.
+    """
+    host_config = _host_config(spec)
+    for lack in without:
+        for field in FIELDS_OF[lack]:
+            host_config.pop(field, None)
     return {
         "Image": spec.image,
         "Cmd": list(spec.command),
@@ -41,14 +59,23 @@ def creation(spec: ContainerSpec) -> Json:
         "OpenStdin": True,
         "StdinOnce": True,
         "Tty": False,
-        "NetworkDisabled": True,
+        "NetworkDisabled": spec.network is None,
         "Healthcheck": {"Test": ["NONE"]},
         "StopTimeout": spec.stop_timeout_s,
-        "HostConfig": _host_config(spec),
+        "HostConfig": host_config,
     }
 
 
 def _host_config(spec: ContainerSpec) -> Json:
+    body = _lockdown(spec)
+    if spec.network is not None:
+        body["NetworkMode"] = spec.network
+    if spec.runtime is not None:
+        body["Runtime"] = spec.runtime
+    return body
+
+
+def _lockdown(spec: ContainerSpec) -> Json:
     return {
         "Mounts": [mount_body(mount) for mount in spec.mounts],
         "Tmpfs": {path: tmpfs_options(tmpfs, spec.uid) for path, tmpfs in spec.tmpfs.items()},
@@ -62,6 +89,7 @@ def _host_config(spec: ContainerSpec) -> Json:
         "UTSMode": "",
         "UsernsMode": "",
         "PublishAllPorts": False,
+        "Dns": list(spec.dns),
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,
         "OomKillDisable": False,
@@ -76,7 +104,7 @@ def _host_config(spec: ContainerSpec) -> Json:
         "Init": True,
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": False,
-        "LogConfig": {"Type": "local", "Config": _log_config(spec.log_limit_bytes)},
+        "LogConfig": {"Type": "local", "Config": log_config(spec.log_limit_bytes)},
     }
 
 
@@ -84,7 +112,8 @@ def _ulimit(name: str, value: int) -> Json:
     return {"Name": name, "Soft": value, "Hard": value}
 
 
-def _log_config(limit_bytes: int) -> dict[str, str]:
+def log_config(limit_bytes: int) -> dict[str, str]:
+    """Options of the ``local`` log driver for a log that holds at least so much."""
     # Compression is off because it costs processor time and saves nothing on files that live for one task.
     return {"max-size": str(limit_bytes + _LOG_SLACK_BYTES), "max-file": str(LOG_FILES), "compress": "false"}
 
@@ -95,21 +124,21 @@ def tmpfs_options(tmpfs: Tmpfs, uid: int) -> str:
     return f"nosuid,nodev,{exec_option},size={tmpfs.size_bytes},uid={uid},gid={uid},mode=0700"
 
 
-def mount_body(mount: Mount, *, read_only: bool = True) -> Json:
+def mount_body(mount: Mount) -> Json:
     """One entry of ``HostConfig.Mounts``; unlike ``Binds`` it fails where the source is missing."""
-    body: Json = {"Type": mount.kind, "Source": mount.source, "Target": mount.target, "ReadOnly": read_only}
+    body: Json = {"Type": mount.kind, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
     if mount.kind == "bind":
         return body | {"BindOptions": {"Propagation": "rprivate"}}
     return body | {"VolumeOptions": {"NoCopy": True}}
 
 
-def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple[str, ...]:
+def differences(asked: Json, inspected: Json, image: Json) -> tuple[str, ...]:
     """Names of all fields in which the container that was made differs from what was asked for.
 
     Args:
         asked: the body from ``creation``.
         inspected: what inspect says of the container.
-        image_env: the image's own environment, which the engine merges with what was asked.
+        image: the image's own configuration, which the engine merges with what was asked.
     """
     config, host = inspected["Config"], inspected["HostConfig"]
     wrong = [
@@ -118,16 +147,18 @@ def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple
         *_unequal("HostConfig", dict.fromkeys(_FORBIDDEN_IN_HOST_CONFIG), host),
     ]
     checks = {
-        "Config.Env": _environment(image_env) | _environment(asked["Env"]) == _environment(config["Env"] or ()),
+        "Config.Entrypoint": _plain(config.get("Entrypoint")) == _plain(image.get("Entrypoint")),
+        "Config.Env": _environment(image.get("Env") or ()) | _environment(asked["Env"])
+        == _environment(config["Env"] or ()),
         "Config.Labels": asked["Labels"].items() <= (config["Labels"] or {}).items(),
         "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
         "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
-        "HostConfig.NetworkMode": host.get("NetworkMode") in {"default", "bridge", "none", ""},
-        "NetworkSettings.Networks": not _connected(inspected),
+        "HostConfig.NetworkMode": host.get("NetworkMode") in _network_modes(asked),
+        "NetworkSettings.Networks": _networks(inspected) <= {asked["HostConfig"].get("NetworkMode")},
         "AppArmorProfile": inspected.get("AppArmorProfile") != "unconfined",
         "Mounts": _made(inspected.get("Mounts") or ()) == _wanted(asked["HostConfig"]["Mounts"]),
     }
-    return (*sorted(wrong), *(name for name, right in checks.items() if not right))
+    return tuple(sorted({*wrong, *(name for name, right in checks.items() if not right)}))
 
 
 def _unequal(place: str, asked: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
@@ -147,13 +178,20 @@ def _environment(lines: Iterable[str]) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _connected(inspected: Json) -> bool:
-    networks = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
-    return any(network.get("EndpointID") for network in networks.values())
+def _network_modes(asked: Json) -> set[str]:
+    """What engines call the network that was asked for; one that is disabled has the name of any, and is none."""
+    network: str | None = asked["HostConfig"].get("NetworkMode")
+    return {"default", "bridge", "none", ""} if network is None else {network}
+
+
+def _networks(inspected: Json) -> set[str | None]:
+    """The networks it is in, or will be when it starts; engines list the one that is disabled without an endpoint."""
+    config, networks = inspected["Config"], (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    return {name for name, one in networks.items() if one.get("EndpointID") or not config.get("NetworkDisabled")}
 
 
 def _wanted(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
-    return {(mount["Type"], mount["Source"], mount["Target"], "ro") for mount in mounts}
+    return {(mount["Type"], mount["Source"], mount["Target"], "ro" if mount["ReadOnly"] else "rw") for mount in mounts}
 
 
 def _made(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
@@ -162,8 +200,14 @@ def _made(mounts: Iterable[Json]) -> set[tuple[str, ...]]:
             mount["Type"],
             mount.get("Name", "") if mount["Type"] == "volume" else mount["Source"],
             mount["Destination"],
-            "rw" if mount["RW"] or mount.get("Propagation") not in {"", "rprivate", None} else "ro",
+            _access(mount),
         )
         for mount in mounts
         if mount["Type"] != "tmpfs"
     }
+
+
+def _access(mount: Json) -> str:
+    if mount.get("Propagation") not in {"", "rprivate", None}:
+        return "propagates"
+    return "rw" if mount["RW"] else "ro"

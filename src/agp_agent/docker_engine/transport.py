@@ -21,7 +21,8 @@ class Client(APIClient):
     """Puts our adapters in the place of the SDK's, wherever it mounts one, and asks only Docker's own variables.
 
     requests would let REQUESTS_CA_BUNDLE win over the certificates that DOCKER_CERT_PATH names, and send the agent's
-    calls through HTTP_PROXY.
+    calls through HTTP_PROXY. The SDK would read Docker's configuration file here, once, and fail where a password in it
+    is mistyped; ``credentials`` reads it for every pull.
     """
 
     @property
@@ -31,6 +32,15 @@ class Client(APIClient):
 
     @trust_env.setter
     def trust_env(self, _: bool) -> None:
+        pass
+
+    @property
+    def _general_configs(self) -> dict[str, dict[str, str]]:
+        """A file in which nothing stands; an empty one the SDK would take for one that is still to be read."""
+        return {"auths": {}}
+
+    @_general_configs.setter
+    def _general_configs(self, _: object) -> None:
         pass
 
     def mount(self, prefix: str | bytes, adapter: BaseAdapter) -> None:

@@ -2,7 +2,11 @@
 
 import asyncio
 import copy
+import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -12,6 +16,7 @@ from agp_agent.docker_engine.endpoint import Endpoint
 from agp_agent.docker_engine.translate import creation
 from agp_agent.engine import ContainerSpec
 from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused
+from agp_agent.lacks import Lack
 from fakes.docker_api import DockerApi, answer
 
 CREATE = "POST /containers/create"
@@ -79,6 +84,50 @@ async def test_removes_what_is_weaker(api: DockerApi, calls: EngineCalls) -> Non
     with pytest.raises(LockdownRefused, match=r"Config\.Env"):
         await calls.run(Creation(SPEC).run)
     assert api.requests.count(REMOVE) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "way_out"),
+    [
+        ("MemorySwap", -1, " (AGP_ACCEPT_DEGRADED=swap accepts that)"),
+        ("LogConfig", {"Type": "journald"}, " (AGP_ACCEPT_DEGRADED=log-driver accepts that)"),
+        ("ReadonlyRootfs", False, ""),
+    ],
+)
+async def test_names_what_may_be_accepted(
+    api: DockerApi, calls: EngineCalls, field: str, value: object, way_out: str
+) -> None:
+    """Where the engine cannot do better; a weaker root is nothing that anybody can accept."""
+    made = json.loads(cast("bytes", api.routes["GET /containers/abc/json"]().body))
+    made["HostConfig"][field] = value
+    api.routes["GET /containers/abc/json"] = answer(made)
+    with pytest.raises(LockdownRefused, match=re.escape(f"HostConfig.{field}; it was removed again{way_out}") + "$"):
+        await calls.run(Creation(SPEC).run)
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+async def test_only_what_the_engine_lacks_is_let_go(api: DockerApi, calls: EngineCalls, *, lacking: bool) -> None:
+    """Acceptance alone changes nothing: an engine that can do it must."""
+    api.routes["GET /info"] = answer({"SwapLimit": not lacking})
+    made = json.loads(cast("bytes", api.routes["GET /containers/abc/json"]().body))
+    made["HostConfig"]["MemorySwap"] = -1
+    api.routes["GET /containers/abc/json"] = answer(made)
+    accepting = Creation(SPEC, frozenset({Lack.SWAP, Lack.PIDS}))
+    if lacking:
+        assert await calls.run(accepting.run) == "abc"
+    else:
+        with pytest.raises(LockdownRefused, match="MemorySwap"):
+            await calls.run(accepting.run)
+
+
+async def test_a_missing_runtime_is_told_with_those_that_there_are(api: DockerApi, calls: EngineCalls) -> None:
+    """Any other refusal of a container with a runtime is told as it is."""
+    api.routes[CREATE] = answer({"message": "Unknown runtime specified runsc"}, 400)
+    api.routes["GET /info"] = answer({"Runtimes": {"runc": {}, "crun": {}}})
+    with pytest.raises(EngineError, match=r"^the engine has no runtime runsc; it has crun, runc$"):
+        await calls.run(Creation(replace(SPEC, runtime="runsc")).run)
+    with pytest.raises(EngineError, match="Unknown runtime specified"):
+        await calls.run(Creation(replace(SPEC, runtime="runc")).run)
 
 
 async def test_removes_what_cannot_be_read_back(api: DockerApi, calls: EngineCalls) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from agp_agent.errors import EngineUnavailable, ImageUnavailable
 from fakes.docker_api import Answer, DockerApi, Route, answer
 
 NAME = "registry.test/agp/x:1"
+PINNED = "registry.test/agp/x@sha256:3"
 FOUND = answer({"Id": "sha256:1", "RepoDigests": ["registry.test/agp/x@sha256:2"]})
 INSPECT = f"GET /images/{NAME}/json"
 PULL = "POST /images/create"
@@ -104,6 +106,45 @@ async def test_an_image_that_does_not_come_by_its_pull_is_told(api: DockerApi, i
     api.routes[PULL] = pulling(api, {"status": "Done"}, arrives=False)
     with pytest.raises(ImageUnavailable):
         await images.get(NAME, PullPolicy.MISSING)
+
+
+async def test_an_image_of_another_digest_is_not_used(api: DockerApi, images: Images) -> None:
+    """Whatever the engine takes for the one that was asked for."""
+    api.routes[f"GET /images/{PINNED.replace('@', '%40')}/json"] = FOUND
+    with pytest.raises(ImageUnavailable, match="the engine has sha256:2 in its place, and it is not used"):
+        await images.get(PINNED, PullPolicy.NEVER)
+
+
+async def test_an_image_that_is_named_by_its_id_is_never_pulled(api: DockerApi, images: Images) -> None:
+    """No registry has it; Docker Hub would be asked for a repository called sha256."""
+    api.routes["GET /images/sha256:9/json"] = answer({"message": "No such image: sha256:9"}, 404)
+    for policy in PullPolicy:
+        with pytest.raises(ImageUnavailable, match="it is not on the engine"):
+            await images.get("sha256:9", policy)
+    api.routes["GET /images/sha256:9/json"] = answer({"Id": "sha256:9", "RepoDigests": None})
+    for policy in PullPolicy:
+        assert (await images.get("sha256:9", policy)).digest == "sha256:9"
+    assert "POST /images/create" not in api.requests
+
+
+async def test_a_name_that_is_none_is_told(api: DockerApi, images: Images) -> None:
+    """It is the image that is wrong, not the engine."""
+    api.routes["GET /images/https://registry.test/x/json"] = answer({"message": "No such image"}, 404)
+    with pytest.raises(ImageUnavailable, match="this is no name of an image"):
+        await images.get("https://registry.test/x", PullPolicy.MISSING)
+
+
+async def test_credentials_that_cannot_be_had_are_told(
+    api: DockerApi, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the registry is asked; calls that need none go on."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text('{"auths": {"registry.test": {"auth": "?"}}}')
+    with pytest.raises(ImageUnavailable, match=f"image {NAME} is not available: {tmp_path}/config.json cannot be used"):
+        await images.get(NAME, PullPolicy.MISSING)
+    assert PULL not in api.requests
+    api.routes[INSPECT] = FOUND
+    assert (await images.get(NAME, PullPolicy.MISSING)).digest == "sha256:2"
 
 
 async def test_a_pull_is_bounded_in_time(api: DockerApi, images: Images) -> None:

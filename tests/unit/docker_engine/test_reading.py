@@ -6,6 +6,7 @@ import pytest
 
 from agp_agent.docker_engine import reading
 from agp_agent.engine import EngineInfo, History, Mount
+from agp_agent.lacks import Lack
 
 NEVER = "0001-01-01T00:00:00Z"
 ONCE = "2026-01-02T03:04:05.678Z"
@@ -84,12 +85,17 @@ def test_history_tells_what_the_engine_saw_it_die_with(attributes: dict[str, str
         ("agp/x:1", ["other/x@sha256:1"], "sha256:1"),
         ("reg:5000/x", ["reg:5000/x@sha256:3"], "sha256:3"),
         ("agp/x@sha256:4", ["agp/x@sha256:4"], "sha256:4"),
+        ("agp/x@sha256:4", ["agp/x@sha256:1", "agp/x@sha256:4"], "sha256:4"),
+        ("reg:5000/x:1@sha256:4", ["other/x@sha256:1", "reg:5000/x@sha256:3", "reg:5000/x@sha256:4"], "sha256:4"),
+        ("docker.io/library/x@sha256:4", ["y@sha256:1", "x@sha256:4"], "sha256:4"),
+        ("reg:5000/x@sha256:5", ["other/x@sha256:1", "reg:5000/x@sha256:3"], "sha256:3"),
+        ("sha256:id", ["agp/x@sha256:6"], "sha256:6"),
     ],
 )
 def test_the_registrys_digest_comes_first(name: str, digests: list[str], digest: str) -> None:
-    """An image that was built here has only its own id."""
+    """That which the name asks for, if it is one of the image's; an image that was built here has only its own id."""
     read = reading.image(name, {"Id": "sha256:id", "RepoDigests": digests})
-    assert (read.name, read.digest) == (name, digest)
+    assert (read.name, read.digest, read.image_id) == (name, digest, "sha256:id")
 
 
 @pytest.mark.parametrize(
@@ -146,14 +152,36 @@ def test_an_engine_tells_what_it_can_do() -> None:
         runtime_version="1.1.5+ds1-1+deb12u1",
         runtimes=("runc", "runsc"),
         cgroup_version="1",
-        swap_limit=False,
         live_restore=True,
         security=("apparmor", "seccomp", "userns"),
-        log_drivers=("local", "json-file"),
+        lacks=frozenset({Lack.SWAP}),
     )
 
 
 def test_an_engine_that_tells_little_is_not_taken_for_weak() -> None:
     """What another engine's answer lacks stays empty; limits count as there, for each container is read back."""
     info = {"Name": "host", "ServerVersion": "5.4.2", "NCPU": 1, "MemTotal": 2**30, "RuncCommit": None, "Plugins": None}
-    assert reading.engine_info(info, "1.41") == EngineInfo("host", "5.4.2", 1, 2**30, "1.41")
+    assert reading.engine_info(info, "1.41") == EngineInfo("host", "5.4.2", 1, 2**30, api_version="1.41")
+
+
+def test_the_engine_tells_what_it_has_and_what_it_lacks() -> None:
+    """What an engine does not speak of, it is trusted to do: that is read back from every container."""
+    info = {"Name": "n", "ServerVersion": "1", "NCPU": 2, "MemTotal": 3}
+    silent = reading.engine_info(info, "1.41")
+    assert (silent.lacks, silent.runtimes, silent.security) == (frozenset(), (), ())
+    told = reading.engine_info(
+        info
+        | {
+            "Runtimes": {"runsc": {}, "runc": {}},
+            "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"],
+            "SwapLimit": False,
+            "MemoryLimit": True,
+            "PidsLimit": False,
+            "CpuCfsQuota": True,
+            "Plugins": {"Log": ["k8s-file", "journald"]},
+        },
+        "1.41",
+    )
+    assert told.runtimes == ("runc", "runsc")
+    assert told.security == ("seccomp", "rootless")
+    assert told.lacks == {Lack.SWAP, Lack.PIDS, Lack.LOG_DRIVER}

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agp_agent.docker_engine.translate import Json, creation, differences
+from agp_agent.docker_engine.translate import FIELDS_OF, Json, creation, differences
 from agp_agent.engine import ContainerSpec, Mount, Tmpfs
+from agp_agent.lacks import Lack
 
 SPEC = ContainerSpec(
     name="agp-slot-1",
@@ -23,17 +25,28 @@ SPEC = ContainerSpec(
     pids=256,
     log_limit_bytes=2**22,
 )
-IMAGE_ENV = ["PATH=/usr/bin", "LANG=C.UTF-8"]
+IMAGE = {"Env": ["PATH=/usr/bin", "LANG=C.UTF-8"], "Entrypoint": ["/usr/local/bin/agp-entry"]}
 
 
-def made_as_asked() -> Json:
+GRANTED = replace(
+    SPEC,
+    network="agp-net",
+    dns=("192.0.2.53",),
+    runtime="runsc",
+    seccomp='{"defaultAction":"SCMP_ACT_ERRNO"}',
+    mounts=(*SPEC.mounts, Mount("bind", "/srv/out", "/out", read_only=False)),
+)
+
+
+def made_as_asked(spec: ContainerSpec = SPEC) -> Json:
     """What inspect says of a container that is exactly what was asked for, in the words of a real engine."""
-    config = copy.deepcopy(creation(SPEC))
+    config = copy.deepcopy(creation(spec))
     host = config.pop("HostConfig")
     config["Env"] = ["A=1", "PATH=/bin", "LANG=C.UTF-8"]
+    config["Entrypoint"] = ["/usr/local/bin/agp-entry"]
     config["Labels"]["org.opencontainers.image.title"] = "from the image"
     host |= {
-        "NetworkMode": "default",
+        "NetworkMode": spec.network or "default",
         "CapAdd": None,
         "Devices": [],
         "PortBindings": {},
@@ -50,12 +63,13 @@ def made_as_asked() -> Json:
         "RW": False,
         "Propagation": "",
     }
+    out = {"Type": "bind", "Source": "/srv/out", "Destination": "/out", "RW": True, "Propagation": "rprivate"}
     return {
         "Config": config,
         "HostConfig": host,
-        "Mounts": [volume, bind],
+        "Mounts": [volume, bind, *([out] if spec is GRANTED else [])],
         "AppArmorProfile": "docker-default",
-        "NetworkSettings": {"Networks": {}},
+        "NetworkSettings": {"Networks": {spec.network: {"EndpointID": ""}} if spec.network else {}},
     }
 
 
@@ -104,6 +118,28 @@ class TestCreation:
             "BindOptions": {"Propagation": "rprivate"},
         }
         assert (volume["ReadOnly"], volume["VolumeOptions"]) == (True, {"NoCopy": True})
+
+    def test_a_mount_is_writable_only_where_that_was_asked_for(self) -> None:
+        """One by one."""
+        mounts = (Mount("bind", "/a", "/a"), Mount("bind", "/b", "/b", read_only=False))
+        made = creation(replace(SPEC, mounts=mounts))["HostConfig"]["Mounts"]
+        assert [mount["ReadOnly"] for mount in made] == [True, False]
+
+    def test_a_network_runtime_and_profile_are_asked_for_only_where_given(self) -> None:
+        """Else the engine's own defaults hold, and there is no network at all."""
+        plain, granted = creation(SPEC), creation(GRANTED)
+        assert not {"NetworkMode", "Runtime"} & set(plain["HostConfig"])
+        host = granted["HostConfig"]
+        assert granted["NetworkDisabled"] is False
+        assert (host["NetworkMode"], host["Dns"], host["Runtime"]) == ("agp-net", ["192.0.2.53"], "runsc")
+        assert host["SecurityOpt"] == ["no-new-privileges:true", 'seccomp={"defaultAction":"SCMP_ACT_ERRNO"}']
+
+    @pytest.mark.parametrize("lack", list(Lack))
+    def test_what_may_be_missing_is_not_asked_for(self, lack: Lack) -> None:
+        """And nothing else is left out."""
+        full, less = creation(SPEC)["HostConfig"], creation(SPEC, {lack})["HostConfig"]
+        assert full.keys() - less.keys() == set(FIELDS_OF[lack])
+        assert less.items() <= full.items()
 
     def test_memory_folders_belong_to_the_user(self) -> None:
         """Owner, mode and size are given, and exec only where it was asked for."""
@@ -182,6 +218,8 @@ WEAKER: dict[str, Callable[[Json], None]] = {
     "Config.OpenStdin": _config(OpenStdin=False),
     "Config.NetworkDisabled": _config(NetworkDisabled=False),
     "Config.Env": _config(Env=["A=1", "PATH=/bin", "LANG=C.UTF-8", "TOKEN=secret"]),
+    "Config.Entrypoint": _config(Entrypoint=["sh", "-c"]),
+    "HostConfig.Annotations": _host(Annotations={"run.oci.keep_original_groups": "1"}),
     "Config.Labels": _config(Labels={}),
     "Config.Cmd": _config(Cmd=["sh"]),
     "Config.Healthcheck": _config(Healthcheck={"Test": ["CMD", "true"]}),
@@ -190,19 +228,51 @@ WEAKER: dict[str, Callable[[Json], None]] = {
 }
 
 
+OTHER_THAN_GRANTED: dict[str, Callable[[Json], None]] = {
+    "HostConfig.Runtime": _host(Runtime="runc"),
+    "HostConfig.SecurityOpt": _host(SecurityOpt=["no-new-privileges:true", "seccomp={}"]),
+    "HostConfig.NetworkMode": _host(NetworkMode="bridge"),
+    "HostConfig.Dns": _host(Dns=["192.0.2.1"]),
+    "HostConfig.DnsSearch": _host(DnsSearch=["example.com"]),
+    "Config.NetworkDisabled": _config(NetworkDisabled=True),
+    "NetworkSettings.Networks": lambda made: made["NetworkSettings"]["Networks"].update(bridge={"EndpointID": ""}),
+    "Mounts": lambda made: made["Mounts"][2].update(RW=False),
+}
+
+
 class TestDifferences:
     """What was made against what was asked for."""
 
     def test_nothing_differs_in_what_was_made_as_asked(self) -> None:
         """The engine's many spellings of nothing, its merged environment and labels are no differences."""
-        assert differences(creation(SPEC), made_as_asked(), IMAGE_ENV) == ()
+        assert differences(creation(SPEC), made_as_asked(), IMAGE) == ()
+
+    def test_nothing_differs_in_what_was_granted_and_made(self) -> None:
+        """Network, resolver, runtime, profile and a writable mount."""
+        assert differences(creation(GRANTED), made_as_asked(GRANTED), IMAGE) == ()
+
+    @pytest.mark.parametrize("field", OTHER_THAN_GRANTED)
+    def test_every_other_grant_is_named(self, field: str) -> None:
+        """A container in another network, or with another profile, is none of ours."""
+        made = made_as_asked(GRANTED)
+        OTHER_THAN_GRANTED[field](made)
+        assert differences(creation(GRANTED), made, IMAGE) == (field,)
+
+    def test_a_missing_limit_is_no_difference_where_it_was_not_asked_for(self) -> None:
+        """What the operator accepts to be missing."""
+        made = made_as_asked()
+        made["HostConfig"] |= {"MemorySwap": -1, "LogConfig": {"Type": "k8s-file", "Config": {}}}
+        asked = creation(SPEC, {Lack.SWAP, Lack.LOG_DRIVER})
+        assert differences(asked, made, IMAGE) == ()
+        made["HostConfig"]["PidsLimit"] = 0
+        assert differences(asked, made, IMAGE) == ("HostConfig.PidsLimit",)
 
     @pytest.mark.parametrize("field", WEAKER)
     def test_every_weaker_field_is_named(self, field: str) -> None:
         """One changed field is one difference, called by its name in inspect."""
         made = made_as_asked()
         WEAKER[field](made)
-        assert differences(creation(SPEC), made, IMAGE_ENV) == (field,)
+        assert differences(creation(SPEC), made, IMAGE) == (field,)
 
     @pytest.mark.parametrize(
         "change",
@@ -213,10 +283,10 @@ class TestDifferences:
         """No mount more, none elsewhere, none writable, none that propagates."""
         made = made_as_asked()
         change(made)
-        assert differences(creation(SPEC), made, IMAGE_ENV) == ("Mounts",)
+        assert differences(creation(SPEC), made, IMAGE) == ("Mounts",)
 
     def test_all_differences_are_told_at_once(self) -> None:
         """So that an operator sees everything that an engine cannot do."""
         made = made_as_asked()
         made["HostConfig"] |= {"MemorySwap": 0, "PidsLimit": 0}
-        assert differences(creation(SPEC), made, IMAGE_ENV) == ("HostConfig.MemorySwap", "HostConfig.PidsLimit")
+        assert differences(creation(SPEC), made, IMAGE) == ("HostConfig.MemorySwap", "HostConfig.PidsLimit")

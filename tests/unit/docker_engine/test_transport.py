@@ -1,5 +1,8 @@
 """The SDK's client on connections that behave."""
 
+from pathlib import Path
+
+import pytest
 from requests.adapters import HTTPAdapter
 
 from agp_agent.docker_engine.transport import Client
@@ -13,3 +16,15 @@ def test_all_paths_of_a_socket_share_one_pool_of_connections() -> None:
     pools = {id(adapter.get_connection(f"http+docker://localhost/v1.41/{path}")) for path in ("info", "events", "info")}
     client.close()
     assert len(pools) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"auths": {"a.test": {"auth": "?"}}}', '{"proxies": 1}', '{"auths": 1}'])
+def test_no_configuration_file_of_docker_keeps_the_agent_from_its_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """It matters to pulls alone: a mistyped password in it may not stop everything."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text(text)
+    client = Client(base_url="unix:///run/nobody.sock", version="1.41")
+    assert isinstance(client.get_adapter("http+docker://localhost/v1.41/info"), HTTPAdapter)
+    client.close()

@@ -1,6 +1,6 @@
 """Foreign text made safe to look at."""
 
-from agp_agent.dev_dashboard.visible import visible_line, visible_text
+from agp_agent.visible import visible_line, visible_text
 
 
 def test_control_characters_are_spelled_out() -> None:

@@ -1,0 +1,113 @@
+"""Which folders of the host no catalog may mount into a container, whatever name or link leads to them."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+_HOST: Final = {
+    "/etc": "the host's configuration",
+    "/proc": "the kernel's view of all processes",
+    "/sys": "the kernel's settings",
+    "/dev": "the host's devices",
+    "/run": "where the sockets of the host's services are",
+    "/var/run": "where the sockets of the host's services are",
+    "/boot": "the host's kernel",
+    "/var/lib/docker": "the engine's own data",
+    "/var/lib/containerd": "the engine's own data",
+    "/var/lib/containers": "the engine's own data",
+}
+_ALLOWED: Final = ("/etc/ansible", "/etc/ssl/certs", "/etc/pki", "/etc/ssh/ssh_known_hosts")
+"""What playbooks need of /etc, and no secret lies in."""
+
+_Identity = tuple[int, int]
+
+
+class MountRules:
+    """Decides by the path as it is written, by where its links lead to, and by which folder it really is.
+
+    The agent sees what its own file system shows. Where that is not the engine's host (an agent in a container), a
+    source that is not here is judged by its path alone.
+    """
+
+    def __init__(self, protected: Mapping[Path, str] | None = None) -> None:
+        """``protected``: further files and folders, such as the state directory, each with what it is."""
+        own = {os.path.normpath(path): what for path, what in (protected or {}).items()}
+        self._places = _HOST | own | {_real(path): what for path, what in own.items()}
+        self._identities = dict(_identities_above(self._places.items()))
+
+    def problem(self, source: str) -> str | None:
+        """Why ``source`` may not be mounted; None: it may."""
+        written, real = os.path.normpath(source), _real(source)
+        for path in dict.fromkeys((written, real)):
+            for place, what in self._places.items():
+                if _within(path, place) and not _is_allowed(path):
+                    return _told(source, path, f"is {what}" if path == place else f"is in {place}, {what}")
+                if _within(place, path):
+                    return _told(source, path, f"holds {place}, {what}")
+        return self._problem_of_identity(source, real)
+
+    def _problem_of_identity(self, source: str, real: str) -> str | None:
+        """The same folder under another name: a bind mount of the host, or a hard link."""
+        try:
+            found = Path(real).stat()
+        except OSError:
+            return None
+        if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+            return f"{source} is neither a folder nor a file"
+        for path in (real, *(() if _is_allowed(real) else _parents(real))):
+            identity = _identity(path)
+            if identity is None or identity not in self._identities:
+                continue
+            place, what, is_place = self._identities[identity]
+            if is_place:
+                return f"{source} is {place} under another name, {what}"
+            if path == real:
+                return f"{source} holds {place} under another name, {what}"
+        return None
+
+
+def _real(path: str) -> str:
+    """Where the links of a path lead to; as far as anybody may look."""
+    try:
+        return os.path.realpath(path)
+    except OSError:  # what a process of another user has open, in /proc
+        return os.path.normpath(path)
+
+
+def _told(source: str, path: str, what: str) -> str:
+    return f"{source} {what}" if path == os.path.normpath(source) else f"{source} leads to {path}, which {what}"
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _is_allowed(path: str) -> bool:
+    return any(_within(path, one) for one in _ALLOWED)
+
+
+def _parents(path: str) -> list[str]:
+    """All folders above a path but the root, which is judged by its name."""
+    return [str(parent) for parent in Path(path).parents if str(parent) != "/"]
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _identities_above(places: Iterable[tuple[str, str]]) -> Iterator[tuple[_Identity, tuple[str, str, bool]]]:
+    """Each place and every folder above it, the places last: they count where something is both."""
+    places = list(places)
+    for place, what in places:
+        for parent in _parents(place):
+            if identity := _identity(parent):
+                yield identity, (place, what, False)
+    for place, what in places:
+        if identity := _identity(place):
+            yield identity, (place, what, True)

@@ -1,0 +1,52 @@
+"""Where a runner may go beside the public internet."""
+
+import re
+from ipaddress import ip_network
+
+import pytest
+
+from agp_agent.destinations import Destination, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "network", "port"),
+    [
+        ("10.20.0.0/16:22", "10.20.0.0/16", 22),
+        ("10.20.0.0/16", "10.20.0.0/16", None),
+        ("192.168.1.7", "192.168.1.7/32", None),
+        ("192.168.1.7:443", "192.168.1.7/32", 443),
+        ("192.168.1.7/32:443", "192.168.1.7/32", 443),
+        ("fd00::/8", "fd00::/8", None),
+        ("fd00::1", "fd00::1/128", None),
+        ("[fd00::]/8:443", "fd00::/8", 443),
+        ("[fd00::1]:22", "fd00::1/128", 22),
+        ("[FD00::1]", "fd00::1/128", None),
+    ],
+)
+def test_addresses_and_networks_with_and_without_a_port(text: str, network: str, port: int | None) -> None:
+    """Both families; a port stands behind brackets where the address has colons."""
+    assert parse(text) == Destination(ip_network(network), port)
+    assert parse(str(parse(text))) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("example.com:22", "a destination such as 10.20.0.0/16:22"),
+        ("", "a destination such as"),
+        ("10.0.0.1:ssh", "a destination such as"),
+        ("10.0.0.1:", "a destination such as"),
+        ("fd00::1]:22", "a destination such as"),
+        ("10.0.0.0/33", "10.0.0.0/33 is no address"),
+        ("10.0.0.256", "10.0.0.256 is no address"),
+        ("10.0.0.1:0", "a port from 1 to 65535, and 10.0.0.1:0 has 0"),
+        ("10.0.0.1:65536", "a port from 1 to 65535"),
+        ("0.0.0.0/0", "0.0.0.0/0 is: it would switch the fence off"),
+        ("::/0", "::/0 is: it would switch the fence off"),
+        ("10.20.0.1/16:22", "10.20.0.0/16, or the address alone: 10.20.0.1/16:22 is an address inside a network"),
+    ],
+)
+def test_what_is_none_says_what_was_expected(text: str, expected: str) -> None:
+    """A name is none: who answers for it may change."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        parse(text)

@@ -1,0 +1,135 @@
+"""Masking of secrets in output that comes in pieces."""
+
+import base64
+import itertools
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agp_agent.redaction import MASK, Needles, StreamMasker, spellings
+
+M = MASK.encode()
+SECRET = b'hunter2/+ is#the"pass'
+KEY = (
+    b"-----BEGIN KEY-----\n"
+    + b"\n".join(base64.b64encode(bytes([n] * 48)) for n in range(1, 6))
+    + b"\n-----END KEY-----\n"
+)
+
+# Few different bytes, so that beginnings, overlaps and repetitions are common.
+LETTERS = st.lists(st.sampled_from([b"a", b"b", b"\n", b"="]), max_size=60).map(b"".join)
+SECRETS = st.lists(
+    st.lists(st.sampled_from([b"a", b"b", b"\n"]), min_size=6, max_size=14).map(b"".join), min_size=1, max_size=3
+)
+
+
+def in_pieces(needles: Needles, data: bytes, cuts: list[int]) -> bytes:
+    """Return what comes of the data when it is cut there."""
+    masker = StreamMasker(needles)
+    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    told = b"".join(masker.feed(data[start:end]) for start, end in itertools.pairwise(places))
+    return told + masker.end()
+
+
+@given(SECRETS, LETTERS, st.lists(st.integers(0, 80), max_size=12), st.data())
+def test_any_cutting_gives_what_the_whole_gives_and_nothing_leaks(
+    secrets: list[bytes], filler: bytes, cuts: list[int], data: st.DataObject
+) -> None:
+    """However the pieces fall, one byte each included; no spelling of a secret is in what comes out."""
+    pieces = st.sampled_from(
+        [filler, *sorted({spelling for secret in secrets for spelling in spellings(secret)}), b"ab"]
+    )
+    output = b"".join(data.draw(st.lists(pieces, max_size=6)))
+    needles = Needles(secrets)
+    whole = needles.masked(output)
+    assert in_pieces(needles, output, cuts) == whole
+    assert in_pieces(needles, output, list(range(len(output)))) == whole
+    for secret in secrets:
+        for spelling in spellings(secret):
+            assert spelling not in whole
+
+
+@given(LETTERS, st.data())
+def test_what_holds_no_secret_is_not_changed(text: bytes, data: st.DataObject) -> None:
+    """And comes out at once, but for an end that is the beginning of a secret."""
+    needles = Needles([b"zzzzzz-secret"])
+    cut = data.draw(st.integers(0, len(text)))
+    masker = StreamMasker(needles)
+    assert masker.feed(text[:cut]) == text[:cut]
+    assert masker.feed(text[cut:]) == text[cut:]
+    assert masker.end() == b""
+
+
+@pytest.mark.parametrize("secret", [SECRET, "pässwörd-ü".encode(), b"\x00\xff\x80binary\xfe!", b"simple-secret"])
+@pytest.mark.parametrize("before", [b"", b"u", b"us", b"user:"])
+def test_every_spelling_is_masked(secret: bytes, before: bytes) -> None:
+    """Plain, base64 in each alignment and alphabet, URL-quoted in each manner, as in JSON: no core of it is left."""
+    needles = Needles([secret])
+    encoded = base64.b64encode(before + secret + b"!")
+    inner = encoded[4 * ((len(before) + 2) // 3) : -4]
+    printed = [
+        before + secret,
+        encoded,
+        base64.urlsafe_b64encode(before + secret + b"!"),
+        quote(secret).encode(),
+        quote(secret, safe="").encode(),
+        quote_plus(secret).encode(),
+        quote(secret, safe="").lower().encode() if secret.islower() else secret,
+        json.dumps(secret.decode(errors="surrogateescape"))[1:-1].encode(errors="surrogateescape"),
+        json.dumps(secret.decode(errors="surrogateescape"), ensure_ascii=False)[1:-1].encode(errors="surrogateescape"),
+    ]
+    for text in printed:
+        masked = needles.masked(b"<" + text + b">")
+        assert M in masked, text
+        assert secret not in masked
+        assert inner not in masked
+
+
+def test_a_secret_printed_byte_by_byte_never_comes_out() -> None:
+    """What is held back comes out as a mask with its last byte, and what was no secret comes out whole."""
+    masker = StreamMasker(Needles([b"hunter2-password"]))
+    told = [masker.feed(bytes([byte])) for byte in b"x hunter2-password hunter2-passion"]
+    assert b"".join(told) + masker.end() == b"x [redacted] hunter2-passion"
+    assert told[:3] == [b"x", b" ", b""]
+    assert told[17] == M
+
+
+def test_overlapping_secrets_share_one_mask() -> None:
+    """The end of one is no leak because another began before it."""
+    assert Needles([b"abcdefgh", b"efghijkl"]).masked(b"-abcdefghijkl-") == b"-[redacted]-"
+    assert Needles([b"abcdefgh", b"abcdefghijkl"]).masked(b"-abcdefghijkl-abcdefghij-") == b"-[redacted]-[redacted]ij-"
+
+
+def test_each_line_of_a_key_is_masked_and_its_header_is_not() -> None:
+    """A key that is printed in part, indented or within JSON is still a key."""
+    needles = Needles([KEY])
+    lines = KEY.splitlines()
+    assert needles.masked(b"    " + lines[2] + b"\n") == b"    [redacted]\n"
+    assert needles.masked(lines[0] + b"\n") == lines[0] + b"\n"
+    assert needles.masked(json.dumps(KEY.decode()).encode()) == b'"[redacted]\\n"'
+
+
+@pytest.mark.parametrize("width", [76, 64])
+def test_base64_that_was_broken_into_lines_is_masked(width: int) -> None:
+    """As base64(1) and openssl print it."""
+    encoded = base64.b64encode(KEY)
+    text = b"\n".join(encoded[start : start + width] for start in range(0, len(encoded), width))
+    masked = Needles([KEY]).masked(text)
+    assert set(masked.split(b"\n")) <= {M, text.split(b"\n")[-1] if len(text.split(b"\n")[-1]) < 6 else M}
+
+
+@pytest.mark.parametrize("cut", range(1, 14))
+def test_the_end_of_a_secret_at_a_cut_start_is_dropped(cut: int) -> None:
+    """The engine threw the beginning away: nobody would know the rest for a secret."""
+    needles = Needles([b"hunter2-password"])
+    assert needles.without_cut_start(b"hunter2-password"[cut:] + b"\nmore\n") == b"\nmore\n"
+    assert needles.without_cut_start(b"1234\n") == b"1234\n"
+    assert needles.without_cut_start(b"") == b""
+
+
+def test_short_pieces_are_not_masked() -> None:
+    """A line of a few characters would stand everywhere."""
+    assert Needles([b"a-long-line\nyes\nanother-line"]).masked(b"yes a-long-line") == b"yes [redacted]"
