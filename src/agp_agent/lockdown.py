@@ -1,5 +1,6 @@
 """What confines a container, as data for people: the defaults, and what the catalog made of them. Pure."""
 
+from agp_agent import seccomp
 from agp_agent.engine import ContainerSpec, Mount
 
 _MIB = 2**20
@@ -12,7 +13,7 @@ def lockdown(spec: ContainerSpec) -> dict[str, str]:
         "capabilities": "none",
         "new privileges": "never",
         "privileged": "never",
-        "seccomp": "the catalog's profile" if spec.seccomp else "the engine's profile",
+        "seccomp": "the agent's profile" if spec.seccomp == seccomp.profile() else "the catalog's profile",
         "apparmor": "the engine's profile, where the host has AppArmor",
         "namespaces": "private: pid, ipc, uts, mount, network, cgroup",
         "devices": "none",

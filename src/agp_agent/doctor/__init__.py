@@ -1,10 +1,9 @@
 """What ``agp-agent doctor`` finds out: the engine, this machine, and whether the lockdown of tasks holds."""
 
-import os
 import sys
+from typing import Final
 
-from agp_agent import catalog
-from agp_agent.docker_engine import DockerEngine
+from agp_agent import app, catalog
 from agp_agent.doctor import report
 from agp_agent.doctor.boxes import open_boxes
 from agp_agent.doctor.checks import Finding, examine
@@ -15,6 +14,16 @@ from agp_agent.settings import Settings
 
 __all__ = ["doctor"]
 
+_NOTHING_GRANTED: Final[dict[str, object]] = {
+    "network": "none",
+    "allow": (),
+    "mounts": (),
+    "inventory": None,
+    "secrets": (),
+    "seccomp": None,
+}
+"""The attempts are made in the lockdown as it is by default."""
+
 
 async def doctor(settings: Settings, *, as_json: bool, escape: bool) -> bool:
     """Examine all, print it, and say whether all is well but for warnings.
@@ -22,7 +31,7 @@ async def doctor(settings: Settings, *, as_json: bool, escape: bool) -> bool:
     Raises:
         EngineError: the attempts to escape could not be made.
     """
-    engine = DockerEngine.from_environment(os.environ)
+    engine = app.engine_of(settings)
     try:
         findings = examine(await gather(settings, engine))
         if not as_json:
@@ -36,11 +45,17 @@ async def doctor(settings: Settings, *, as_json: bool, escape: bool) -> bool:
 
 async def _escape(settings: Settings, engine: ContainerEngine) -> list[report.Tried]:
     """The lockdown as it is by default: the catalog's Python runner, without what the operator gave it beside."""
-    runner = catalog.load(settings.catalog).runners["python"]
+    granted = catalog.load(settings.catalog, app.mount_rules(settings)).runners["python"]
+    runner = granted.model_copy(update=_NOTHING_GRANTED)
     await engine.open()
     await engine.image(runner.image, runner.pull)
     async with open_boxes(settings, engine, runner.image) as boxes:
-        return [one async for one in attempt_all(boxes, engine, runner, SAFE_ATTEMPTS)]
+        tried = []
+        with report.progress("attempts to escape", len(SAFE_ATTEMPTS), sys.stderr) as step:
+            async for one in attempt_all(boxes, engine, runner, SAFE_ATTEMPTS):
+                tried.append(one)
+                step()
+        return tried
 
 
 def _print(findings: list[Finding], tried: list[report.Tried] | None, *, as_json: bool) -> None:

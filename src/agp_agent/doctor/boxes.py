@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agp_agent.app import mount_rules
+from agp_agent import app
 from agp_agent.catalog import Runner
 from agp_agent.engine import ContainerEngine
 from agp_agent.errors import EngineError
@@ -115,12 +115,13 @@ async def open_boxes(settings: Settings, engine: ContainerEngine, image: str) ->
     ):
         labels = state.identity.labels
         fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
-        executor = Executor(engine, state.spool, settings.uids, fencing, rules=mount_rules(settings))
+        executor = Executor(engine, state.spool, settings.uids, fencing, rules=app.mount_rules(settings))
         executor.use_slots(await choose_slots(engine, state.slots, image, labels, None))
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         try:
             yield Boxes(engine, executor, limits, labels, state.path)
         finally:
+            await fencing.aclose()
             for left in await engine.owned(labels):  # nothing, unless something went wrong that is told already
                 with contextlib.suppress(EngineError):
                     await engine.remove(left.container_id)

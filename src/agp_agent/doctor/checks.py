@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from agp_agent.doctor.facts import Facts
+from agp_agent.lacks import Lack, listed
 
 _GIB: Final = 2**30
 _FREE_FAIL_BYTES: Final = 64 * 2**20
@@ -128,13 +129,11 @@ def cgroups(facts: Facts) -> Finding:
     one = facts.engine
     if one is None:
         return _unknown("cgroups")
-    missing = [name for name, there in (("memory", one.memory_limit), ("processes", one.pids_limit)) if not there]
-    if missing:
-        means = "One task can use up the host's: its container is refused or not limited."
-        return _fail("cgroups", f"no limit of {' and '.join(missing)}", means, "Enable the cgroup controllers.")
-    if not one.swap_limit:
-        means = "A task can use as much swap as memory, beyond its limit."
-        return _warn("cgroups", "no accounting of swap", means, "Boot with swapaccount=1, or use cgroup v2.")
+    if missing := one.lacks - {Lack.LOG_DRIVER}:
+        judged = _warn if missing <= facts.accepted else _fail
+        means = "A task can use up what is not limited; its container is refused unless AGP_ACCEPT_DEGRADED names it."
+        mend = "Enable the cgroup controllers (delegation, swapaccount=1), or use cgroup v2."
+        return judged("cgroups", f"cannot be limited: {listed(missing)}", means, mend)
     if one.cgroup_version == "1":
         means = "Version 1 has release agents, which the kernel runs as root (attempt 12), and is being given up."
         return _warn("cgroups", "version 1", means, "Boot with systemd.unified_cgroup_hierarchy=1.")
@@ -189,10 +188,13 @@ def log_driver(facts: Facts) -> Finding:
     """What completes output after the agent's own death."""
     if facts.engine is None:
         return _unknown("log driver")
-    if "local" in facts.engine.log_drivers:
+    if Lack.LOG_DRIVER not in facts.engine.lacks:
         return _ok("log driver", "local")
-    means = "The output of what runs while the agent is away cannot be kept exactly; containers are refused."
-    return _fail("log driver", "this engine has no driver `local`", means, "Use an engine that has it.")
+    judged = _warn if Lack.LOG_DRIVER in facts.accepted else _fail
+    means = (
+        "What a task prints while the agent is away is kept less exactly; refused unless AGP_ACCEPT_DEGRADED names it."
+    )
+    return judged("log driver", "this engine has no driver `local`", means, "Use an engine that has it.")
 
 
 def disk(facts: Facts) -> Finding:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agp_agent.engine import EngineInfo
+from agp_agent.lacks import Lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Facts:
     socket_mode: int | None = None
     """Permissions of the engine's socket file, where it is one."""
     engine: EngineInfo | None = None
+    accepted: frozenset[Lack] = frozenset()
+    """What of the lockdown the operator accepts to be missing."""
     engine_problem: str = ""
     """Why it does not answer."""
     clock_offset_s: float | None = None

@@ -44,6 +44,7 @@ async def gather(settings: Settings, engine: ContainerEngine) -> Facts:
         endpoint=str(endpoint),
         socket_mode=_mode(endpoint),
         engine=info,
+        accepted=settings.accepted_lacks,
         engine_problem=why,
         clock_offset_s=info.clock_s - time.time() if info and info.clock_s else None,
         clock_synchronised=_synchronised(),
@@ -60,7 +61,7 @@ async def gather(settings: Settings, engine: ContainerEngine) -> Facts:
 
 def _configuration(settings: Settings) -> tuple[str, ...]:
     try:
-        app.check(settings)
+        app.check_all(settings)
     except ConfigurationError as error:
         return error.problems
     return ()
@@ -141,7 +142,7 @@ async def _strangers(engine: ContainerEngine, agent_id: str | None, instance: st
 
 async def _runners(settings: Settings, engine: ContainerEngine) -> dict[str, RunnerFacts]:
     try:
-        known: Catalog = catalog.load(settings.catalog)
+        known: Catalog = catalog.load(settings.catalog, app.mount_rules(settings))
     except ConfigurationError:
         return {}  # told by the check of the configuration
     found = {name: await _image(engine, runner) for name, runner in known.runners.items()}

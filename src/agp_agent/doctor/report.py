@@ -1,11 +1,13 @@
 """Puts findings and attempts before people and programs: a table on a terminal, plain lines in a pipe, JSON."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Final, TextIO
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -50,14 +52,18 @@ def show_findings(findings: Sequence[Finding], out: TextIO) -> None:
 def show_attempts(tried: Sequence[Tried], out: TextIO) -> None:
     """Each attempt, what stands against it, and what became of it."""
     rows = [
-        (
-            outcome.verdict,
-            f"{attempt.number} {attempt.title}",
-            f"{attempt.held_by} ({outcome.tried} tries: {outcome.why})",
-        )
+        (outcome.verdict, f"{attempt.number} {attempt.title}", f"{attempt.held_by}{_answers(outcome)}")
         for attempt, outcome in tried
     ]
     _show(("", "attempt", "held by"), rows, out)
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, out: TextIO) -> Iterator[Callable[[], None]]:
+    """Show on a terminal that something goes on: yields what tells of one step more. Elsewhere it is silent."""
+    with Progress(console=Console(file=out), transient=True, disable=not out.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
 
 
 def summary(findings: Sequence[Finding], tried: Sequence[Tried] | None) -> str:
@@ -67,6 +73,10 @@ def summary(findings: Sequence[Finding], tried: Sequence[Tried] | None) -> str:
         return f"{counts}. The attempts to escape: agp-agent doctor --escape."
     held = sum(outcome.verdict is Verdict.HELD for _, outcome in tried)
     return f"{counts}; {held} of {len(tried)} attempts to escape were held."
+
+
+def _answers(outcome: Outcome) -> str:
+    return f" ({outcome.tried} tries: {outcome.why})" if outcome.why else ""
 
 
 def _sentences(finding: Finding) -> str:

@@ -9,6 +9,7 @@ import pytest
 from agp_agent.doctor.checks import CHECKS, Finding, Level, examine
 from agp_agent.doctor.facts import Facts, Listening, RunnerFacts
 from agp_agent.engine import EngineInfo
+from agp_agent.lacks import Lack
 
 GIB = 2**30
 ENGINE = EngineInfo(
@@ -24,7 +25,6 @@ ENGINE = EngineInfo(
     cgroup_version="2",
     live_restore=True,
     security=("seccomp", "apparmor", "userns", "cgroupns"),
-    log_drivers=("local", "json-file"),
 )
 WELL = Facts(
     endpoint="unix:///var/run/docker.sock",
@@ -110,8 +110,8 @@ def test_each_fact_about_this_machine_is_judged(check: str, changes: dict[str, A
         ("runtime", {"runtime_version": "v1.4.0"}, Level.OK, ""),
         ("runtime", {"runtime_version": "", "default_runtime": "crun"}, Level.OK, ""),
         ("kernel", {"kernel": "5.4.0-26-generic"}, Level.WARN, "5.10"),
-        ("cgroups", {"memory_limit": False, "pids_limit": False}, Level.FAIL, "use up"),
-        ("cgroups", {"swap_limit": False}, Level.WARN, "swap"),
+        ("cgroups", {"lacks": frozenset({Lack.MEMORY, Lack.PIDS})}, Level.FAIL, "use up"),
+        ("cgroups", {"lacks": frozenset({Lack.LOG_DRIVER})}, Level.OK, ""),
         ("cgroups", {"cgroup_version": "1"}, Level.WARN, "release agents"),
         ("live restore", {"live_restore": False}, Level.WARN, "ends every running task"),
         ("root", {"security": ("seccomp",)}, Level.WARN, "root of the host"),
@@ -119,13 +119,21 @@ def test_each_fact_about_this_machine_is_judged(check: str, changes: dict[str, A
         ("seccomp", {"security": ("apparmor",)}, Level.FAIL, "refused"),
         ("access control", {"security": ("seccomp",)}, Level.WARN, "second wall"),
         ("access control", {"security": ("selinux",)}, Level.OK, ""),
-        ("log driver", {"log_drivers": ("journald",)}, Level.FAIL, "refused"),
+        ("log driver", {"lacks": frozenset({Lack.LOG_DRIVER})}, Level.FAIL, "refused"),
     ],
 )
 def test_each_fact_about_the_engine_is_judged(check: str, changes: dict[str, Any], level: Level, told: str) -> None:
     """Level and meaning of one check, where the engine is another one."""
     finding = found(with_engine(**changes), check)
     assert (finding.level, told in finding.means) == (level, True), finding
+
+
+@pytest.mark.parametrize(("lack", "check"), [(Lack.SWAP, "cgroups"), (Lack.LOG_DRIVER, "log driver")])
+def test_what_the_operator_accepts_to_be_missing_is_a_warning(lack: Lack, check: str) -> None:
+    """AGP_ACCEPT_DEGRADED names it: containers are not refused for it, and it is told all the same."""
+    facts = with_engine(lacks=frozenset({lack}))
+    accepting = dataclasses.replace(facts, accepted=frozenset({lack}))
+    assert (found(facts, check).level, found(accepting, check).level) == (Level.FAIL, Level.WARN)
 
 
 def test_without_an_engine_nothing_about_it_is_guessed() -> None:

@@ -70,3 +70,21 @@ def test_the_last_line_counts() -> None:
     """And tells how to make the attempts, where none were made."""
     assert report.summary([OK, WARN, WARN, FAIL], None).startswith("1 ok, 2 warn, 1 fail. ")
     assert report.summary([OK], [HELD, ESCAPED]) == "1 ok, 0 warn, 0 fail; 1 of 2 attempts to escape were held."
+
+
+def test_progress_is_shown_on_a_terminal_alone() -> None:
+    """A pipe gets nothing of it."""
+    terminal, pipe = Terminal(), io.StringIO()
+    for out in (terminal, pipe):
+        with report.progress("attempts", 2, out) as step:
+            step()
+            step()
+    assert "attempts" in terminal.getvalue()
+    assert pipe.getvalue() == ""
+
+
+def test_an_attempt_without_an_answer_is_shown_without_one() -> None:
+    """As one that stops itself: it was ended from outside."""
+    out = io.StringIO()
+    report.show_attempts([(SAFE_ATTEMPTS[0], Outcome(Verdict.HELD, 0, ""))], out)
+    assert out.getvalue().rstrip().endswith("no capability")
