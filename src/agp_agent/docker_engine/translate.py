@@ -143,11 +143,13 @@ def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple
     """
     config, host = inspected["Config"], inspected["HostConfig"]
     wrong = [
-        *_unequal("Config", {key: asked[key] for key in asked.keys() - {"Env", "HostConfig", "Labels"}}, config),
+        *_unequal("Config", {key: asked[key] for key in asked.keys() - {"Env", "HostConfig", "Image", "Labels"}}, config),
         *_unequal("HostConfig", asked["HostConfig"], host),
         *_unequal("HostConfig", dict.fromkeys(_FORBIDDEN_IN_HOST_CONFIG), host),
     ]
     checks = {
+        # By the name that was asked for, as Docker keeps it, or by the image's id, as Podman does where that was asked.
+        "Config.Image": asked["Image"] in {config.get("Image"), inspected.get("Image")},
         "Config.Env": _environment(image_env) | _environment(asked["Env"]) == _environment(config["Env"] or ()),
         "Config.Labels": asked["Labels"].items() <= (config["Labels"] or {}).items(),
         "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
