@@ -142,8 +142,9 @@ def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple
         image_env: the image's own environment, which the engine merges with what was asked.
     """
     config, host = inspected["Config"], inspected["HostConfig"]
+    as_it_is = asked.keys() - {"Env", "HostConfig", "Image", "Labels"}
     wrong = [
-        *_unequal("Config", {key: asked[key] for key in asked.keys() - {"Env", "HostConfig", "Image", "Labels"}}, config),
+        *_unequal("Config", {key: asked[key] for key in as_it_is}, config),
         *_unequal("HostConfig", asked["HostConfig"], host),
         *_unequal("HostConfig", dict.fromkeys(_FORBIDDEN_IN_HOST_CONFIG), host),
     ]
