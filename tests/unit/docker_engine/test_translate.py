@@ -271,9 +271,9 @@ class TestDifferences:
     def test_an_image_may_be_told_by_its_name_where_its_id_was_asked_for(self) -> None:
         """As Podman does; then its id must stand beside it."""
         asked, made = creation(replace(SPEC, image="sha256:1")), made_as_asked()
-        assert differences(asked, made, IMAGE_ENV) == ("Config.Image",)
+        assert differences(asked, made, IMAGE) == ("Config.Image",)
         made["Image"] = "sha256:1"
-        assert differences(asked, made, IMAGE_ENV) == ()
+        assert differences(asked, made, IMAGE) == ()
 
     @pytest.mark.parametrize("field", WEAKER)
     def test_every_weaker_field_is_named(self, field: str) -> None:
