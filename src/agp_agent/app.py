@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from agp_agent import __version__, catalog, descriptors, recovery
+from agp_agent import __version__, catalog, descriptors, healthcheck, recovery
 from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.server import check_address, check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
@@ -315,13 +315,15 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     descriptors.raise_limit()
     dashboard = _dashboard(settings, tokens)
     with StateDir(settings.state_dir, settings.agent_id) as state:
-        listener = listen(settings.host, settings.port, settings.interface)
-        settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
+        listeners = [listen(settings.host, settings.port, settings.interface)]
+        if settings.interface:
+            listeners.append(healthcheck.listen(state.path))
+        settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})  # of several free ones, this
         agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
-        await _serve(agent, tokens, listener)
+        await _serve(agent, tokens, listeners)
 
 
-async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
+async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
     watch = TokenWatch(tokens, agent.audit, agent.readiness)
@@ -333,9 +335,9 @@ async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
             tls_cert_file=settings.tls_cert_file,
             tls_key_file=settings.tls_key_file,
         )
-        host, port = listener.getsockname()[:2]
+        host, port = listeners[0].getsockname()[:2]
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving = asyncio.create_task(server.serve(sockets=listeners))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
         watching = asyncio.create_task(watch.run())
         await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)

@@ -120,7 +120,8 @@ class Executor:
             raise
 
     async def _prepare(self, spec: RunSpec, slot: str) -> Prepared:
-        await asyncio.to_thread(self._check_mounts, spec.container.mounts)
+        if spec.container.mounts:
+            await asyncio.to_thread(self._check_mounts, spec.container.mounts)
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
         # By the image's id: a tag may move between here and the creation.

@@ -86,6 +86,7 @@ class Fence:
         yield "chain outgoing {"
         yield "type filter hook output priority filter; policy drop;"
         yield 'oif "lo" accept'
+        yield f"ip hdrlength != 5 {_REJECT}"  # options may name a way past what the destination says
         # The engine's own resolver asks the host's name servers from inside this namespace, as another user.
         yield f"meta skuid != {self.uid} meta l4proto {{ tcp, udp }} th dport {_DNS_PORT} ct mark set 1 accept"
         # No `allow` opens the way to other containers on the bridge.

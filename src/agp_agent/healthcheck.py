@@ -1,35 +1,75 @@
 """Asks the agent of this machine whether it is alive: the health check of its own container."""
 
+import contextlib
 import http.client
+import os
+import socket
 import ssl
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from agp_agent.settings import Settings
 
+SOCKET_NAME: Final = "health.sock"
+"""In the state directory, where the agent listens on a device alone: from its own machine nothing comes over that."""
+
 _TIMEOUT_S: Final = 5.0
+_BACKLOG: Final = 16
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a wildcard is asked on loopback
+
+
+def listen(folder: Path) -> socket.socket:
+    """Open the socket in the state directory, whatever a dead agent left there. Raises ``OSError``."""
+    listener = socket.socket(socket.AF_UNIX)
+    with _short_path(folder) as path:
+        Path(path).unlink(missing_ok=True)
+        listener.bind(path)
+    listener.listen(_BACKLOG)
+    return listener
 
 
 def problem(settings: Settings) -> str | None:
     """Why the agent is not alive, or None where it is."""
     host = _LOOPBACK.get(settings.host, settings.host)
+    where = str(settings.state_dir / SOCKET_NAME) if settings.interface else f"{host} port {settings.port}"
     try:
-        status = _get(host, settings.port, tls=settings.tls_cert_file is not None)
+        status = _get(host, settings)
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer from {host} port {settings.port}: {error}"
-    return None if status == http.client.OK else f"{host} port {settings.port} answered {status}"
+        return f"no answer from {where}: {error}"
+    return None if status == http.client.OK else f"{where} answered {status}"
 
 
-def _get(host: str, port: int, *, tls: bool) -> int:
-    connection: http.client.HTTPConnection
-    if tls:
-        # Alive or not is the question here, not who it is: the certificate names the tailnet's name, not this address.
-        context = ssl._create_unverified_context()  # noqa: S323, SLF001
-        connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+def _get(host: str, settings: Settings) -> int:
+    connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_S)
+    connection.sock = _connected(host, settings)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def _connected(host: str, settings: Settings) -> socket.socket:
+    if settings.interface:
+        plain = socket.socket(socket.AF_UNIX)
+        plain.settimeout(_TIMEOUT_S)
+        with _short_path(settings.state_dir) as path:
+            plain.connect(path)
+    else:
+        plain = socket.create_connection((host, settings.port), _TIMEOUT_S)
+    if settings.tls_cert_file is None:
+        return plain
+    # Alive or not is the question here, not who it is: the certificate names the tailnet's name, not this address.
+    context = ssl._create_unverified_context()  # noqa: S323, SLF001
+    return context.wrap_socket(plain)
+
+
+@contextlib.contextmanager
+def _short_path(folder: Path) -> Iterator[str]:
+    """The socket's path in a few bytes: the system takes no more than 107, however deep the folder is."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{SOCKET_NAME}"
+    finally:
+        os.close(fd)

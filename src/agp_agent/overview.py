@@ -15,23 +15,9 @@ from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import EngineError
 from agp_agent.journal import Journal, OutboxView
 from agp_agent.lifecycle import State
+from agp_agent.lockdown import lockdown
 from agp_agent.planner import Limits
 from agp_agent.readiness import Readiness
-
-LOCKDOWN: Final[dict[str, str]] = {
-    "user": "one of its own for each container, without any rights",
-    "capabilities": "none",
-    "new_privileges": "none",
-    "root_filesystem": "read-only",
-    "playbook": "read-only",
-    "namespaces": "private: processes, IPC, host name, mounts, network, cgroups",
-    "devices": "none of the host",
-    "ports": "none",
-    "swap": "none",
-    "core_files": "none",
-    "restart": "never",
-}
-"""What every container of every runner gets, and no setting takes away."""
 
 _LOOK_AGAIN_S: Final = 10.0
 _PATIENCE_S: Final = 2.0
@@ -59,6 +45,8 @@ class RunnerStatus:
     pids: int
     timeout_s: float
     max_running: int | None
+    lockdown: dict[str, str]
+    """What confines each of its containers, by the measure's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +79,6 @@ class Status:
     warnings: dict[str, str]
     engine: EngineStatus | None
     runners: dict[str, RunnerStatus]
-    lockdown: dict[str, str]
     slots: Slots
     queue: Queue
     outbox: OutboxView
@@ -151,7 +138,6 @@ class Overview:
             warnings=dict(readiness.warnings),
             engine=EngineStatus(engine.name, engine.version) if engine else None,
             runners={name: self._runner(runner) for name, runner in self._catalog().runners.items()},
-            lockdown=LOCKDOWN,
             slots=Slots(readiness.max_running, max(0, readiness.slots - under_way)),
             queue=Queue(states[State.QUEUED], states[State.PREPARING], states[State.RUNNING], self._max_queued),
             outbox=await self._journal.views.outbox(),
@@ -176,6 +162,7 @@ class Overview:
             pids=spec.container.pids,
             timeout_s=spec.timeout_s,
             max_running=runner.max_running,
+            lockdown=lockdown(spec.container),
         )
 
     async def _look_at_engine(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agp_agent.descriptors import NONE_LEFT
 from agp_agent.errors import SecretUnavailable
 from agp_agent.private_files import read_private
 
@@ -36,11 +37,14 @@ class Secret:
         """The value, byte for byte.
 
         Raises:
+            OSError: this process has no file descriptors left.
             SecretUnavailable: one sentence that names the secret, its file and what was expected of it.
         """
         try:
             value = read_private(self.source, MAX_BYTES)
         except OSError as error:
+            if error.errno in NONE_LEFT:
+                raise  # it may be readable again in a moment
             raise self._unusable(f"cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise self._unusable(str(error)) from None
@@ -86,4 +90,6 @@ def _problem(secrets: Iterable[Secret]) -> str | None:
         read_all(secrets)
     except SecretUnavailable as error:
         return str(error)
+    except OSError:
+        return None  # that is not known now
     return None

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -141,7 +141,7 @@ class Walk:
             if prepared is None:
                 await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             else:
-                await self._release_and_watch(attempt, spec, prepared)
+                await self._release_with_secrets(attempt, spec, prepared)
 
     async def _prepared_unless_cancelled(self, attempt: Attempt, spec: RunSpec, slot: str) -> Prepared | None:
         """Prepare, but no longer than until the attempt is cancelled (None): pulling an image may take minutes."""
@@ -165,15 +165,27 @@ class Walk:
             memory_bytes=container.memory_bytes,
         )
 
-    async def _release_and_watch(self, attempt: Attempt, spec: RunSpec, prepared: Prepared) -> None:
-        slot, nonce = prepared.container.name, secrets.token_hex(16)
+    async def _release_with_secrets(self, attempt: Attempt, spec: RunSpec, prepared: Prepared) -> None:
+        """Read the runner's secrets as they are now; without them nothing is released."""
+        slot = prepared.container.name
         try:
             values = await asyncio.to_thread(secret_files.read_all, spec.secrets)
         except SecretUnavailable as error:
             await prepared.attachment.aclose()
             await self._ending.finish(attempt, lifecycle.secret_unavailable(str(error)))
             await self._ending.discard(slot)
-            return
+        except OSError as error:  # no file descriptors: that says nothing of the secrets
+            await prepared.attachment.aclose()
+            self._doubt(error)
+            await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
+            await self._ending.discard(slot)
+        else:
+            await self._release_and_watch(attempt, spec, prepared, values)
+
+    async def _release_and_watch(
+        self, attempt: Attempt, spec: RunSpec, prepared: Prepared, values: Mapping[str, bytes]
+    ) -> None:
+        slot, nonce = prepared.container.name, secrets.token_hex(16)
         release = Release(
             container_id=prepared.container_id,
             image_digest=prepared.image.digest,

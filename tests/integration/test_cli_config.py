@@ -95,7 +95,7 @@ def test_what_only_use_finds_out_is_told_at_once_too(cli: Cli, tmp_path: Path, c
         ({"AGP_CONFIG": "/nowhere/agent.yaml"}, "/nowhere/agent.yaml: no such file"),
         ({"AGP_TOKEN_FILE": "/nowhere/token"}, "only one of AGP_TOKEN and AGP_TOKEN_FILE"),
         ({"AGP_TLS_KEY_FILE": "/nowhere/key"}, "AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together"),
-        ({"AGP_HOST": "no-such-host.invalid"}, "AGP_HOST: no-such-host.invalid is not an address of this machine"),
+        ({"AGP_HOST": "no-such-host.invalid"}, "AGP_HOST (environment): no-such-host.invalid is not an address"),
         ({"AGP_HOST": "192.0.2.1"}, "AGP_HOST, AGP_PORT: cannot listen on 192.0.2.1 port 0"),
         ({"AGP_STATE_DIR": "/proc/agp"}, "/proc/agp: the state directory cannot be used"),
         ({"DOCKER_HOST": "ssh://elsewhere"}, "DOCKER_HOST is 'ssh://elsewhere', expected"),

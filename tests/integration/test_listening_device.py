@@ -4,6 +4,7 @@ Linux answers for an address on every device. So binding to the tailnet's addres
 that the tailnet's packets travel over, and has a route.
 """
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from support.agent_process import AgentProcess
+from support.agent_process import COMMAND, AgentProcess
 from support.asking import asked_by
 from support.wires import Machine, connect, machines
 
@@ -54,3 +55,24 @@ def test_the_device_decides_and_not_the_address(wired: tuple[Machine, Machine, M
         assert asked_by(outside, agent, TAILNET_IP) == "ConnectionRefusedError"
         assert asked_by(outside, agent, "10.77.0.1") == "ConnectionRefusedError"
         assert asked_by(machine, agent, "127.0.0.1") == "ConnectionRefusedError"
+
+
+def test_the_health_check_reaches_an_agent_that_listens_on_a_device_alone(
+    wired: tuple[Machine, Machine, Machine], tmp_path: Path
+) -> None:
+    """From its own machine nothing comes over the device: the check has a socket of its own, however deep."""
+    machine, _, _ = wired
+    device: dict[str, object] = {"AGP_HOST": TAILNET_IP, "AGP_INTERFACE": "tailnet0", "AGP_PORT": "8470"}
+    with listening(tmp_path / ("deep" * 30), machine, device) as agent:
+        check = [*machine.inside, COMMAND, "healthcheck"]
+
+        def asked() -> tuple[int, str]:
+            ended = subprocess.run(check, env=agent.environment, capture_output=True, text=True, check=False)
+            return ended.returncode, ended.stdout + ended.stderr
+
+        assert asked() == (0, "healthy\n")
+        agent.kill()
+        code, why = asked()
+        assert (code, "health.sock: [Errno 111] Connection refused" in why) == (1, True)
+        agent.start(ready=False)
+        assert asked()[0] == 0

@@ -144,6 +144,16 @@ def test_one_runner_that_is_not_usable_keeps_nobody_from_the_others(cli: Cli, ca
     assert shell["sees"]["network"] == "none (lo)"
 
 
+def test_an_engine_without_any_runners_image_is_told_of_each_runner(cli: Cli, tmp_path: Path) -> None:
+    """As on a machine where nobody has built or pulled them yet."""
+    absent = {"image": "agp/not-there:1", "pull": "never", "command": ["{playbook}"]}
+    (tmp_path / "empty.yaml").write_text(json.dumps({"runners": dict.fromkeys(("shell", "python", "ansible"), absent)}))
+    checked = cli("runners", "check", AGP_CATALOG=tmp_path / "empty.yaml")
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert checked.stdout.count("not usable") == 3
+    assert "it is not on the engine, and its pull policy is never" in checked.stdout
+
+
 def test_a_runner_that_is_not_in_the_catalog_is_wrong_usage(cli: Cli) -> None:
     """With the names of those that are."""
     checked = cli("runners", "check", "nobody")

@@ -64,10 +64,13 @@ class Plain:
         self._client = client
         self._made: list[Container] = []
 
-    def start(self, script: str, **options: Any) -> Container:
+    def start(
+        self, script: str, *, image: str = SHELL, entrypoint: tuple[str, ...] = ("bash", "-c"), **options: Any
+    ) -> Container:
         """Start one that runs a script."""
+        name = f"plain-{secrets.token_hex(6)}"
         made = self._client.containers.run(
-            SHELL, ["-c", script], entrypoint=["bash"], detach=True, name=f"plain-{secrets.token_hex(6)}", **options
+            image, [script], entrypoint=list(entrypoint), detach=True, name=name, **options
         )
         self._made.append(made)
         return made

@@ -37,7 +37,8 @@ LISTEN = f"{LISTENING}\nnc -n -z 127.0.0.1 {NEIGHBOUR_PORT} && echo listening\ns
 def agent(start_agent: StartAgent) -> AgentProcess:
     """An agent with a network runner that may reach nothing in particular; its API is on every address."""
     own_image = {"image": FENCE_IMAGE, "command": ["sh", "{playbook}"]}
-    return start_agent(runners(net={}, nft=own_image), {"AGP_HOST": "0.0.0.0"})  # noqa: S104  the worst case is what is tested
+    python = {"image": "agp/runner-python:0.2.0", "command": ["python3", "{playbook}"]}
+    return start_agent(runners(net={}, nft=own_image, python=python), {"AGP_HOST": "0.0.0.0"})  # noqa: S104  the worst case is what is tested
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,36 @@ undo nft flush ruleset
 undo ip link set eth0 down
 ip -o link | cut -d: -f2
 """
+
+
+OPTIONS = """\
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    for options in (b"", b"\\1\\1\\1\\1", b"\\x83\\7\\4" + socket.inet_aton("{private}") + b"\\0"):
+        try:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
+            sender.sendto(b"{word}" + options.hex().encode(), ("{public}", 5354))
+            print("sent", options.hex())
+        except PermissionError:
+            print("refused", options.hex())
+"""
+
+
+def test_nothing_leaves_with_a_route_of_its_own(
+    agent: AgentProcess, dashboard: DashboardStub, plain: Plain, elsewhere: Elsewhere
+) -> None:
+    """IP options could lead past the destination that the fence sees: with them not even the internet is reached."""
+    elsewhere.receive(PUBLIC, 5354)
+    task, control = secrets.token_hex(8), secrets.token_hex(8)
+    agent.accept_task("options", OPTIONS.format(word=task, private=PRIVATE, public=PUBLIC), "options.python")
+    nops, route = "01010101", "830704" + "0ad50701" + "00"
+    assert dashboard.result("options")["output"].splitlines() == ["sent ", f"refused {nops}", f"refused {route}"]
+    script = OPTIONS.format(word=control, private=PRIVATE, public=PUBLIC)
+    told = plain.run(script, image="agp/runner-python:0.2.0", entrypoint=("python3", "-c"))
+    assert f"sent {nops}" in told
+    arrived = {data.decode() for _, _, data in elsewhere.received}
+    assert {task, control, control + nops} <= arrived
+    assert not {one for one in arrived if one.startswith(task)} - {task}
 
 
 def test_a_task_cannot_undo_it(agent: AgentProcess, dashboard: DashboardStub, plain: Plain) -> None:

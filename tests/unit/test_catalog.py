@@ -417,6 +417,19 @@ def test_the_places_of_this_agent_cannot_be_mounted(tmp_path: Path) -> None:
         catalog.load(file, MountRules({state: "the agent's state"}))
 
 
+def test_a_folder_that_holds_a_secret_is_not_mounted(tmp_path: Path) -> None:
+    """Of whatever runner: a playbook that runs as the folder's owner could read it unmasked."""
+    (tmp_path / "keys").mkdir()
+    text = f"""
+    runners:
+      x: {{image: x, command: ["{{playbook}}"], secrets: [{{source: {tmp_path}/keys/key, name: key}}]}}
+      y: {{image: x, command: ["{{playbook}}"], mounts: [{{source: {tmp_path}/keys, target: /keys}}]}}
+    """
+    (found,) = problems(tmp_path, text)
+    held = f"{tmp_path}/keys holds {tmp_path}/keys/key, the secret key."
+    assert found == f"runner y, mounts: expected folders without secrets; {held}"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

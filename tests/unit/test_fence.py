@@ -92,6 +92,13 @@ class TestRules:
         (rule,) = (rule for rule in replace(FENCE, bridge=bridge).rules if "169.254.0.0/16" in rule)
         assert "198.51.100.0/24" in rule
 
+    def test_nothing_leaves_with_a_route_of_its_own(self) -> None:
+        """Whatever is allowed: IP options (loose source routing) could lead on to what is not."""
+        rules = fence("10.1.1.1").rules
+        assert rules.index("ip hdrlength != 5 reject with icmpx admin-prohibited") < rules.index(
+            "ip daddr 10.1.1.1/32 ct mark set 1 accept"
+        )
+
     def test_there_is_no_way_by_ipv6(self) -> None:
         """The bridge has none; and what is written as an IPv6 destination makes no rule."""
         assert "meta nfproto ipv6 reject with icmpx admin-prohibited" in FENCE.rules

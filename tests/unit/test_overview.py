@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agp_agent import __version__
 from agp_agent.catalog import Catalog
-from agp_agent.docker_engine.translate import creation
-from agp_agent.engine import ContainerSpec, EngineInfo
-from agp_agent.overview import LOCKDOWN, Overview
+from agp_agent.engine import EngineInfo
+from agp_agent.overview import Overview
 from fakes.fake_engine import FakeEngine
 from support.agent_parts import IMAGE, LIMITS, Parts, agent, catalog_of, machine
 
@@ -48,6 +46,7 @@ async def test_everything_is_told(parts: Parts) -> None:
     assert (shell.image, shell.image_digest, shell.max_running) == (IMAGE, "sha256:1", None)
     assert (other.image_digest, other.max_running) == (None, 2)
     assert (shell.memory_bytes, shell.cpus, shell.pids, shell.timeout_s) == (512 * 2**20, 1.0, 256, 60)
+    assert (shell.lockdown["capabilities"], shell.lockdown["root file system"]) == ("none", "read-only")
     assert (status.slots.max_running, status.slots.free) == (4, 4)
     assert (status.queue.queued, status.queue.running, status.queue.max_queued) == (1, 0, 7)
     assert (status.outbox.pending, status.outbox.dead_letters) == (0, 0)
@@ -101,26 +100,3 @@ async def test_an_engine_that_hangs_does_not_hang_who_asks(parts: Parts, monkeyp
     assert len([task for task in asyncio.all_tasks() if task.get_name() == "look at the engine"]) == 1
     await seen.aclose()
     await seen.aclose()
-
-
-def test_the_lockdown_that_is_told_is_the_one_that_is_asked_for() -> None:
-    """Each claim has its fields in what goes to the engine."""
-    spec = ContainerSpec("n", "i", ("c",), 20000, {}, {}, (), {}, 2**29, 1.0, 256, 2**20)
-    body = creation(spec)
-    host: dict[str, Any] = body["HostConfig"]
-    proofs = {
-        "user": body["User"] == "20000:20000",
-        "capabilities": host["CapDrop"] == ["ALL"],
-        "new_privileges": "no-new-privileges:true" in host["SecurityOpt"],
-        "root_filesystem": host["ReadonlyRootfs"] is True,
-        "playbook": "Mounts" in host,
-        "namespaces": (host["IpcMode"], host["CgroupnsMode"], host["PidMode"], host["UTSMode"])
-        == ("private", "private", "", ""),
-        "devices": "Devices" not in host and host["Privileged"] is False,
-        "ports": host["PublishAllPorts"] is False,
-        "swap": host["Memory"] == host["MemorySwap"],
-        "core_files": {"Name": "core", "Soft": 0, "Hard": 0} in host["Ulimits"],
-        "restart": host["RestartPolicy"]["Name"] == "no",
-    }
-    assert all(proofs.values()), proofs
-    assert set(proofs) == set(LOCKDOWN)

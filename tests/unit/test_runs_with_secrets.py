@@ -243,7 +243,9 @@ async def test_a_task_whose_secret_cannot_be_read_ends_in_that_sentence(parts: P
     parts.go(parts.dispatcher.run())
     run_id = await parts.post("print hi\n")
     error = (
-        f"secret key is not available: {secret.source} has mode 0644 and is open to others; expected 0600 (chmod 600)"
+        f"secret key is not available: {secret.source} has mode 0644, so everybody on this machine can read it; "
+        "expected 0600 or 0400, or 0640 or 0440 where a group of its own reads it (for a Secret of Kubernetes: "
+        "defaultMode 0440 and fsGroup)"
     )
     assert await parts.verdict(run_id) == Verdict(Outcome.ERROR, Reason.SECRET_UNAVAILABLE, error)
     await parts.clean()

@@ -34,22 +34,21 @@ def test_a_value_is_what_stands_in_the_file(tmp_path: Path, mode: int) -> None:
     assert read_all([secret(path)]) == {"key": VALUE + bytes(range(256))}
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o601, 0o602])
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602])
 def test_a_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     """With the mode it has, and the one it should have."""
     path = write_secret(tmp_path / "key", VALUE, mode)
     with pytest.raises(SecretUnavailable) as caught:
         secret(path).read()
-    assert str(caught.value) == (
-        f"secret key is not available: {path} has mode {mode:04o} and is open to others; expected 0600 (chmod 600)"
-    )
+    assert str(caught.value).startswith(f"secret key is not available: {path} has mode {mode:04o}, so ")
+    assert "; expected 0600 or 0400, or " in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("make", "why"),
     [
         (lambda _path: None, "cannot be read: No such file or directory"),
-        (Path.mkdir, "cannot be read: Is a directory"),
+        (Path.mkdir, "is not a regular file"),
         (lambda path: write_secret(path, b"x" * (MAX_BYTES + 1)), f"is larger than {MAX_BYTES} bytes"),
         (lambda path: write_secret(path, b""), "is shorter than 6 bytes"),
         (lambda path: write_secret(path, b"  12345 \n"), "is shorter than 6 bytes"),
@@ -67,7 +66,7 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, make: Callable[[Pat
 def test_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None:
     """A pipe that nobody writes to would block the release for ever."""
     os.mkfifo(tmp_path / "key", 0o600)
-    assert "is no regular file" in problems([secret(tmp_path / "key")])[0]
+    assert "is not a regular file" in problems([secret(tmp_path / "key")])[0]
 
 
 def test_the_largest_secrets_fit_where_they_go() -> None:

@@ -1,6 +1,6 @@
 """Reading a catalog: from YAML to runners, with every problem in one sentence of its own."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from agp_agent import __version__
 from agp_agent.catalog.catalog import Catalog
+from agp_agent.catalog.runner import Runner
 from agp_agent.errors import ConfigurationError
 from agp_agent.mount_rules import MountRules
 
@@ -35,7 +36,10 @@ def load(path: Path | None = None, rules: MountRules | None = None) -> Catalog:
     catalog = Catalog.model_validate(yaml.safe_load(built_in))
     if path is None:
         return catalog
-    return Catalog(runners={**catalog.runners, **_read(path, rules or MountRules()).runners})
+    runners = _read(path, rules or MountRules()).runners
+    if problems := [*_mounted_secrets(list(runners.values()))]:
+        raise ConfigurationError(*(f"AGP_CATALOG: {path}: {problem}" for problem in problems))
+    return Catalog(runners={**catalog.runners, **runners})
 
 
 def schema() -> dict[str, Any]:
@@ -46,6 +50,16 @@ def schema() -> dict[str, Any]:
     runner["required"].remove("name")
     document["properties"]["runners"]["propertyNames"] = {"pattern": "^[a-z][a-z0-9-]{0,62}$"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": "Catalog of runners"}
+
+
+def _mounted_secrets(runners: list[Runner]) -> Iterator[str]:
+    """A secret that lies in a mounted folder is none: a playbook could read it past the masking."""
+    held = {secret.source: f"the secret {secret.name}" for runner in runners for secret in runner.secret_files}
+    rules = MountRules(held)
+    for runner in runners:
+        for source in runner.sources:
+            if problem := rules.problem(source):
+                yield f"runner {runner.name}, mounts: expected folders without secrets; {problem}."
 
 
 class _Loader(yaml.SafeLoader):

@@ -141,12 +141,15 @@ def differences(asked: Json, inspected: Json, image: Json) -> tuple[str, ...]:
         image: the image's own configuration, which the engine merges with what was asked.
     """
     config, host = inspected["Config"], inspected["HostConfig"]
+    as_it_is = asked.keys() - {"Env", "HostConfig", "Image", "Labels"}
     wrong = [
-        *_unequal("Config", {key: asked[key] for key in asked.keys() - {"Env", "HostConfig", "Labels"}}, config),
+        *_unequal("Config", {key: asked[key] for key in as_it_is}, config),
         *_unequal("HostConfig", asked["HostConfig"], host),
         *_unequal("HostConfig", dict.fromkeys(_FORBIDDEN_IN_HOST_CONFIG), host),
     ]
     checks = {
+        # By the name that was asked for, as Docker keeps it, or by the image's id, as Podman does where that was asked.
+        "Config.Image": asked["Image"] in {config.get("Image"), inspected.get("Image")},
         "Config.Entrypoint": _plain(config.get("Entrypoint")) == _plain(image.get("Entrypoint")),
         "Config.Env": _environment(image.get("Env") or ()) | _environment(asked["Env"])
         == _environment(config["Env"] or ()),

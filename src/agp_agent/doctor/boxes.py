@@ -125,6 +125,7 @@ async def open_boxes(settings: Settings, engine: ContainerEngine, image: str) ->
             for left in await engine.owned(labels):  # nothing, unless something went wrong that is told already
                 with contextlib.suppress(EngineError):
                     await engine.remove(left.container_id)
+            await fencing.aclose()
 
 
 def _place(settings: Settings) -> Path | None:

@@ -12,6 +12,7 @@ from agp_agent.caller import Caller
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.catalog.runner import PLAYBOOK, Match
 from agp_agent.dashboard import Answer, Meaning
+from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.local_run import contact
 from agp_agent.models import TaskResult
@@ -52,7 +53,7 @@ async def check_runners(runners: Iterable[Runner], settings: Settings, masker: M
     """Try these runners of the settings' catalog, all at once, and tell what a playbook sees in each.
 
     Raises:
-        EngineUnavailable: the engine did not answer within ten seconds, or has no runner's image at all.
+        EngineUnavailable: the engine did not answer within ten seconds.
         ConfigurationError: the settings or the catalog cannot be used.
     """
     runners = list(runners)
@@ -62,10 +63,22 @@ async def check_runners(runners: Iterable[Runner], settings: Settings, masker: M
         agent = Agent(settings, state, engine_of(settings), results, masker, runs.__setitem__)
         agent.catalogs.replace(_with_probes(agent.catalogs.current, {runner.name for runner in runners}))
         async with agent.running():
-            await contact(agent)
+            if (problem := await _no_image(agent)) is not None:
+                return [Report(runner, error=problem) for runner in runners]
             reports = await asyncio.gather(*(_tried(agent, runner, results, runs) for runner in runners))
             await agent.drain(_DRAIN_S)  # the containers are removed before the state is
     return reports
+
+
+async def _no_image(agent: Agent) -> str | None:
+    """Wait for the engine. Where it has no image of any runner, nothing can be run at all: why that is."""
+    try:
+        await contact(agent)
+    except EngineUnavailable:
+        if (problem := agent.readiness.problems.get("runner images")) is None:
+            raise
+        return problem
+    return None
 
 
 def _with_probes(catalog: Catalog, tried: Container[str]) -> Catalog:

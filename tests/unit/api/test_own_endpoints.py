@@ -122,7 +122,7 @@ async def test_the_status_is_told_behind_the_token(client: httpx.AsyncClient) ->
     answer = await client.get("/status")
     assert answer.status_code == 200
     assert list(answer.json()) == [
-        *("version", "agent_id", "ready", "draining", "problems", "warnings", "engine", "runners", "lockdown"),
+        *("version", "agent_id", "ready", "draining", "problems", "warnings", "engine", "runners"),
         *("slots", "queue", "outbox", "audit_head"),
     ]
     assert answer.json()["outbox"] == {"pending": 0, "dead_letters": 0, "oldest_age_s": None}

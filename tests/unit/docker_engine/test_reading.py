@@ -144,6 +144,7 @@ def test_an_engine_tells_what_it_can_do() -> None:
         version="20.10.24+dfsg1",
         cores=2,
         memory_bytes=2**33,
+        lacks=frozenset({Lack.SWAP}),
         api_version="1.41",
         operating_system="Debian GNU/Linux 12 (bookworm)",
         kernel="6.1.0",
@@ -154,7 +155,6 @@ def test_an_engine_tells_what_it_can_do() -> None:
         cgroup_version="1",
         live_restore=True,
         security=("apparmor", "seccomp", "userns"),
-        lacks=frozenset({Lack.SWAP}),
     )
 
 

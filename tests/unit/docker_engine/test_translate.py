@@ -213,6 +213,7 @@ WEAKER: dict[str, Callable[[Json], None]] = {
     "HostConfig.Sysctls": _host(Sysctls={"kernel.msgmax": "1"}),
     "HostConfig.MaskedPaths": _host(MaskedPaths=[]),
     "HostConfig.ReadonlyPaths": _host(ReadonlyPaths=None),
+    "Config.Image": _config(Image="sha256:other"),
     "Config.User": _config(User=""),
     "Config.StdinOnce": _config(StdinOnce=False),
     "Config.OpenStdin": _config(OpenStdin=False),
@@ -266,6 +267,13 @@ class TestDifferences:
         assert differences(asked, made, IMAGE) == ()
         made["HostConfig"]["PidsLimit"] = 0
         assert differences(asked, made, IMAGE) == ("HostConfig.PidsLimit",)
+
+    def test_an_image_may_be_told_by_its_name_where_its_id_was_asked_for(self) -> None:
+        """As Podman does; then its id must stand beside it."""
+        asked, made = creation(replace(SPEC, image="sha256:1")), made_as_asked()
+        assert differences(asked, made, IMAGE) == ("Config.Image",)
+        made["Image"] = "sha256:1"
+        assert differences(asked, made, IMAGE) == ()
 
     @pytest.mark.parametrize("field", WEAKER)
     def test_every_weaker_field_is_named(self, field: str) -> None:
