@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agp_agent import seccomp
+from agp_agent import __version__, seccomp
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.playbooks import WAITING
@@ -161,7 +161,7 @@ def test_the_engine_made_what_was_asked_for(
         "agp.uid": uid,
         "agp.runner": image.removeprefix("agp/runner-"),
     }
-    assert config["Image"].startswith(f"{image}:")
+    assert config["Image"] == agent.engine.client.images.get(f"{image}:{__version__}").id
     assert (config["Hostname"], config["StdinOnce"], config["Tty"]) == ("runner", True, False)
     assert config["NetworkDisabled"] is True
     assert config["Healthcheck"] == {"Test": ["NONE"]}
