@@ -190,7 +190,7 @@ async def test_a_task_that_stops_itself_is_ended(
         ended = await box.ended()
         assert ended.asked is Reason.DEADLINE
         container = box.container_id
-    assert not [one for one in client.containers.list(all=True) if one.id == container]
+    assert not [one for one in client.containers.list(all=True, ignore_removed=True) if one.id == container]
     assert not list(processes_of(name))
 
     async with control(client, tmp_path, text, Hole("no deadline")) as open_box:
