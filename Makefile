@@ -6,10 +6,10 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long campaign check bench lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-tailnet campaign check bench lock clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: venv engine images ## Python environment, Docker engine, runner images (first time about 5 minutes, then 2 s)
 
@@ -31,6 +31,9 @@ fault-tools:
 test-tools:
 	@.ci/test-tools
 
+test-tailnet: venv ## Run the suite that needs a real tailnet (as root)
+	@.ci/tailnet $(PYTHON_BIN)/pytest -m tailnet tests/tailnet $(PYTEST_ARGS)
+
 demo: runner-images ## See the main job: real playbooks in locked containers, results at a dashboard (30 s after set-up)
 	@echo "demo: five playbooks through the whole path (about 15 s)."
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m demo
@@ -51,7 +54,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet images/entry/agp-entry images/entry/agp-accounts images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile docs/examples/*/Dockerfile tests/support/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives (about 5 minutes)

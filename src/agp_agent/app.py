@@ -5,15 +5,14 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
 from agp_agent import __version__, catalog, descriptors, recovery
-from agp_agent.api import AgentServer, create_api
-from agp_agent.api.server import check_tls, listen
+from agp_agent.api import Access, AgentServer, create_api
+from agp_agent.api.server import check_address, check_tls, listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.canary import Canary
 from agp_agent.catalog import Catalogs
@@ -32,55 +31,29 @@ from agp_agent.intake import Intake
 from agp_agent.journal import Delivery
 from agp_agent.mount_rules import MountRules
 from agp_agent.outbox import Outbox
+from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
-from agp_agent.settings import Settings, TokenSource
+from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
+from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
+from agp_agent.token_watch import TokenWatch
+from agp_agent.tokens import Tokens, TokenSource
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The agent's two secrets: what the dashboard must send, and what the agent sends it."""
-
-    inbound: TokenSource
-    outbound: TokenSource
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """As the settings name them; nothing is read yet."""
-        return cls(
-            TokenSource("AGP_TOKEN", settings.token, settings.token_file),
-            TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
-        )
-
-    def known(self) -> tuple[bytes, ...]:
-        """Every token of now, for masking."""
-        with contextlib.suppress(ConfigurationError):
-            return self.inbound.current() + self.outbound.current()
-        return ()
-
-    def check(self) -> None:
-        """Raise ``ConfigurationError`` unless both are there and differ."""
-        problems: list[str] = []
-        values: list[tuple[bytes, ...]] = []
-        for name, source in (("AGP_TOKEN", self.inbound), ("AGP_DASHBOARD_TOKEN", self.outbound)):
-            try:
-                values.append(source.current())
-            except ConfigurationError as error:
-                problems += error.problems
-            if not source.configured:
-                problems.append(f"{name} (not set): expected a token, or {name}_FILE; `agp-agent token new` makes one.")
-        if not problems and set(values[0]) & set(values[1]):
-            problems.append("AGP_TOKEN, AGP_DASHBOARD_TOKEN: expected two different tokens, one for each direction.")
-        if problems:
-            raise ConfigurationError(*problems)
+def tokens_of(settings: Settings) -> Tokens:
+    """The tokens that the settings name; no file is read yet."""
+    return Tokens(
+        TokenSource("AGP_TOKEN", settings.token, settings.token_file),
+        TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
+    )
 
 
 class Agent:
@@ -169,6 +142,16 @@ class Agent:
             max_uids=len(settings.uids),
             accepted=settings.accepted_lacks,
         )
+        self.overview = Overview(
+            self.journal,
+            self.audit,
+            self.readiness,
+            engine,
+            lambda: self.catalogs.current,
+            limits,
+            agent_id=state.identity.agent_id,
+            max_queued=settings.max_queued,
+        )
         self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED)
         self._refusals = Tally(self.audit, AuditEvent.TASK_REFUSED)
         self.intake = Intake(
@@ -231,6 +214,7 @@ class Agent:
         await self._dispatcher.aclose()
         await self._reconciler.aclose()
         await self._fencing.aclose()
+        await self.overview.aclose()
         await self._engine.aclose()
         await self._dashboard.aclose()
         self._degradation.close()
@@ -273,9 +257,10 @@ def check(settings: Settings) -> None:
     """
     problems: list[str] = []
     looks: tuple[Callable[[], object], ...] = (
-        Tokens.of(settings).check,
-        lambda: _dashboard(settings),
+        tokens_of(settings).check,
+        lambda: _dashboard(settings, tokens_of(settings)),
         lambda: catalog.load(settings.catalog, mount_rules(settings)),
+        lambda: check_address(settings.host),
         lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
         lambda: Endpoint.from_environment(os.environ),
     )
@@ -301,12 +286,12 @@ def check_all(settings: Settings) -> None:
         raise ConfigurationError(*(f"AGP_CATALOG: {settings.catalog}: runner {name}: {why}." for name, why in found))
 
 
-def _dashboard(settings: Settings) -> HttpDashboard:
+def _dashboard(settings: Settings, tokens: Tokens) -> HttpDashboard:
     if settings.dashboard_url is None:
         raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
     return HttpDashboard(
         settings.dashboard_url,
-        Tokens.of(settings).outbound,
+        tokens.outbound,
         ca_file=settings.dashboard_ca_file,
         proxy=settings.dashboard_proxy,
     )
@@ -326,8 +311,9 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         ConfigurationError: something the operator wrote cannot be used.
     """
     check(settings)
+    tokens.check()
     descriptors.raise_limit()
-    dashboard = _dashboard(settings)
+    dashboard = _dashboard(settings, tokens)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listener = listen(settings.host, settings.port, settings.interface)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # of several free ones, this
@@ -338,22 +324,46 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
 async def _serve(agent: Agent, tokens: Tokens, listener: socket.socket) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     settings = agent.settings
-    api = create_api(agent.intake, agent.journal, agent.readiness, agent.auth_failures, tokens.inbound.current)
-    server = AgentServer(
-        api,
-        lambda: signals.put_nowait(None),
-        tls_cert_file=settings.tls_cert_file,
-        tls_key_file=settings.tls_key_file,
-    )
-    async with agent.running():
+    watch = TokenWatch(tokens, agent.audit, agent.readiness)
+    async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
+        access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
+        server = AgentServer(
+            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access),
+            lambda: signals.put_nowait(None),
+            tls_cert_file=settings.tls_cert_file,
+            tls_key_file=settings.tls_key_file,
+        )
         host, port = listener.getsockname()[:2]
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        watching = asyncio.create_task(watch.run())
+        await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-        stopping.cancel()
+        if watching.done():
+            watching.result()  # it ends by an error only
+        for task in (stopping, watching):
+            task.cancel()
+        watch.look()
+
+
+@contextlib.asynccontextmanager
+async def _tailnet(settings: Settings, readiness: Readiness) -> AsyncIterator[Tailnet | None]:
+    """The tailscaled that is asked who a peer is, where one is to be asked."""
+    if settings.tailscale_socket is None:
+        yield None
+        return
+
+    def hear(problem: str | None) -> None:
+        if readiness.warn("tailscaled", problem) and problem:
+            log.error("nobody can be let in: tailscaled cannot be asked who a peer is", why=problem)
+
+    tailnet = Tailnet(settings.tailscale_socket, settings.tailscale_nodes, hear)
+    try:
+        yield tailnet
+    finally:
+        await tailnet.aclose()
 
 
 async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:

@@ -15,11 +15,13 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from pydantic import SecretStr
 
-from agp_agent import __version__, catalog, logs, settings
+from agp_agent import __version__, audit_verification, catalog, logs, settings
 from agp_agent import healthcheck as healthcheck_of
 from agp_agent.errors import AgentError, ConfigurationError, EngineError
 from agp_agent.redaction import MASK, Masker
 from agp_agent.settings import Settings
+from agp_agent.state_dir import StateDir
+from agp_agent.tokens import TOKEN_MIN_CHARS, TokenSource
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -39,8 +41,10 @@ token_commands = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
 runner_commands = typer.Typer(no_args_is_help=True, help="The catalog of runners (AGP_CATALOG).")
 config_commands = typer.Typer(no_args_is_help=True, help="Settings: environment (AGP_…), YAML file, defaults.")
 app.add_typer(token_commands, name="token")
+audit_commands = typer.Typer(no_args_is_help=True, help="The audit trail.")
 app.add_typer(config_commands, name="config")
 app.add_typer(runner_commands, name="runners")
+app.add_typer(audit_commands, name="audit")
 
 ConfigOption = Annotated[
     Path | None,
@@ -65,7 +69,7 @@ def serve(
     from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
 
     given = _load_and_check(roof.check, config, host=host, port=port, state_dir=state_dir)
-    tokens = roof.Tokens.of(given)
+    tokens = roof.tokens_of(given)
     masker = Masker(tokens.known)
     logs.configure(given.log_level, masker.tree)
     _run(lambda: roof.serve(given, tokens, masker))
@@ -127,6 +131,27 @@ def healthcheck(config: ConfigOption = None) -> None:
         typer.echo(f"agp-agent: {why}", err=True)
         raise typer.Exit(EXIT_FAILED)
     typer.echo("healthy")
+
+
+@app.command(epilog="Examples: agp-agent doctor  ·  agp-agent doctor --escape  ·  agp-agent doctor --json | jq .checks")
+def doctor(
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    escape: Annotated[
+        bool, typer.Option("--escape", help="Also make the harmless attempts to escape, in containers as tasks get.")
+    ] = False,
+) -> None:
+    """Examine the engine, this machine, the runners and their lockdown; say what is wrong, and how to mend it.
+
+    Makes a container of each runner, reads it back, and removes it. Exit code 0 (warnings included) or 1.
+    """
+    from agp_agent.doctor import doctor as examine  # noqa: PLC0415  the other commands start faster without
+
+    logs.configure("error", lambda tree: tree, sys.stderr)
+    given = _load(config)
+    if not _run(lambda: examine(given, as_json=as_json, escape=escape)):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -224,6 +249,36 @@ def runners_schema() -> None:
     typer.echo(json.dumps(catalog.schema(), indent=2))
 
 
+@audit_commands.command(
+    "verify",
+    epilog="A head is what the dashboard got with a result: AGP-Audit-Head: 17:ab12…  Without one, lines that were cut "
+    "off at the end, or a trail that was written anew, cannot be told from a shorter or another one.",
+)
+def audit_verify(
+    config: ConfigOption = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory with the trail, or with a copy of it.")] = None,
+    head: Annotated[str | None, typer.Option(metavar="SEQ:SHA256", help="A head that the trail once had.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify the audit trail over all its files: each line vouches for the one before. Exit code 0 or 1.
+
+    The agent may go on running meanwhile.
+    """
+    try:
+        known = audit_verification.parse_head(head) if head else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    trail = StateDir.audit_of(_load(config, state_dir=state_dir).state_dir)
+    try:
+        report = audit_verification.verify(trail, known)
+    except OSError as error:
+        typer.echo(f"agp-agent: {error.filename or trail}: cannot be read: {error.strerror or error}.", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    typer.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
+    raise typer.Exit(0 if report.is_whole else EXIT_FAILED)
+
+
 def main() -> None:
     """Entry point of the command ``agp-agent``."""
     try:
@@ -294,14 +349,14 @@ def _fail(error: AgentError) -> NoReturn:
 
 def _dashboard_token(file: Path | None) -> str:
     given = SecretStr(os.environ["AGP_DASHBOARD_TOKEN"]) if "AGP_DASHBOARD_TOKEN" in os.environ and not file else None
-    source = settings.TokenSource("AGP_DASHBOARD_TOKEN", given, file)
+    source = TokenSource("AGP_DASHBOARD_TOKEN", given, file)
     if not source.configured:
         token = secrets.token_urlsafe(32)
         typer.echo(f"Token:  AGP_DASHBOARD_TOKEN={token}")
         return token
     token = source.current()[0].decode(errors="replace")
-    if len(token) < settings.TOKEN_MIN_CHARS:
-        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {settings.TOKEN_MIN_CHARS} characters.")
+    if len(token) < TOKEN_MIN_CHARS:
+        raise ConfigurationError(f"AGP_DASHBOARD_TOKEN: expected at least {TOKEN_MIN_CHARS} characters.")
     return token
 
 
@@ -320,4 +375,4 @@ def _read_playbook(file: Path) -> str:
 def _shown(value: object) -> object:
     if value is None or isinstance(value, int | float | bool):
         return value
-    return MASK if hasattr(value, "get_secret_value") else str(value)
+    return MASK if hasattr(value, "get_secret_value") else Masker(tuple).text(str(value))

@@ -16,7 +16,7 @@ import httpx
 from agp_agent.backoff import RETRY_AFTER_MAX_S
 from agp_agent.errors import ConfigurationError
 from agp_agent.models import TaskResult
-from agp_agent.settings import TokenSource
+from agp_agent.tokens import TokenSource
 
 REPORT_PATH: Final = "/api/v1/agents/report_result"
 AUDIT_HEAD_HEADER: Final = "AGP-Audit-Head"

@@ -7,13 +7,13 @@ from typing import Final
 
 import structlog
 
-from agp_agent import lifecycle
+from agp_agent import clock, lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs
 from agp_agent.errors import EngineError, ImageUnavailable, LockdownRefused, NotFenced
 from agp_agent.executor import Executor
 from agp_agent.journal import Attempt, Journal, JournalUnavailable
-from agp_agent.lifecycle import Reason, State, Verdict
+from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
 from agp_agent.readiness import Readiness
@@ -52,32 +52,43 @@ class Ending:
             with contextlib.suppress(OSError):  # before it is prepared again: see recovery, which compares the two
                 await self._audit.flush()
 
-    def verdict_of(self, error: EngineError, spec: RunSpec) -> Verdict:
+    def verdict_of(self, error: EngineError, spec: RunSpec, attempt: Attempt) -> Verdict:
         """What it means for a task that its container could not be made."""
         if isinstance(error, LockdownRefused | NotFenced):
-            self._audit.record(AuditEvent.CONTAINER_REFUSED, runner=spec.runner, why=str(error))
+            self._audit.record(AuditEvent.CONTAINER_REFUSED, **facts(attempt), runner=spec.runner, why=str(error))
         if isinstance(error, ImageUnavailable):
             return lifecycle.image_unavailable(spec.container.image, error.why)
         if isinstance(error, NotFenced):
             return lifecycle.not_fenced(str(error))
         return lifecycle.engine_refused(str(error))
 
-    async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
-        """Write down how an attempt ended, with its result for the dashboard, and audit it. Idempotent."""
+    async def finish(
+        self, attempt: Attempt, verdict: Verdict, output: Output | None = None, ran_s: float | None = None
+    ) -> None:
+        """Write down how an attempt ended, with its result for the dashboard, and audit it. Idempotent.
+
+        ``ran_s``: how long its container ran, where somebody knows better than the clock of now.
+        """
         output, verdict = output or Output(), replace(verdict, error=self._executor.masked(verdict.error))
+        duration_s = _since_release_s(attempt) if ran_s is None else ran_s
         done = await self._write_finish(attempt, verdict, output)
         self._catalogs.forget(attempt.run_id)
-        if not done:
-            return
-        event = AuditEvent.TASK_LOST if verdict.outcome is lifecycle.Outcome.LOST else AuditEvent.TASK_FINISHED
+        if done:
+            self._audit_end(attempt, verdict, output, duration_s)
+
+    def _audit_end(self, attempt: Attempt, verdict: Verdict, output: Output, duration_s: float | None) -> None:
+        is_lost = verdict.outcome is Outcome.LOST  # when it ended, nobody knows
         self._audit.record(
-            event,
+            AuditEvent.TASK_LOST if is_lost else AuditEvent.TASK_FINISHED,
             **facts(attempt),
             runner=attempt.runner,
             outcome=verdict.outcome.value,
             reason=verdict.reason.value,
             exit_code=verdict.exit_code,
             error=verdict.error,
+            image_digest=attempt.image_digest,
+            container_id=attempt.container_id,
+            duration_s=None if is_lost or duration_s is None else round(duration_s, 3),
             output_bytes=output.total_bytes,
             output_omitted_bytes=output.omitted_bytes,
         )
@@ -102,6 +113,13 @@ class Ending:
             await self._executor.discard(slot)
         except EngineError as error:
             log.warning("container not removed yet", slot=slot, error=str(error))
+
+
+def _since_release_s(attempt: Attempt) -> float | None:
+    """How long ago its playbook was released; None where it was not, or before this boot."""
+    if attempt.released_boot_s is None or attempt.boot_id != clock.boot_id():
+        return None
+    return clock.boot_s() - attempt.released_boot_s
 
 
 def facts(attempt: Attempt) -> dict[str, object]:

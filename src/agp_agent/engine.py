@@ -116,12 +116,27 @@ class EngineInfo:
     version: str
     cores: int
     memory_bytes: int
-    runtimes: tuple[str, ...] = ()
-    """What a runner may name as its ``runtime``."""
-    security: tuple[str, ...] = ()
-    """What it says of its own security: seccomp, apparmor, rootless, userns, selinux."""
     lacks: frozenset[Lack] = frozenset()
     """What of the lockdown it cannot do."""
+    api_version: str = ""
+    operating_system: str = ""
+    kernel: str = ""
+    clock_s: float | None = None
+    """Wall clock of its host when it was asked, seconds since 1970."""
+    default_runtime: str = ""
+    runtime_version: str = ""
+    """Of the program that makes containers, as it was built: a version, with what a distribution adds to it."""
+    runtimes: tuple[str, ...] = ()
+    """What a runner may name as its ``runtime``."""
+    cgroup_version: str = ""
+    memory_limit: bool = True
+    swap_limit: bool = True
+    pids_limit: bool = True
+    live_restore: bool = False
+    """Whether containers outlive the engine's own restart."""
+    security: tuple[str, ...] = ()
+    """Of seccomp, apparmor, selinux, rootless, userns and cgroupns, what it says that it has."""
+    log_drivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

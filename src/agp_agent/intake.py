@@ -8,6 +8,7 @@ import structlog
 
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
+from agp_agent.caller import Caller
 from agp_agent.catalog import Catalogs
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt
@@ -54,7 +55,7 @@ class Intake:
         """The largest body that may hold a playbook within its limit."""
         return self._playbook_limit_bytes * _JSON_GROWTH + _JSON_FRAME_BYTES
 
-    async def accept(self, body: bytes, idempotency_key: str | None, peer: str) -> tuple[Task, Accepted]:
+    async def accept(self, body: bytes, idempotency_key: str | None, caller: Caller) -> tuple[Task, Accepted]:
         """Take an order on; when this returns, it is on disk and will be reported whatever happens.
 
         Raises:
@@ -65,10 +66,22 @@ class Intake:
         try:
             task = self._read(body)
             task_id = task.task_id
-            return task, await self._accept(task, _checked(idempotency_key), peer)
+            return task, await self._accept(task, _checked(idempotency_key), caller)
         except Refused as refused:
-            self._refusals.add(peer, task_id=task_id, status=refused.status, why=refused.detail)
+            more = {name: value for name, value in caller.facts.items() if name != "peer"}
+            self._refusals.add(caller.peer, task_id=task_id, status=refused.status, why=refused.detail, **more)
             raise
+
+    async def cancel(self, task_id: str, caller: Caller) -> bool:
+        """Have a task stopped that has not ended. False: there is none.
+
+        Raises:
+            JournalUnavailable: it could not be noted durably.
+        """
+        done = await self._journal.request_cancel(task_id)
+        if done:
+            self._audit.record(AuditEvent.CANCEL_REQUESTED, task_id=task_id, **caller.facts)
+        return done
 
     def _read(self, body: bytes) -> Task:
         task = parse_task(body)
@@ -76,7 +89,7 @@ class Intake:
             raise TooLarge(f"playbook.content is larger than {self._playbook_limit_bytes} bytes.")
         return task
 
-    async def _accept(self, task: Task, idempotency_key: str | None, peer: str) -> Accepted:
+    async def _accept(self, task: Task, idempotency_key: str | None, caller: Caller) -> Accepted:
         if self._readiness.draining:
             raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
         for part in _NEEDED_TO_ACCEPT:
@@ -99,7 +112,7 @@ class Intake:
         if runner and not accepted.replayed:
             self._catalogs.keep(accepted.run_id, runner)
         if not accepted.replayed:
-            await self._audit_accepted(new, accepted, peer, reject)
+            await self._audit_accepted(new, accepted, caller, reject)
         return accepted
 
     async def _commit(self, new: NewAttempt, reject: lifecycle.Verdict | None) -> Accepted:
@@ -116,11 +129,11 @@ class Intake:
         return accepted
 
     async def _audit_accepted(
-        self, new: NewAttempt, accepted: Accepted, peer: str, reject: lifecycle.Verdict | None
+        self, new: NewAttempt, accepted: Accepted, caller: Caller, reject: lifecycle.Verdict | None
     ) -> None:
         facts = {"task_id": new.task_id, "attempt": accepted.attempt, "run_id": accepted.run_id}
         facts |= {"playbook_name": new.playbook_name, "playbook_sha256": new.playbook_sha256}
-        self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, peer=peer)
+        self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, **caller.facts)
         if reject is not None:
             verdict = {"outcome": reject.outcome.value, "reason": reject.reason.value, "error": reject.error}
             self._audit.record(AuditEvent.TASK_FINISHED, **facts, **verdict)

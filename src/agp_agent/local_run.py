@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agp_agent.app import Agent, engine_of
+from agp_agent.caller import Caller
 from agp_agent.capture import Gap
 from agp_agent.dashboard import Answer, Meaning
 from agp_agent.errors import EngineUnavailable
@@ -124,7 +125,7 @@ async def contact(agent: Agent) -> None:
 
 async def _submit(agent: Agent, name: str, content: str) -> str:
     body = json.dumps({"task_id": _TASK_ID, "playbook": {"name": name, "content": content}}).encode()
-    _, accepted = await agent.intake.accept(body, None, "terminal")
+    _, accepted = await agent.intake.accept(body, None, Caller("terminal"))
     return accepted.run_id
 
 

@@ -16,6 +16,8 @@ from agp_agent.errors import InvalidBody
 TASK_ID_MAX_CHARS: Final = 256
 PLAYBOOK_NAME_MAX_CHARS: Final = 255
 _PIECE_CHARS: Final = 64 * 1024
+_NO_CONTROLS: Final = {"pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
+"""What ``_printable`` asks for, as a reader of the schema sees it."""
 
 
 class TaskStatus(StrEnum):
@@ -52,14 +54,22 @@ class _Wire(BaseModel):
 class Playbook(_Wire):
     """What to run. Only the suffix of ``name`` is ever looked at; ``content`` reaches the container byte for byte."""
 
-    name: Annotated[str, Field(min_length=1, max_length=PLAYBOOK_NAME_MAX_CHARS), AfterValidator(_printable)]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=PLAYBOOK_NAME_MAX_CHARS, json_schema_extra=_NO_CONTROLS),
+        AfterValidator(_printable),
+    ]
     content: Annotated[str, Field(min_length=1), AfterValidator(_encodable)]
 
 
 class Task(_Wire):
     """One order of the dashboard: an id of its choosing and a playbook."""
 
-    task_id: Annotated[str, Field(min_length=1, max_length=TASK_ID_MAX_CHARS), AfterValidator(_printable)]
+    task_id: Annotated[
+        str,
+        Field(min_length=1, max_length=TASK_ID_MAX_CHARS, json_schema_extra=_NO_CONTROLS),
+        AfterValidator(_printable),
+    ]
     playbook: Playbook
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
+from agp_agent import seccomp
 from agp_agent.catalog import PLAYBOOK, Runner
 from agp_agent.catalog.runner import INVENTORY
 from agp_agent.destinations import Destination
@@ -72,7 +73,7 @@ def plan(runner: Runner, limits: Limits, labels: dict[str, str]) -> RunSpec:
         log_limit_bytes=max(_LOG_MIN_BYTES, _LOG_FRAME_OVERHEAD * limits.output_limit_bytes),
         stop_timeout_s=max(1, round(limits.stop_grace_s)),
         runtime=runner.runtime,
-        seccomp=runner.seccomp.text if runner.seccomp else None,
+        seccomp=runner.seccomp.text if runner.seccomp else seccomp.profile(),
     )
     return RunSpec(
         runner=runner.name,

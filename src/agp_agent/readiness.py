@@ -16,7 +16,7 @@ class Readiness:
     Parts: engine, runner images, journal, journal size, audit, disk, file descriptors.
     """
     warnings: dict[str, str] = field(default_factory=dict)
-    """What is not well and keeps no task from starting, by part, such as catalog; one sentence each."""
+    """What is not well and keeps no task from starting, by part, such as catalog or a token file; one sentence each."""
     draining: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)

@@ -23,11 +23,20 @@ _END_MIN_BYTES: Final = 3
 _WRAPPED_AT: Final = (76, 64)
 """Where base64(1) and openssl break their lines."""
 _BASE64_BITS, _BYTE_BITS = 6, 8
+_PRIVATE_KEY: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
 _SHAPES: Final = (  # each with what a text must hold for it to match
     ("bearer", re.compile(r"(?i)\b(bearer)\s+[^\s\"',]+"), rf"\1 {MASK}"),
     ("basic", re.compile(r"(?i)\b(basic)\s+[^\s\"',]+"), rf"\1 {MASK}"),
+    ("private key", _PRIVATE_KEY, MASK),
     ("://", re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:]+:[^\s/@]+@"), rf"\1{MASK}@"),
 )
+_KEYS: Final = re.compile(
+    r"(?i)(.*[-_. ])?(authorization|token|password|passwd|secret|cookie|credentials?|api[-_]?key|private[-_]?key"
+    r"|x-registry-auth)"
+)
+"""Keys that hold secrets by their names; ``token_fingerprint`` and ``idempotency_key`` are none of them."""
 
 
 class Masker:
@@ -60,7 +69,7 @@ class Masker:
 
     def _mask_tree(self, value: object, tokens: tuple[str, ...]) -> object:
         if isinstance(value, dict):
-            return {key: self._mask_tree(item, tokens) for key, item in value.items()}
+            return {key: MASK if is_secret(key) else self._mask_tree(item, tokens) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._mask_tree(item, tokens) for item in value]
         if value is None or isinstance(value, bool | int | float):
@@ -76,6 +85,11 @@ class Masker:
             if hint in value.casefold():  # far cheaper than the expression, and most lines have none
                 value = shape.sub(replacement, value)
         return value
+
+
+def is_secret(key: object) -> bool:
+    """Whether what stands under a key is a secret by that key's name, whatever it is."""
+    return isinstance(key, str) and _KEYS.fullmatch(key) is not None
 
 
 class Needles:

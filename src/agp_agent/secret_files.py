@@ -1,14 +1,13 @@
 """Secrets of runners: files on the agent's side, read at each release and held in memory only."""
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agp_agent.errors import SecretUnavailable
+from agp_agent.private_files import read_private
 
 SECRETS_DIR: Final = "/run/secrets"
 """Where a container finds its secrets, each in a file of its name, mode 0400, in memory."""
@@ -24,7 +23,6 @@ TMPFS_BYTES: Final = 2**20
 """Holds the most of them, each rounded up to pages."""
 
 _SCRYPT_COST: Final = 2**12
-_FORBIDDEN_MODE: Final = stat.S_IWGRP | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +39,17 @@ class Secret:
             SecretUnavailable: one sentence that names the secret, its file and what was expected of it.
         """
         try:
-            with open(self.source, "rb", opener=_open_without_waiting) as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode):
-                    raise self._unusable("is no regular file")
-                if found.st_mode & _FORBIDDEN_MODE:
-                    mode = stat.S_IMODE(found.st_mode)
-                    raise self._unusable(f"has mode {mode:04o} and is open to others; expected 0600 (chmod 600)")
-                value = file.read(MAX_BYTES + 1)
+            value = read_private(self.source, MAX_BYTES)
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from None
-        return self._checked(value)
-
-    def _checked(self, value: bytes) -> bytes:
-        if len(value) > MAX_BYTES:
-            raise self._unusable(f"is larger than {MAX_BYTES} bytes")
+        except ValueError as error:
+            raise self._unusable(str(error)) from None
         if len(value.strip()) < MIN_BYTES:
             raise self._unusable(f"is shorter than {MIN_BYTES} bytes, and could not be masked in the output")
         return value
 
     def _unusable(self, why: str) -> SecretUnavailable:
         return SecretUnavailable(f"secret {self.name} is not available: {self.source} {why}")
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_all(secrets: Iterable[Secret]) -> Mapping[str, bytes]:

@@ -1,7 +1,6 @@
 """The settings: frozen, read once at start, from the environment (``AGP_…``) or a YAML file.
 
-Order: command line > environment > YAML file > default. Tokens may also stand in files, which are read again when they
-change, so that a rotation needs no restart.
+Order: command line > environment > YAML file > default. Tokens may also stand in files: see ``agp_agent.tokens``.
 """
 
 import os
@@ -24,10 +23,10 @@ from pydantic_settings import (
 from agp_agent import __version__, lacks
 from agp_agent.errors import ConfigurationError
 from agp_agent.lacks import Lack
+from agp_agent.tokens import TOKEN_MIN_CHARS
 
 PREFIX: Final = "AGP_"
 DEFAULT_CONFIG_FILE: Final = Path("/etc/agp-agent/agent.yaml")
-TOKEN_MIN_CHARS: Final = 16
 UID_FIRST: Final = 1000
 UID_LAST: Final = 65535  # rootless engines cannot map more
 
@@ -35,6 +34,7 @@ _NOT_OURS: Final = re.compile(
     r"AGP_(CONFIG$|TEST_|CLUSTER_|TAILNET_"  # AGP_CONFIG is read by the command line
     r"|(\w+_)?SERVICE_(HOST|PORT)(_|$)|(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_|$))",  # Kubernetes' service links
 )
+_NODE: Final = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|n\w+CNTRL|\d+")
 _SERVICE_LINK_VALUE: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -48,6 +48,22 @@ def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
         raise ValueError("an http:// or https:// URL without query, such as https://dashboard.example")
     return value.rstrip("/")
+
+
+def _url_without_user(value: str) -> str:
+    if re.match(r"\w+://[^/]*@", value):
+        raise ValueError("a URL without user and password; the token goes into AGP_DASHBOARD_TOKEN_FILE")
+    return _http_url(value)
+
+
+def _nodes(value: str) -> str:
+    if not all(_NODE.fullmatch(one) for one in _list(value)):
+        raise ValueError("tags, full names or stable ids of nodes, such as tag:dashboard,dash.example.ts.net")
+    return value
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in value.split(","))
 
 
 def _uid_range(value: str) -> str:
@@ -85,6 +101,7 @@ def _default_state_dir() -> Path:
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+PlainUrl = Annotated[str, AfterValidator(_url_without_user)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 
 
@@ -95,7 +112,7 @@ class Settings(BaseSettings):
 
     token: Token | None = Field(None, description="Bearer token that the dashboard must send; or give AGP_TOKEN_FILE.")
     token_file: Path | None = Field(None, description="File with the accepted tokens, one a line; read again on change")
-    dashboard_url: HttpUrl | None = Field(None, description="Base URL of the dashboard that receives results.")
+    dashboard_url: PlainUrl | None = Field(None, description="Base URL of the dashboard that receives results.")
     dashboard_token: Token | None = Field(None, description="Bearer token that the agent sends to the dashboard.")
     dashboard_token_file: Path | None = Field(None, description="File with that token; read again on change.")
     dashboard_ca_file: Path | None = Field(None, description="CA certificates that an https dashboard is verified by.")
@@ -110,6 +127,12 @@ class Settings(BaseSettings):
     interface: str | None = Field(None, max_length=15, description="Network device to listen on, and on no other.")
     tls_cert_file: Path | None = Field(None, description="Certificate chain of the agent's own API, PEM.")
     tls_key_file: Path | None = Field(None, description="Private key that belongs to it, PEM.")
+    tailscale_socket: Path | None = Field(
+        None, description="Socket of the tailscaled that is asked who a peer is; what it does not know is refused."
+    )
+    tailscale_allow: Annotated[str, AfterValidator(_nodes)] | None = Field(
+        None, description="Who may come in then: tags, full names or stable ids of nodes, with commas between."
+    )
     state_dir: Path = Field(
         default_factory=_default_state_dir,
         description="Directory of journal, audit log, spool and slots. Default: /var/lib/agp-agent as root, else the "
@@ -189,14 +212,20 @@ class Settings(BaseSettings):
         for one, other in (("token", "token_file"), ("dashboard_token", "dashboard_token_file")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"only one of {PREFIX}{one.upper()} and {PREFIX}{other.upper()}")
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("AGP_TLS_CERT_FILE and AGP_TLS_KEY_FILE together")
+        for one, other in (("tls_cert_file", "tls_key_file"), ("tailscale_socket", "tailscale_allow")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{PREFIX}{one.upper()} and {PREFIX}{other.upper()} together")
         return self
 
     @property
     def accepted_lacks(self) -> frozenset[Lack]:
         """What containers may lack."""
         return lacks.parse(self.accept_degraded)
+
+    @property
+    def tailscale_nodes(self) -> tuple[str, ...]:
+        """Who may come in, where a tailscaled is asked."""
+        return _list(self.tailscale_allow or "")
 
     @property
     def uids(self) -> range:
@@ -341,52 +370,3 @@ def _expectation(problem: Any) -> str:
         return str(problem["ctx"]["error"])
     text = str(problem["msg"]).removeprefix("Input should be ")
     return f"a value {text}" if text.startswith(("less", "greater")) else text[0].lower() + text[1:]
-
-
-class TokenSource:
-    """The tokens that are valid now: a fixed one, or those of a file, read again whenever it changes."""
-
-    def __init__(self, name: str, fixed: SecretStr | None, path: Path | None) -> None:
-        """``name`` is the setting, for messages: ``AGP_TOKEN``."""
-        self._name = name
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._tokens: tuple[bytes, ...] = (fixed.get_secret_value().encode(),) if fixed else ()
-
-    @property
-    def configured(self) -> bool:
-        """Whether there is a token or a file for one at all."""
-        return self._path is not None or bool(self._tokens)
-
-    def current(self) -> tuple[bytes, ...]:
-        """The tokens valid now, as bytes. When a changed file cannot be used, the ones read before stay valid.
-
-        Raises:
-            ConfigurationError: the file cannot be used and no tokens were read from it before.
-        """
-        if self._path is None:
-            return self._tokens
-        try:
-            stat = self._path.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if version != self._seen:
-                self._tokens = self._read(self._path)
-                self._seen = version
-        except OSError as error:
-            self._keep_or_raise(f"{self._name}_FILE: {self._path} cannot be read: {error.strerror}.")
-        except ValueError as error:
-            self._keep_or_raise(f"{self._name}_FILE: {self._path}: {error}.")
-        return self._tokens
-
-    def _keep_or_raise(self, problem: str) -> None:
-        if not self._tokens:
-            raise ConfigurationError(problem)
-
-    @staticmethod
-    def _read(path: Path) -> tuple[bytes, ...]:
-        lines = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
-        if not lines:
-            raise ValueError("expected one token a line, found none")
-        if any(len(line) < TOKEN_MIN_CHARS for line in lines):
-            raise ValueError(f"expected tokens of at least {TOKEN_MIN_CHARS} characters, one a line")
-        return lines

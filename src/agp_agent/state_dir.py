@@ -64,7 +64,12 @@ class StateDir:
     @property
     def audit(self) -> Path:
         """The audit trail."""
-        return self.path / "audit.jsonl"
+        return self.audit_of(self.path)
+
+    @staticmethod
+    def audit_of(path: Path) -> Path:
+        """The audit trail of any state directory, for whoever only reads it."""
+        return path / "audit.jsonl"
 
     @property
     def spool(self) -> Path:

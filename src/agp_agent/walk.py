@@ -9,6 +9,7 @@ import contextlib
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -135,7 +136,7 @@ class Walk:
             self._doubt(error)
             await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
         except EngineError as error:
-            await self._ending.finish(attempt, self._ending.verdict_of(error, spec))
+            await self._ending.finish(attempt, self._ending.verdict_of(error, spec, attempt))
         else:
             if prepared is None:
                 await self._ending.finish(attempt, lifecycle.cancelled_before_start())
@@ -185,6 +186,7 @@ class Walk:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             await self._ending.discard(slot)
             return
+        attempt = replace(attempt, **{name: getattr(release, name) for name in Release.__slots__})
         self._note_image(prepared.image)
         self._audit.record(
             AuditEvent.TASK_STARTED,
@@ -247,7 +249,8 @@ class Walk:
             run = await self._executor.adopt(state.container_id, slot, attempt.nonce or "", uid, limit, secrets)
             left_s = timeout_s if state.ended else max(0.0, timeout_s - elapsed_s)
             memory_bytes = attempt.memory_bytes or 0
-            await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes)
+            ran_s = state.ran_s if state.ended else None
+            await self._watch(attempt, run, timeout_s=timeout_s, left_s=left_s, memory_bytes=memory_bytes, ran_s=ran_s)
 
     async def end_without_container(self, attempt: Attempt, verdict: Verdict) -> None:
         """End an attempt that has no container: it never got one, or an earlier agent's is gone."""
@@ -265,8 +268,16 @@ class Walk:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     async def _watch(
-        self, attempt: Attempt, run: LiveRun, *, timeout_s: float, left_s: float, memory_bytes: int
+        self,
+        attempt: Attempt,
+        run: LiveRun,
+        *,
+        timeout_s: float,
+        left_s: float,
+        memory_bytes: int,
+        ran_s: float | None = None,
     ) -> None:
+        """``ran_s``: how long it ran, where it had ended before it was taken over."""
         self._observer(attempt.run_id, run)
 
         async def note(reason: Reason) -> None:
@@ -291,7 +302,7 @@ class Walk:
             verdict = lifecycle.lost(Reason.ENGINE_LOST, str(error))
         except EngineError as error:  # a refusal nobody foresaw: asking again would end the same way
             verdict = lifecycle.lost(Reason.ENGINE_LOST, f"the container engine refused to tell how it ended: {error}")
-        await self._ending.finish(attempt, verdict, run.spool.output())
+        await self._ending.finish(attempt, verdict, run.spool.output(), ran_s)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

@@ -19,6 +19,7 @@ from agp_agent.redaction import Needles, StreamMasker
 
 T = TypeVar("T")
 
+_REFUSAL: Final = "agp1 error "
 _MARKER_MAX_BYTES: Final = 256
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
@@ -338,8 +339,16 @@ def _check_started(run: LiveRun, evidence: Evidence) -> None:
         raise StartUnknown("its container was removed before anybody could see whether the playbook had started")
     # The marker may have died with an engine that was restarted: only the engine's own memory can tell.
     if evidence.same_process:
-        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code} before the playbook")
+        raise NeverStarted(state.error or f"its entry ended with exit code {state.exit_code}{_said(run.control)}")
     raise StartUnknown("contact to the container engine was lost, and whether the playbook started is not known")
+
+
+def _said(control: bytes | bytearray) -> str:
+    """How the sentence goes on: with the entry's own reason, where it gave one as the runner contract has it."""
+    line = control.partition(b"\n")[0].decode(errors="replace")
+    if not line.startswith(_REFUSAL) or not line.isprintable():
+        return " before the playbook"
+    return f" before the playbook: {line.removeprefix(_REFUSAL)}"
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

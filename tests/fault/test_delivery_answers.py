@@ -13,6 +13,7 @@ from support.agent_process import AgentProcess
 from support.dashboard_stub import REPORT_PATH, DashboardStub, Reply
 from support.leaps import Leaps
 from support.ledger import Ledger
+from support.secret_files import write_secret
 from support.waiting import eventually
 
 NOT_DELIVERED: Final = "result not delivered; kept"
@@ -28,14 +29,14 @@ def test_a_token_that_is_refused_holds_results_until_it_is_rotated(
 ) -> None:
     """Row 18: 401, then 403: held, and delivered by the same process once the file has another token."""
     token = tmp_path / "dashboard.token"
-    token.write_text("a-token-that-was-revoked\n")
+    write_secret(token, "a-token-that-was-revoked\n")
     watched = start_watched({"AGP_DASHBOARD_TOKEN_FILE": token})
     agent, pid = watched.agent, watched.agent.process.pid
     held = [watched.send("echo held") for _ in range(3)]
     why = "the dashboard answered 401: it does not accept the agent's token"
     _wait_refused(agent, held, why, times=2)
     dashboard.reply = Reply(403, b'{"detail":"not you"}')
-    token.write_text(f"{dashboard.token}\n")
+    write_secret(token, f"{dashboard.token}\n")
     _wait_refused(agent, held, why.replace("401", "403"))
     waits = [line["next_try_in_s"] for line in agent.log_lines() if line["event"] == NOT_DELIVERED]
     assert max(waits) <= 60

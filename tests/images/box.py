@@ -96,7 +96,7 @@ class Box:
         self._frames: Iterator[tuple[int, bytes]] = cast(
             "Iterator[tuple[int, bytes]]", frames_iter_no_tty(self._attached)
         )
-        self._streams = {STDOUT: b"", STDERR: b""}
+        self._streams = {STDOUT: bytearray(), STDERR: bytearray()}
         self._api.start(self.id)
 
     def __enter__(self) -> Self:
@@ -129,9 +129,16 @@ class Box:
 
     def wait_for_output(self, expected: bytes) -> None:
         """Read until the playbook has printed ``expected``."""
-        while expected not in self._streams[STDOUT]:
+        looked_at = 0
+        while expected not in self._streams[STDOUT][looked_at:]:
+            looked_at = max(0, len(self._streams[STDOUT]) - len(expected))
             stream, chunk = next(self._frames)
             self._streams[stream] += chunk
+
+    @property
+    def output(self) -> bytes:
+        """What the playbook printed, as far as it was read."""
+        return bytes(self._streams[STDOUT])
 
     def commands(self) -> list[str]:
         """The command lines of all processes in the container."""
@@ -146,7 +153,7 @@ class Box:
         for stream, chunk in self._frames:
             self._streams[stream] += chunk
         exit_code = self._api.wait(self.id, timeout=PATIENCE_S)["StatusCode"]
-        return Finished(exit_code, self._streams[STDOUT], self._streams[STDERR])
+        return Finished(exit_code, bytes(self._streams[STDOUT]), bytes(self._streams[STDERR]))
 
 
 @dataclass(frozen=True)

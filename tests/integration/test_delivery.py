@@ -14,6 +14,7 @@ import pytest
 
 from support.agent_process import AgentProcess
 from support.dashboard_stub import RECEIVED, DashboardStub, Reply
+from support.secret_files import write_secret
 from support.waiting import eventually
 
 NOT_TAKEN = {
@@ -173,7 +174,7 @@ def test_one_result_that_is_not_taken_holds_no_other_up(agent: AgentProcess, das
 def test_a_rotated_token_delivers_without_a_restart(dashboard: DashboardStub, tmp_path: Path) -> None:
     """The old token gets 401 until the file has the new one; both directions' files are read again."""
     outbound, inbound = tmp_path / "dashboard.token", tmp_path / "agent.token"
-    outbound.write_text("an-old-token-that-is-revoked\n")
+    write_secret(outbound, "an-old-token-that-is-revoked\n")
     new_inbound = secrets.token_urlsafe(32)
     settings = {"AGP_DASHBOARD_TOKEN_FILE": outbound, "AGP_TOKEN_FILE": inbound}
     with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token, settings) as agent:
@@ -181,20 +182,20 @@ def test_a_rotated_token_delivers_without_a_restart(dashboard: DashboardStub, tm
         dashboard.wait_unauthorized("rotated")
         line = agent.wait_log("result not delivered; kept", task_id="rotated")
         assert line["why"] == "the dashboard answered 401: it does not accept the agent's token"
-        outbound.write_text(f"{dashboard.token}\n")
+        write_secret(outbound, f"{dashboard.token}\n")
         assert dashboard.result("rotated") == {
             "task_id": "rotated",
             "status": "completed",
             "output": "kept\n",
             "error": None,
         }
-        inbound.write_text(f"{new_inbound}\n{agent.token}\n")
+        write_secret(inbound, f"{new_inbound}\n{agent.token}\n")
         new = {"Authorization": f"Bearer {new_inbound}"}
         assert agent.http.post("/heartbeat", headers=new).status_code == 200
         assert agent.request("POST", "/heartbeat").status_code == 200
-        inbound.write_text(f"{new_inbound}\n")
+        write_secret(inbound, f"{new_inbound}\n")
         assert agent.http.post("/heartbeat", headers=new).status_code == 200
-        assert agent.request("POST", "/heartbeat").status_code == 401
+        eventually(lambda: agent.request("POST", "/heartbeat").status_code == 401, "the old token is out")
         for secret in ("an-old-token-that-is-revoked", dashboard.token, new_inbound, agent.token):
             assert secret not in agent.log_text()
 

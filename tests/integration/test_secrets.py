@@ -1,6 +1,7 @@
 """Secrets of runners, on the real engine: where they are, where they never are, and what is left of them in output."""
 
 import base64
+import contextlib
 import json
 import subprocess
 import time
@@ -86,8 +87,10 @@ Start = Callable[..., AgentProcess]
 
 def leaks(agent: AgentProcess, *more: bytes) -> list[str]:
     """Every place in which a spelling of a secret stands: the agent's files and log, and what is given."""
-    places = {str(path.relative_to(agent.folder)): path for path in agent.folder.rglob("*") if path.is_file()}
-    texts = {name: path.read_bytes() for name, path in places.items()}
+    texts = {}
+    for path in agent.folder.rglob("*"):
+        with contextlib.suppress(OSError):  # a folder, or removed meanwhile
+            texts[str(path.relative_to(agent.folder))] = path.read_bytes()
     texts |= {f"given {number}": text for number, text in enumerate(more)}
     return [
         f"{spelled} in {name}" for name, text in texts.items() for spelled, value in SPELLED.items() if value in text

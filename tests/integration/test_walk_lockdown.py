@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agp_agent import seccomp
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.playbooks import WAITING
@@ -173,7 +174,7 @@ def test_the_engine_made_what_was_asked_for(
     )
     assert host["ReadonlyRootfs"] is True
     assert (host["Privileged"], host["CapDrop"], host["CapAdd"]) == (False, ["ALL"], None)
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={seccomp.profile()}"]
     assert (host["IpcMode"], host["PidMode"], host["UTSMode"], host["UsernsMode"]) == ("private", "", "", "")
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (512 * MIB, 512 * MIB, 10**9)
     assert (host["PidsLimit"], host["ShmSize"], host["Init"]) == (256, MIB, True)

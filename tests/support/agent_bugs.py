@@ -36,12 +36,14 @@ class ReportsFirst(Ending):
 
     early: Dashboard
 
-    async def finish(self, attempt: Attempt, verdict: Verdict, output: Output | None = None) -> None:
+    async def finish(
+        self, attempt: Attempt, verdict: Verdict, output: Output | None = None, ran_s: float | None = None
+    ) -> None:
         """Report, then write."""
         text = (output or Output()).text()
         result = TaskResult(task_id=attempt.task_id, status=verdict.status, output=text, error=verdict.error)
         await self.early.report(result, f"unit/{attempt.task_id}/{attempt.attempt}/{attempt.run_id}", "")
-        await super().finish(attempt, verdict, output)
+        await super().finish(attempt, verdict, output, ran_s)
 
 
 class ReleasesFirst(WorldJournal):

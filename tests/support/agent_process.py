@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import httpx
 
 from support.engine_side import EngineSide
+from support.secret_files import write_secret
 from support.waiting import PATIENCE_S, eventually
 
 COMMAND: Final = str(Path(sys.executable).with_name("agp-agent"))
@@ -82,7 +83,7 @@ class AgentProcess:
             if (file := self.environment.get(f"{name}_FILE")) is not None:
                 token = self.environment.pop(name)
                 if not Path(file).exists():
-                    Path(file).write_text(f"{token}\n")
+                    write_secret(Path(file), f"{token}\n")
         self.command = (*wrapper, COMMAND, "serve")
         self._ready = ready
         self.log_path = folder / "agent.log"

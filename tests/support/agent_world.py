@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from agp_agent.app import Agent
 from agp_agent.backoff import Gate
+from agp_agent.caller import Caller
 from agp_agent.disk_watch import RESERVE_BYTES
 from agp_agent.engine import Signal
 from agp_agent.errors import EngineError, Refused
@@ -176,7 +177,7 @@ class World:
 
     async def _accept(self, agent: Agent, body: bytes) -> None:
         try:
-            _, accepted = await agent.intake.accept(body, None, "peer")
+            _, accepted = await agent.intake.accept(body, None, Caller("peer"))
         except Refused as refused:
             self.witness.seen[f"refused with {refused.status}"] += 1
         else:

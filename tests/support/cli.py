@@ -1,7 +1,7 @@
 """The command ``agp-agent``, run to its end."""
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from support.agent_process import COMMAND
@@ -9,15 +9,15 @@ from support.waiting import PATIENCE_S
 
 Ended = subprocess.CompletedProcess[str]
 Cli = Callable[..., Ended]
-"""Called with the arguments; by keyword ``stdin`` and further environment variables."""
+"""Called with the arguments; by keyword ``stdin``, ``wrapper`` (a command that executes it) and more environment."""
 
 
 def command_line(environment: Mapping[str, str]) -> Cli:
     """Make a caller of the command in this environment."""
 
-    def run(*arguments: object, stdin: str = "", **more: object) -> Ended:
+    def run(*arguments: object, stdin: str = "", wrapper: Sequence[str] = (), **more: object) -> Ended:
         return subprocess.run(
-            [COMMAND, *map(str, arguments)],
+            [*wrapper, COMMAND, *map(str, arguments)],
             env={**environment, **{name: str(value) for name, value in more.items()}},
             input=stdin,
             capture_output=True,

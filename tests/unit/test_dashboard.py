@@ -1,10 +1,14 @@
 """What the dashboard's answers mean, and how the real client behaves on the wire."""
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import socket
+import ssl
+import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,8 +24,9 @@ from pydantic import SecretStr
 from agp_agent.dashboard import Answer, HttpDashboard, Meaning, interpret
 from agp_agent.errors import ConfigurationError
 from agp_agent.models import TaskResult, TaskStatus
-from agp_agent.settings import TokenSource
+from agp_agent.tokens import TokenSource
 from support.dashboard_stub import DashboardStub, Reply
+from support.secret_files import write_secret
 
 RECEIVED = b'{"message":"Result received"}'
 RESULT = TaskResult(task_id="té st", status=TaskStatus.FAILED, output="a\x00\u2028🚀\n", error="exit code 2")
@@ -178,20 +183,21 @@ def stub() -> Iterator[DashboardStub]:
 
 
 @contextmanager
-def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+def raw_server(answer: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve one connection with whatever bytes the test wants, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                try:
-                    received = b""
-                    while b'"exit code 2"}' not in received and (more := connection.recv(65536)):
-                        received += more
-                    answer(connection)
-                except OSError:
-                    pass  # the client hung up, as it may
+            accepted, _ = listener.accept()
+            with (
+                contextlib.suppress(OSError),  # the client hung up, as it may
+                accepted,
+                tls.wrap_socket(accepted, server_side=True) if tls else accepted as connection,
+            ):
+                received = b""
+                while b'"exit code 2"}' not in received and (more := connection.recv(65536)):
+                    received += more
+                answer(connection)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -271,11 +277,11 @@ async def test_a_proxy_of_the_settings_is_used() -> None:
 async def test_a_rotated_token_is_used_at_the_next_attempt(stub: DashboardStub, tmp_path: Path) -> None:
     """The file is read at each delivery: what was held goes out without a restart."""
     file = tmp_path / "token"
-    file.write_text("an-old-token-of-before\n")
+    write_secret(file, "an-old-token-of-before\n")
     source = TokenSource("AGP_DASHBOARD_TOKEN", None, file)
     async with client(stub.url, source) as dashboard:
         assert (await report(dashboard)).meaning is Meaning.HOLD
-        file.write_text(f"{TOKEN}\nan-old-token-of-before\n")
+        write_secret(file, f"{TOKEN}\nan-old-token-of-before\n")
         assert (await report(dashboard)).meaning is Meaning.ACKNOWLEDGED
 
 
@@ -354,6 +360,75 @@ async def test_every_error_of_the_transport_is_tried_again(error: Exception) -> 
         respx.post("http://dashboard.test/api/v1/agents/report_result").mock(side_effect=error)
         async with client("http://dashboard.test") as dashboard:
             assert (await report(dashboard)).meaning is Meaning.RETRY
+
+
+async def test_an_answer_that_drips_is_given_up_after_the_total_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the whole never does."""
+    monkeypatch.setattr("agp_agent.dashboard._DEADLINE_S", 0.3)
+    dripped = 0
+
+    def drip(connection: socket.socket) -> None:
+        nonlocal dripped
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+        while dripped < 10_000:
+            connection.sendall(b"x")
+            dripped += 1
+            time.sleep(0.01)
+
+    with raw_server(drip) as url:
+        async with client(url) as dashboard:
+            answer = await report(dashboard)
+    assert answer == Answer(Meaning.RETRY, "the dashboard did not answer within 0.3 s", away=True)
+    assert 0 < dripped < 1000
+
+
+# --- over TLS ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def tls_server(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Serve one acknowledgement over TLS, with a certificate of its own for ``name``; yields URL and certificate."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    command += ["-addext", f"subjectAltName=IP:{name}", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+
+    def acknowledge(connection: socket.socket) -> None:
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"message": "x"}')
+
+    with raw_server(acknowledge, context) as url:
+        yield url.replace("http://", "https://"), cert
+
+
+async def test_a_dashboard_with_a_certificate_of_the_given_authority_is_reported_to(tmp_path: Path) -> None:
+    """Control for what follows."""
+    with tls_server(tmp_path, "127.0.0.1") as (url, cert):
+        async with client(url, ca_file=cert) as dashboard:
+            assert await report(dashboard) == Answer(Meaning.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("why", ["authority", "name"])
+async def test_a_dashboard_that_cannot_be_verified_gets_nothing(tmp_path: Path, why: str) -> None:
+    """Neither the token nor the result: it is of an unknown authority, or its certificate is another's."""
+    with tls_server(tmp_path, "127.0.0.1" if why == "authority" else "192.0.2.1") as (url, cert):
+        async with client(url, ca_file=None if why == "authority" else cert) as dashboard:
+            answer = await report(dashboard)
+    assert answer.meaning is Meaning.RETRY
+    assert "CERTIFICATE_VERIFY_FAILED" in answer.why
+
+
+async def test_the_environment_does_not_decide_whom_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do a netrc file's passwords take the token's place."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password of-somebody\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with DashboardStub() as stub:
+        stub.token = TOKEN
+        async with client(stub.url) as dashboard:
+            assert await report(dashboard) == Answer(Meaning.ACKNOWLEDGED)
+    assert stub.deliveries()[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])

@@ -11,6 +11,7 @@ import pytest
 
 from agp_agent import catalog
 from agp_agent.audit import AuditEvent
+from agp_agent.caller import Caller
 from agp_agent.catalog import Catalogs
 from agp_agent.errors import AlreadyRunning, InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.intake import Intake
@@ -51,7 +52,7 @@ def body(task_id: str = "t", name: str = "a.sh", content: str = "echo hi\n", **d
 
 async def test_an_accepted_order_is_in_journal_and_audit_when_accept_returns(intake: Intake, parts: Parts) -> None:
     """Both on disk: whatever happens next, it will be reported."""
-    task, accepted = await intake.accept(body(), None, "10.0.0.1")
+    task, accepted = await intake.accept(body(), None, Caller("10.0.0.1"))
     assert (task.task_id, accepted.status) == ("t", TaskStatus.RUNNING)
     attempt = await parts.attempt(accepted.run_id)
     assert (attempt.playbook, attempt.runner, attempt.state) == (b"echo hi\n", "shell", State.QUEUED)
@@ -64,7 +65,7 @@ async def test_an_accepted_order_is_in_journal_and_audit_when_accept_returns(int
 
 async def test_a_playbook_without_runner_is_accepted_and_comes_back_failed(intake: Intake, parts: Parts) -> None:
     """With the known runners named; both events are audited."""
-    _, accepted = await intake.accept(body(name="a.exe"), None, "p")
+    _, accepted = await intake.accept(body(name="a.exe"), None, Caller("p"))
     verdict, due = await parts.result(accepted.run_id)
     assert verdict == Verdict(
         Outcome.REJECTED, Reason.NO_RUNNER, "no runner for 'a.exe'; known runners: shell, python, ansible"
@@ -77,7 +78,7 @@ async def test_a_playbook_without_runner_is_accepted_and_comes_back_failed(intak
 async def test_a_wrong_body_changes_nothing_but_the_audit(intake: Intake, parts: Parts, raw: bytes) -> None:
     """The refusal is recorded with its status and sentence."""
     with pytest.raises(InvalidBody) as caught:
-        await intake.accept(raw, None, "10.0.0.1")
+        await intake.accept(raw, None, Caller("10.0.0.1"))
     assert await parts.journal.counts() == {}
     (line,) = await parts.audited()
     assert (line["event"], line["status"], line["peer"]) == ("task refused", 400, "10.0.0.1")
@@ -86,9 +87,9 @@ async def test_a_wrong_body_changes_nothing_but_the_audit(intake: Intake, parts:
 
 async def test_a_playbook_is_measured_in_bytes(intake: Intake) -> None:
     """Exactly at the limit it passes."""
-    await intake.accept(body(content="é" * (LIMIT // 2)), None, "p")
+    await intake.accept(body(content="é" * (LIMIT // 2)), None, Caller("p"))
     with pytest.raises(TooLarge, match=r"^playbook\.content is larger than 1000 bytes\.$"):
-        await intake.accept(body("u", content="é" * (LIMIT // 2) + "x"), None, "p")
+        await intake.accept(body("u", content="é" * (LIMIT // 2) + "x"), None, Caller("p"))
 
 
 def test_the_largest_body_has_room_for_every_spelling_of_the_largest_playbook(intake: Intake) -> None:
@@ -100,9 +101,9 @@ def test_the_largest_body_has_room_for_every_spelling_of_the_largest_playbook(in
 
 async def test_an_open_task_is_refused_and_audited(intake: Intake, parts: Parts) -> None:
     """409, with its id."""
-    await intake.accept(body(), None, "p")
+    await intake.accept(body(), None, Caller("p"))
     with pytest.raises(AlreadyRunning):
-        await intake.accept(body(), None, "p")
+        await intake.accept(body(), None, Caller("p"))
     (refused,) = await parts.audited("task refused")
     assert (refused["status"], refused["task_id"]) == (409, "t")
 
@@ -111,13 +112,15 @@ async def test_a_storm_of_refusals_is_counted_and_not_written_down_one_by_one(in
     """Or a sender that asks again and again would push everything else out of the audit trail."""
     for _ in range(5 * ONE_BY_ONE):
         with pytest.raises(InvalidBody):
-            await intake.accept(b"nonsense", None, "p")
+            await intake.accept(b"nonsense", None, Caller("p"))
     assert len(await parts.audited("task refused")) == ONE_BY_ONE
 
 
 async def test_of_a_hundred_equal_orders_one_is_taken_on(intake: Intake, parts: Parts) -> None:
     """However close they come."""
-    results = await asyncio.gather(*(intake.accept(body(), None, "p") for _ in range(100)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(intake.accept(body(), None, Caller("p")) for _ in range(100)), return_exceptions=True
+    )
     assert sum(isinstance(result, AlreadyRunning) for result in results) == 99
     assert (await parts.journal.counts())[State.QUEUED] == 1
 
@@ -127,29 +130,29 @@ async def test_what_lacks_room_takes_nothing_on(intake: Intake, parts: Parts, pa
     """503, with its reason."""
     parts.readiness.report(part, "there is no room")
     with pytest.raises(Unavailable, match=r"^The agent takes on no more tasks: there is no room\.$"):
-        await intake.accept(body(), None, "p")
+        await intake.accept(body(), None, Caller("p"))
     assert await parts.journal.counts() == {}
 
 
 async def test_places_then_queue_then_refusal(intake: Intake) -> None:
     """Running, pending, 503."""
-    statuses = [(await intake.accept(body(name), None, "p"))[1].status for name in "abcd"]
+    statuses = [(await intake.accept(body(name), None, Caller("p")))[1].status for name in "abcd"]
     assert statuses == [TaskStatus.RUNNING] * 2 + [TaskStatus.PENDING] * 2
     with pytest.raises(Unavailable, match="queue is full"):
-        await intake.accept(body("e"), None, "p")
+        await intake.accept(body("e"), None, Caller("p"))
 
 
 async def test_without_an_engine_orders_are_accepted_and_wait(intake: Intake, parts: Parts) -> None:
     """Up to the queue's limit."""
     parts.readiness.report("engine", "away")
-    assert (await intake.accept(body(), None, "p"))[1].status is TaskStatus.PENDING
+    assert (await intake.accept(body(), None, Caller("p")))[1].status is TaskStatus.PENDING
 
 
 async def test_a_stopping_agent_takes_on_nothing(intake: Intake, parts: Parts) -> None:
     """503: send it again later."""
     parts.readiness.drain()
     with pytest.raises(Unavailable, match="is stopping"):
-        await intake.accept(body(), None, "p")
+        await intake.accept(body(), None, Caller("p"))
     assert await parts.journal.counts() == {}
 
 
@@ -158,8 +161,8 @@ async def test_a_stopping_agent_takes_on_nothing(intake: Intake, parts: Parts) -
 
 async def test_an_equal_order_under_the_same_key_is_answered_again(intake: Intake, parts: Parts) -> None:
     """However its JSON is spelled; nothing is recorded twice."""
-    _, first = await intake.accept(body(content="é\n"), "key-1", "p")
-    _, again = await intake.accept(body(content="é\n", ensure_ascii=False, indent=2), "key-1", "p")
+    _, first = await intake.accept(body(content="é\n"), "key-1", Caller("p"))
+    _, again = await intake.accept(body(content="é\n", ensure_ascii=False, indent=2), "key-1", Caller("p"))
     assert (again.status, again.replayed) == (first.status, True)
     assert await parts.events() == ["task accepted"]
 
@@ -169,35 +172,35 @@ async def test_an_equal_order_under_the_same_key_is_answered_again(intake: Intak
 )
 async def test_another_order_under_the_same_key_is_refused(intake: Intake, other: bytes) -> None:
     """Whatever differs, where one field ends and the next begins included."""
-    await intake.accept(body(), "key-1", "p")
+    await intake.accept(body(), "key-1", Caller("p"))
     with pytest.raises(AlreadyRunning, match="Idempotency-Key"):
-        await intake.accept(other, "key-1", "p")
+        await intake.accept(other, "key-1", Caller("p"))
 
 
 @pytest.mark.parametrize("key", ["k", "k" * 255, "!~", '"quoted"'])
 async def test_any_visible_ascii_is_a_key(intake: Intake, key: str) -> None:
     """Up to 255 characters."""
-    await intake.accept(body(), key, "p")
+    await intake.accept(body(), key, Caller("p"))
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "a b", "é", "a\x00", "a\n"])
 async def test_anything_else_is_no_key(intake: Intake, parts: Parts, key: str) -> None:
     """400, and nothing runs."""
     with pytest.raises(InvalidBody, match="Idempotency-Key header must have 1 to 255 visible ASCII characters"):
-        await intake.accept(body(), key, "p")
+        await intake.accept(body(), key, Caller("p"))
     assert await parts.journal.counts() == {}
 
 
 async def test_an_order_keeps_the_runner_it_was_accepted_under(intake: Intake, parts: Parts) -> None:
     """The catalog may change while it waits; one that is replayed keeps the first."""
     old = intake._catalogs.current.runners["shell"]
-    _, accepted = await intake.accept(body("a"), "key", "p")
+    _, accepted = await intake.accept(body("a"), "key", Caller("p"))
     changed = {"shell": {"memory": "32MiB", "match": {"suffixes": [".sh"]}}}
     intake._catalogs.replace(catalog_of(**changed))
     assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
-    await intake.accept(body("a"), "key", "p")
+    await intake.accept(body("a"), "key", Caller("p"))
     assert intake._catalogs.runner_of(accepted.run_id, "shell") == old
-    _, later = await intake.accept(body("b"), None, "p")
+    _, later = await intake.accept(body("b"), None, Caller("p"))
     assert intake._catalogs.runner_of(later.run_id, "shell") == intake._catalogs.current.runners["shell"]
     assert parts.readiness.warnings == {}
 
@@ -220,11 +223,11 @@ async def test_an_order_that_cannot_be_written_is_refused(parts: Parts) -> None:
     await parts.limit_journal(pages=1)
     large = body(content="x" * 500_000)
     with pytest.raises(Unavailable, match="cannot write durably"):
-        await intake.accept(large, None, "p")
+        await intake.accept(large, None, Caller("p"))
     assert "journal" in parts.readiness.problems
     assert await parts.journal.counts() == {}
     await parts.limit_journal(pages=10**6)
-    await intake.accept(large, None, "p")
+    await intake.accept(large, None, Caller("p"))
     assert parts.readiness.problems == {}
 
 
@@ -233,21 +236,21 @@ async def test_without_room_nothing_is_taken_on(intake: Intake, parts: Parts, pa
     """503 with the reason, until there is room; what runs needs the rest for its result."""
     parts.readiness.report(part, "there is no room left")
     with pytest.raises(Unavailable, match="takes on no more tasks: there is no room left"):
-        await intake.accept(body(), None, "p")
+        await intake.accept(body(), None, Caller("p"))
     assert await parts.journal.counts() == {}
     parts.readiness.report(part, None)
-    await intake.accept(body(), None, "p")
+    await intake.accept(body(), None, Caller("p"))
 
 
 async def test_an_audit_trail_that_cannot_be_written_is_reported(intake: Intake, parts: Parts) -> None:
     """The order stands in the journal, so it is accepted; the next ones wait until the disk is well."""
     good, full = os.dup(parts.audit._fd), os.open("/dev/full", os.O_RDWR)
     os.dup2(full, parts.audit._fd)
-    _, accepted = await intake.accept(body(), None, "p")
+    _, accepted = await intake.accept(body(), None, Caller("p"))
     assert accepted.status is TaskStatus.RUNNING
     assert "audit" in parts.readiness.problems
     os.dup2(good, parts.audit._fd)
-    await intake.accept(body("u"), None, "p")
+    await intake.accept(body("u"), None, Caller("p"))
     assert parts.readiness.problems == {}
     assert (await parts.events()).count("task accepted") == 2
     os.close(good)
@@ -259,6 +262,6 @@ async def test_every_refusal_has_one_sentence(intake: Intake, parts: Parts) -> N
     parts.readiness.drain()
     for raw, key in ((b"{", None), (body(), " "), (body(), None), (body(content="x" * 2000), None)):
         with pytest.raises(Refused) as caught:
-            await intake.accept(raw, key, "p")
+            await intake.accept(raw, key, Caller("p"))
         assert caught.value.detail.endswith(".")
         assert "\n" not in caught.value.detail

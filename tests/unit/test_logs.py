@@ -114,6 +114,27 @@ def test_talkative_libraries_are_only_heard_when_they_warn(stream: io.StringIO) 
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["uvicorn.error", "httpx", "httpcore", "urllib3.connectionpool", "docker", "asyncio", "x.y"],
+)
+def test_no_logger_of_a_library_shows_a_token(stream: io.StringIO, name: str) -> None:
+    """Not in the message, in its arguments, in extra fields by their names, nor in a traceback with its causes."""
+    logger = logging.getLogger(name)
+    try:
+        try:
+            fail(TOKEN)
+        except ValueError as cause:
+            raise ConnectionError(f"Authorization: Bearer {TOKEN}") from cause
+    except ConnectionError:
+        logger.exception("failed with %s and %r", TOKEN, {"Authorization": f"Bearer {TOKEN}"})
+    logger.error("headers", extra={"headers": {"Authorization": "Basic unknown"}, "password": "unknown"})
+    logger.warning("url https://user:unknown@host/?token=%s", TOKEN)
+    assert len(lines(stream)) == 3
+    assert TOKEN not in stream.getvalue()
+    assert "unknown" not in stream.getvalue()
+
+
 def test_configuring_again_replaces_the_old_way() -> None:
     """No line comes twice."""
     first, second = io.StringIO(), io.StringIO()

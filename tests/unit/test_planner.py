@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agp_agent import catalog
+from agp_agent import catalog, seccomp
 from agp_agent.catalog import Match, Runner
 from agp_agent.destinations import parse
 from agp_agent.engine import ContainerSpec, Mount, PullPolicy, Tmpfs
@@ -43,7 +43,7 @@ def test_a_runner_that_says_nothing_gets_the_hardened_defaults() -> None:
         network=None,
         dns=(),
         runtime=None,
-        seccomp=None,
+        seccomp=seccomp.profile(),
     )
     assert (spec.runner, spec.pull, spec.playbook_file) == ("shell", PullPolicy.MISSING, "playbook")
     assert (spec.timeout_s, spec.stop_grace_s, spec.output_limit_bytes) == (3600, 10, 4 * 2**20)

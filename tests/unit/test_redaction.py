@@ -56,3 +56,44 @@ def test_trees_are_masked_to_the_leaves() -> None:
 def test_things_that_would_be_printed_as_text_are_masked_as_text(value: object) -> None:
     """An error in a field of a log line shows its message: no secret in it gets through."""
     assert SECRET.decode() not in str(Masker(lambda: [SECRET]).tree({"error": value}))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("authorization", "Authorization", "Proxy-Authorization", "token", "AGP_TOKEN", "dashboard_token", "password"),
+        *("secret", "client-secret", "Set-Cookie", "api_key", "X-Api-Key", "private_key", "X-Registry-Auth"),
+    ],
+)
+def test_what_stands_under_the_name_of_a_secret_is_masked_whatever_it_is(key: str) -> None:
+    """Also a number, a list, and what nobody knows by its value."""
+    masker = Masker(tuple)
+    for value in ("hunter2", 7, ["hunter2"], {"a": "hunter2"}):
+        assert masker.tree({"outer": [{key: value}]}) == {"outer": [{key: MASK}]}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "token_fingerprint",
+        "token_fingerprints",
+        "tokens",
+        "idempotency_key",
+        "playbook_sha256",
+        "task_id",
+        "setting",
+        "key",
+    ],
+)
+def test_other_names_are_no_secrets(key: str) -> None:
+    """Or nothing would be left to read."""
+    assert Masker(tuple).tree({key: "7"}) == {key: "7"}
+
+
+def test_a_private_key_is_masked_as_a_whole() -> None:
+    """Also one whose end is missing."""
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\ndef\n"
+    whole = f"before {key}-----END OPENSSH PRIVATE KEY----- after"
+    assert Masker(tuple).text(whole) == f"before {MASK} after"
+    assert Masker(tuple).text(f"before {key}") == f"before {MASK}"
+    assert "BEGIN CERTIFICATE" in Masker(tuple).text("-----BEGIN CERTIFICATE-----")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.planner import RunSpec, plan
 from agp_agent.redaction import Masker, Needles
 from agp_agent.secret_files import Secret
-from agp_agent.watch import LiveRun, Stop
+from agp_agent.watch import LiveRun, NeverStarted, Stop
 from fakes.fake_host import FakeHost
 from support.agent_parts import LABELS, LIMITS, Parts, agent, catalog_of, machine
 from support.async_waiting import PATIENCE_S, until
@@ -93,6 +94,16 @@ async def test_a_secret_reaches_the_playbook_and_never_the_spool(parts: Parts, s
     run = await released(parts, spec, f"print before\nsecret key\nprint  after\n{single}print .\nexit 0\n")
     assert await output_of(parts, run) == "before\n[redacted] after\n[redacted].\n"
     assert SECRET not in b"".join(path.read_bytes() for path in parts.folder.rglob("spool/*"))
+
+
+async def test_an_entry_that_takes_no_secrets_is_told_in_its_own_words(parts: Parts, spec: RunSpec) -> None:
+    """An operator sees what is wrong with the image; the playbook certainly never started."""
+    no_place = replace(spec.container, tmpfs={})
+    prepared = await parts.executor.prepare(replace(spec, container=no_place), SLOT)
+    run = await parts.executor.release(prepared, b"exit 0\n", {}, NONCE, {"key": SECRET})
+    why = "its entry ended with exit code 125 before the playbook: the secret key came, and there is no writable"
+    with pytest.raises(NeverStarted, match=f"^{why} /run/secrets for it$"):
+        await output_of(parts, run)
 
 
 async def test_what_only_began_like_a_secret_comes_out_at_the_end(parts: Parts, spec: RunSpec) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from agp_agent import settings
 from agp_agent.errors import ConfigurationError
 from agp_agent.lacks import Lack
-from agp_agent.settings import Settings, TokenSource, load, load_with_problems, source_of, with_source
+from agp_agent.settings import Settings, load, load_with_problems, source_of, with_source
 
 TOKEN = "t0ken-of-the-tests-1"
 OTHER = "t0ken-of-the-tests-2"
@@ -285,6 +285,52 @@ def test_settings_do_not_show_tokens_and_do_not_change() -> None:
         found.port = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("url", ["https://user:hunter2@d.example", "http://token@d.example/base"])
+def test_a_url_of_the_dashboard_holds_no_secret(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """URLs are printed and logged; the token has its own place."""
+    monkeypatch.setenv("AGP_DASHBOARD_URL", url)
+    (problem,) = problems()
+    assert problem == (
+        "AGP_DASHBOARD_URL (environment): expected a URL without user and password; the token goes into "
+        "AGP_DASHBOARD_TOKEN_FILE."
+    )
+
+
+@pytest.mark.parametrize(
+    ("allow", "nodes"),
+    [
+        ("tag:dashboard", ("tag:dashboard",)),
+        (
+            " tag:a , dash.example.ts.net,nKpbP5gfWJ11CNTRL ,5",
+            ("tag:a", "dash.example.ts.net", "nKpbP5gfWJ11CNTRL", "5"),
+        ),
+    ],
+)
+def test_nodes_of_the_tailnet_are_listed_with_commas(allow: str, nodes: tuple[str, ...]) -> None:
+    """Tags, full names, stable ids."""
+    assert load(tailscale_socket=Path("/x"), tailscale_allow=allow).tailscale_nodes == nodes
+
+
+@pytest.mark.parametrize(
+    "allow", ["", ",", "dashboard", "tag:", "tag:a,", "*", "tag:a;tag:b", "100.64.0.5/32", "a b.c"]
+)
+def test_what_is_no_node_is_refused(monkeypatch: pytest.MonkeyPatch, allow: str) -> None:
+    """A slip would lock everybody out, or nobody."""
+    monkeypatch.setenv("AGP_TAILSCALE_SOCKET", "/x")
+    monkeypatch.setenv("AGP_TAILSCALE_ALLOW", allow)
+    (problem,) = problems()
+    assert problem.startswith("AGP_TAILSCALE_ALLOW (environment): expected tags, full names or stable ids of nodes")
+
+
+@pytest.mark.parametrize("name", ["AGP_TAILSCALE_SOCKET", "AGP_TAILSCALE_ALLOW"])
+def test_socket_and_nodes_of_the_tailnet_come_together(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One alone would look like a check that is none; and a slip in a name is an error, never a check that is off."""
+    monkeypatch.setenv(name, "tag:x")
+    assert problems() == ["settings: expected AGP_TAILSCALE_SOCKET and AGP_TAILSCALE_ALLOW together."]
+    monkeypatch.setenv("AGP_TAILSCALE_SOKET", "/x")
+    assert "AGP_TAILSCALE_SOKET (environment): is not a setting of the agent" in problems()[0]
+
+
 def test_a_url_loses_its_last_slash() -> None:
     """Paths are appended to it."""
     assert load(dashboard_url="https://d.example/base/").dashboard_url == "https://d.example/base"
@@ -301,100 +347,6 @@ def test_every_setting_says_what_it_means() -> None:
     """The README's table is made of it."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
-
-
-# --- tokens ------------------------------------------------------------------------------------------------------
-
-
-def file_source(path: Path) -> TokenSource:
-    """Return a source that reads a file."""
-    return TokenSource("AGP_TOKEN", None, path)
-
-
-def test_a_fixed_token_is_the_only_one() -> None:
-    """As bytes, whatever its characters."""
-    assert TokenSource("AGP_TOKEN", SecretStr("pässwörter-aller-art"), None).current() == (
-        "pässwörter-aller-art".encode(),
-    )
-
-
-def test_a_source_without_anything_is_not_configured(tmp_path: Path) -> None:
-    """It has no token; one with a file is configured, whatever the file holds."""
-    nothing = TokenSource("AGP_TOKEN", None, None)
-    assert (nothing.configured, nothing.current()) == (False, ())
-    assert file_source(tmp_path / "missing").configured
-    assert TokenSource("AGP_TOKEN", SecretStr(TOKEN), None).configured
-
-
-def test_a_file_holds_one_token_a_line(tmp_path: Path) -> None:
-    """Blank lines and spaces around do not count; all are valid at once, for rotation."""
-    file = tmp_path / "token"
-    file.write_text(f"\n  {TOKEN} \r\n\n{OTHER}\n")
-    assert file_source(file).current() == (TOKEN.encode(), OTHER.encode())
-
-
-def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    """Rotation needs no restart: written in place or replaced."""
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    source = file_source(file)
-    assert source.current() == (TOKEN.encode(),)
-    file.write_text(f"{TOKEN}\n{OTHER}\n")
-    assert source.current() == (TOKEN.encode(), OTHER.encode())
-    fresh = tmp_path / "fresh"
-    fresh.write_text(f"{OTHER}\n")
-    fresh.replace(file)
-    assert source.current() == (OTHER.encode(),)
-
-
-def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
-    """The same objects come back: authentication does not parse a file at each request."""
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    source = file_source(file)
-    assert source.current() is source.current()
-
-
-@pytest.mark.parametrize("damage", ["", "short\n", None])
-def test_a_damaged_file_leaves_the_old_tokens_valid(tmp_path: Path, damage: str | None) -> None:
-    """Empty, with a token too short, or gone: nobody is locked out by a slip; a mended file counts at once."""
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    source = file_source(file)
-    source.current()
-    if damage is None:
-        file.unlink()
-    else:
-        file.write_text(damage)
-    assert source.current() == (TOKEN.encode(),)
-    file.write_text(f"{OTHER}\n")
-    assert source.current() == (OTHER.encode(),)
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (None, "cannot be read: No such file or directory."),
-        ("\n \n", "expected one token a line, found none."),
-        (f"{TOKEN}\nshort\n", "expected tokens of at least 16 characters, one a line."),
-    ],
-)
-def test_a_file_that_never_held_a_token_is_an_error(tmp_path: Path, text: str | None, sentence: str) -> None:
-    """One sentence that names setting and file, and not what stands in it."""
-    file = tmp_path / "token"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        file_source(file).current()
-    assert str(caught.value).startswith(f"AGP_TOKEN_FILE: {file}")
-    assert str(caught.value).endswith(sentence)
-    assert "short" not in str(caught.value)
-
-
-def test_the_tokens_of_a_directory_are_an_error(tmp_path: Path) -> None:
-    """A mount that went wrong is told."""
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
-        file_source(tmp_path).current()
 
 
 def test_the_default_file_is_only_read_where_it_exists() -> None:

@@ -108,6 +108,8 @@ async def test_the_steps_are_audited_in_order(parts: Parts) -> None:
     (ended, _) = await parts.audited("task finished")
     assert (ended["outcome"], ended["reason"], ended["exit_code"]) == ("succeeded", "exit_code", 0)
     assert ended["output_bytes"] == 15
+    assert (ended["image_digest"], ended["container_id"]) == ("sha256:1", started["container_id"])
+    assert 0 < ended["duration_s"] < clock.boot_s()
     assert "secret-content" not in (parts.folder / "audit.jsonl").read_text()
 
 
@@ -303,6 +305,24 @@ async def test_a_network_that_cannot_be_fenced_in_ends_the_task(tmp_path: Path, 
         assert (refused["runner"], refused["why"]) == ("net", why)
         assert await parts.audited("task started") == []
         await until(lambda: not host.containers, "nothing left")
+
+
+async def test_an_engine_that_goes_away_while_a_fence_is_put_up_puts_the_task_back(
+    tmp_path: Path, host: FakeHost
+) -> None:
+    """That says nothing about the fence: it is prepared anew in another container, and runs."""
+    async with agent(tmp_path, host, catalog=catalog_of(net={"network": "outbound"})) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.go(parts.canary.run())
+        await until(lambda: parts.reach.proofs, "its fence was tried")
+        parts.engine.errors["run_beside"] = EngineUnavailable("the engine does not answer")
+        run_id = await parts.post("print hi\n", runner="net")
+        await parts.heard("task requeued")
+        assert await parts.audited("task started") == []
+        del parts.engine.errors["run_beside"]
+        parts.readiness.report("engine", None)  # the engine watch has looked
+        verdict, due = await parts.result(run_id)
+        assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
 
 
 async def test_a_container_that_cannot_start_ends_the_task(parts: Parts) -> None:

@@ -1,6 +1,6 @@
 """The agent's HTTP API: routes and error bodies, no logic."""
 
-from agp_agent.api.app import create_api
+from agp_agent.api.app import Access, create_api
 from agp_agent.api.server import AgentServer
 
-__all__ = ["AgentServer", "create_api"]
+__all__ = ["Access", "AgentServer", "create_api"]

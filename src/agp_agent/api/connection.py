@@ -7,13 +7,14 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from agp_agent.api.app import BODY_DEADLINE_S, HANG_UP
+from agp_agent.api.bodies import BODY_DEADLINE_S
+from agp_agent.api.visitor import VISITOR, Visitor
 
 HEADERS_DEADLINE_S: Final = 10.0
 ANSWER_DEADLINE_S: Final = 10.0
@@ -53,6 +54,7 @@ class Connection(HttpToolsProtocol):
         """``on_lost`` is called when the connection is no more."""
         super().__init__(config, state, {}, loop)
         self._on_lost = on_lost
+        self.visitor = Visitor(self.give_way)
 
     # --- what the transport tells ----------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self.scope["extensions"] = {HANG_UP: {"now": self.give_way}}
+        cast("dict[str, object]", self.scope)[VISITOR] = self.visitor  # an extension of ours
         self._arriving = self._in_head = True
         self._head_bytes = 0
         self._wait(HEADERS_DEADLINE_S, self._no_request, math.inf if self._answering else _HEAD_GRACE_S)
@@ -104,8 +106,9 @@ class Connection(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, as soon as it is complete."""
-        super().on_header(name, value)
+        """One header, as soon as it is complete. One behind the body is none: it must not pass for a token."""
+        if self._in_head:
+            super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
@@ -210,6 +213,6 @@ class Connection(HttpToolsProtocol):
         self._wait(_FLUSH_S, self.give_way, 0)
 
 
-def spare_from_s(connection: Any) -> float:
-    """For ordering: when a connection may be closed to make room."""
-    return float(connection.spare_from_s)
+def order_of_leaving(connection: Any) -> tuple[bool, float]:
+    """For ordering: who is closed first to make room. Strangers before those that have shown a right token."""
+    return connection.visitor.trusted, connection.spare_from_s

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from uvicorn.server import ServerState
 
-from agp_agent.api.connection import HEADERS_DEADLINE_S, Connection, spare_from_s
+from agp_agent.api.connection import HEADERS_DEADLINE_S, Connection, order_of_leaving
 
 log = structlog.get_logger(__name__)
 
@@ -21,11 +21,12 @@ _QUIET_S: Final = 60.0
 
 
 class Door:
-    """Accepts on one listening socket while there are less than ``limit`` connections.
+    """Accepts on one listening socket while there are less than ``limit`` connections, half of them of strangers.
 
-    At the limit, the connection that has kept the server waiting for longest gives way, be it silent, dripping or idle.
-    Where every one is being answered the next waits in the kernel's queue. So slow clients cost each other their
-    connections, and never an honest one its answer.
+    A stranger is a connection over which no right token has come yet. At either limit, the stranger that has kept the
+    server waiting for longest gives way, be it silent, dripping or idle; only where there is none, the longest idle
+    one of the others. Where every one is being answered the next waits in the kernel's queue. So slow clients cost each
+    other their connections, and never an honest one its answer, nor its open connection.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Door:
         self._connection = connection
         self._tls = tls
         self._limit = limit
+        self._strangers_limit = max(1, limit // 2)
         self._opening: dict[asyncio.Task[Any], float] = {}
         self._changed = asyncio.Event()
         self._pressed_s = -_QUIET_S
@@ -71,7 +73,7 @@ class Door:
                 connected, _ = await self._loop.sock_accept(self._listener)
             except OSError as error:  # no file descriptor left, or a client that went away in the queue
                 self._tell(why=error.strerror or str(error))
-                self._make_room()
+                self._make_room("there are no file descriptors left")
                 await asyncio.sleep(_LOOK_S)
             else:
                 return connected
@@ -93,26 +95,39 @@ class Door:
 
     async def _room(self) -> None:
         """Return once there may be one more."""
-        while len(self._state.connections) + len(self._opening) >= self._limit:
+        while True:
             self._changed.clear()
-            self._make_room()
+            if self._strangers() >= self._strangers_limit:
+                self._make_room(f"there are {self._strangers_limit} without a right token", strangers_only=True)
+            elif len(self._state.connections) + len(self._opening) >= self._limit:
+                self._make_room(f"there are {self._limit} connections")
+            else:
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
 
-    def _make_room(self) -> None:
+    def _strangers(self) -> int:
+        connections: Any = self._state.connections
+        return len(self._opening) + sum(not connection.visitor.trusted for connection in connections)
+
+    def _make_room(self, why: str, *, strangers_only: bool = False) -> None:
         """Close the connection that has been waited for longest, if there is one that may be closed."""
         now_s = self._loop.time()
-        longest: Any = min(self._state.connections, key=spare_from_s, default=None)
-        if longest is not None and longest.spare_from_s <= now_s:
-            self._tell(why=f"there are {self._limit} connections")
-            longest.give_way()
+        connections: Any = self._state.connections
+        spare = [one for one in connections if one.spare_from_s <= now_s]
+        first = min(spare, key=order_of_leaving, default=None)
+        if first is not None and not first.visitor.trusted:
+            self._tell(why)
+            first.give_way()
             return
-        for task, since_s in self._opening.items():  # the oldest first
-            if now_s - since_s > _HANDSHAKE_GRACE_S:
-                self._tell(why=f"there are {self._limit} connections")
-                task.cancel()
-            return
+        handshake, since_s = next(iter(self._opening.items()), (None, now_s))  # the oldest first
+        if handshake is not None and now_s - since_s > _HANDSHAKE_GRACE_S:
+            self._tell(why)
+            handshake.cancel()
+        elif first is not None and not strangers_only:
+            self._tell(why)
+            first.give_way()
 
     def _tell(self, why: str) -> None:
         """One line a burst."""

@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn, with signals that drain instead of stopping, and a door that bounds its connections."""
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 import struct
@@ -16,8 +17,10 @@ from agp_agent import descriptors
 from agp_agent.api.connection import Connection
 from agp_agent.api.door import Door
 from agp_agent.errors import ConfigurationError
+from agp_agent.private_files import check_private
 
 _BACKLOG: Final = 2048
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  the only spellings that are taken for meant
 
 
 class AgentServer(uvicorn.Server):
@@ -96,6 +99,12 @@ def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
     if cert_file is None or key_file is None:
         return
     try:
+        check_private(key_file)
+    except OSError as error:
+        raise ConfigurationError(f"AGP_TLS_KEY_FILE: {key_file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"AGP_TLS_KEY_FILE: {key_file} {error}.") from None
+    try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file)
     except (OSError, ssl.SSLError) as error:
         why = error.strerror or str(error)
@@ -103,6 +112,24 @@ def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
             f"AGP_TLS_CERT_FILE, AGP_TLS_KEY_FILE: {cert_file} and {key_file} cannot be used: {why}; "
             "expected a certificate chain and its private key, both PEM."
         ) from None
+
+
+def check_address(host: str) -> None:
+    """Find out whether this can be listened on, as far as that shows without doing it. See ``listen``."""
+    _find(host, 0)
+
+
+def _find(host: str, port: int) -> Any:
+    try:
+        found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise ConfigurationError(f"AGP_HOST: {host} is not an address of this machine: {error.strerror}.") from None
+    if ipaddress.ip_address(found[4][0].partition("%")[0]).is_unspecified and host not in _WILDCARDS:
+        raise ConfigurationError(
+            f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or :: "
+            "where that is meant."
+        )
+    return found
 
 
 def listen(host: str, port: int, interface: str | None) -> socket.socket:
@@ -114,11 +141,7 @@ def listen(host: str, port: int, interface: str | None) -> socket.socket:
     Raises:
         ConfigurationError: the address, the port or the device cannot be used.
     """
-    try:
-        found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise ConfigurationError(f"AGP_HOST: {host} is not an address of this machine: {error.strerror}.") from None
-    family, kind, protocol, _, address = found
+    family, kind, protocol, _, address = _find(host, port)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

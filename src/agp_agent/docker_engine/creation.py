@@ -63,8 +63,7 @@ class Creation:
 
 def _compare(client: APIClient, asked: Json, container_id: str) -> None:
     inspected = client.inspect_container(container_id)
-    image_env = inspect_image(client, inspected["Image"])["Config"]["Env"] or ()
-    wrong = differences(asked, inspected, image_env)
+    wrong = differences(asked, inspected, inspect_image(client, inspected["Image"])["Config"])
     if wrong:
         raise LockdownRefused(
             f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "

@@ -124,7 +124,7 @@ class DockerEngine:
 
     async def describe(self) -> EngineInfo:
         """Ask the engine who it is."""
-        return reading.engine_info(await self._calls.run(lambda client: client.info()))
+        return await self._calls.run(lambda client: reading.engine_info(client.info(), str(client.api_version)))
 
     async def image(self, name: str, pull: PullPolicy) -> Image:
         """Find or fetch an image; many callers share one pull."""

@@ -49,6 +49,8 @@ def _refusal(error: APIError) -> EngineError:
         return ImageUnavailable(f"the image is not on the engine: {sentence}")
     if status == _NOT_FOUND and "no such container" in sentence.lower():
         return ContainerMissing(f"the container is gone: {sentence}")
+    if status == CONFLICT and "marked for removal" in sentence:
+        return ContainerMissing(f"the container is being removed: {sentence}")
     if status == CONFLICT and "already in use by container" in sentence:
         return NameTaken(f"the container's name is taken: {sentence}")
     return EngineError(f"the engine refused ({status}): {sentence}")

@@ -77,16 +77,30 @@ def history(container_id: str, events: Iterable[Json]) -> History:
     )
 
 
-def engine_info(info: Json) -> EngineInfo:
-    """Who the engine is."""
+def engine_info(info: Json, api_version: str) -> EngineInfo:
+    """Who the engine is. What an older or another engine does not tell stays empty, and a limit counts as there."""
+    options = (option.partition(",")[0] for option in info.get("SecurityOptions") or ())
+    clock = info.get("SystemTime")
     return EngineInfo(
         name=info["Name"],
         version=info["ServerVersion"],
         cores=info["NCPU"],
         memory_bytes=info["MemTotal"],
-        runtimes=tuple(sorted(info.get("Runtimes") or ())),
-        security=tuple(one.removeprefix("name=").partition(",")[0] for one in info.get("SecurityOptions") or ()),
         lacks=lacks(info),
+        api_version=api_version,
+        operating_system=info.get("OperatingSystem", ""),
+        kernel=info.get("KernelVersion", ""),
+        clock_s=float(unix_time(clock)) if clock else None,
+        default_runtime=info.get("DefaultRuntime", ""),
+        runtime_version=(info.get("RuncCommit") or {}).get("ID", ""),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        cgroup_version=info.get("CgroupVersion", ""),
+        memory_limit=info.get("MemoryLimit", True),
+        swap_limit=info.get("SwapLimit", True),
+        pids_limit=info.get("PidsLimit", True),
+        live_restore=info.get("LiveRestoreEnabled", False),
+        security=tuple(option.removeprefix("name=") for option in options),
+        log_drivers=tuple((info.get("Plugins") or {}).get("Log") or ()),
     )
 
 

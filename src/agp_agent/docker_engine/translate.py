@@ -19,10 +19,9 @@ _READ_ONLY = frozenset({"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/pro
 """Of the paths that engines mask or protect by themselves, those that all versions have in common."""
 
 _FORBIDDEN_IN_HOST_CONFIG = (
-    "BlkioWeight", "CapAdd", "Cgroup", "CgroupParent", "ContainerIDFile", "DeviceCgroupRules", "DeviceRequests",
-    "Devices", "DnsOptions", "DnsSearch", "ExtraHosts",
-    "GroupAdd", "Links", "OomScoreAdj", "PortBindings", "StorageOpt", "Sysctls",
-    "VolumeDriver", "VolumesFrom", "Binds",
+    "Annotations", "Binds", "BlkioWeight", "CapAdd", "Cgroup", "CgroupParent", "ContainerIDFile", "DeviceCgroupRules",
+    "DeviceRequests", "Devices", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "OomScoreAdj",
+    "PortBindings", "StorageOpt", "Sysctls", "VolumeDriver", "VolumesFrom",
 )  # fmt: skip
 """Whatever else would widen what the container may do: never asked for, so it must read back empty."""
 
@@ -133,13 +132,13 @@ def mount_body(mount: Mount) -> Json:
     return body | {"VolumeOptions": {"NoCopy": True}}
 
 
-def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple[str, ...]:
+def differences(asked: Json, inspected: Json, image: Json) -> tuple[str, ...]:
     """Names of all fields in which the container that was made differs from what was asked for.
 
     Args:
         asked: the body from ``creation``.
         inspected: what inspect says of the container.
-        image_env: the image's own environment, which the engine merges with what was asked.
+        image: the image's own configuration, which the engine merges with what was asked.
     """
     config, host = inspected["Config"], inspected["HostConfig"]
     as_it_is = asked.keys() - {"Env", "HostConfig", "Image", "Labels"}
@@ -151,7 +150,9 @@ def differences(asked: Json, inspected: Json, image_env: Iterable[str]) -> tuple
     checks = {
         # By the name that was asked for, as Docker keeps it, or by the image's id, as Podman does where that was asked.
         "Config.Image": asked["Image"] in {config.get("Image"), inspected.get("Image")},
-        "Config.Env": _environment(image_env) | _environment(asked["Env"]) == _environment(config["Env"] or ()),
+        "Config.Entrypoint": _plain(config.get("Entrypoint")) == _plain(image.get("Entrypoint")),
+        "Config.Env": _environment(image.get("Env") or ()) | _environment(asked["Env"])
+        == _environment(config["Env"] or ()),
         "Config.Labels": asked["Labels"].items() <= (config["Labels"] or {}).items(),
         "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
         "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,

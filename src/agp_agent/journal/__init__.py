@@ -15,12 +15,15 @@ from agp_agent.journal.records import (
     Waiting,
 )
 from agp_agent.journal.survey import Standing, Survey, survey
+from agp_agent.journal.views import ALIAS_PREFIX, DeliveryView, OutboxView, TaskView
 
 __all__ = [
+    "ALIAS_PREFIX",
     "Accepted",
     "Admission",
     "Attempt",
     "Delivery",
+    "DeliveryView",
     "DueResult",
     "Journal",
     "JournalDamaged",
@@ -29,9 +32,11 @@ __all__ = [
     "JournalUnavailable",
     "LostAttempt",
     "NewAttempt",
+    "OutboxView",
     "Release",
     "Standing",
     "Survey",
+    "TaskView",
     "Waiting",
     "check_schema",
     "set_aside",

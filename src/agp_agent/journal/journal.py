@@ -25,6 +25,7 @@ from agp_agent.journal.records import (
     Waiting,
 )
 from agp_agent.journal.transactions import SQL
+from agp_agent.journal.views import Views
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
 
@@ -50,6 +51,7 @@ class Journal:
         self._db = Database(path)
         self._now_ms = now_ms
         self._boot_time = boot_time
+        self.views = Views(self._db, now_ms)
         self.queue_changed = asyncio.Event()
         self.outbox_changed = asyncio.Event()
         self._cancels: dict[str, asyncio.Event] = {}

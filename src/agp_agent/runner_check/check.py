@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agp_agent.app import Agent, engine_of
+from agp_agent.caller import Caller
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.catalog.runner import PLAYBOOK, Match
 from agp_agent.dashboard import Answer, Meaning
@@ -108,7 +109,7 @@ def _suffix(catalog: Catalog, runner: Runner) -> str:
 async def _tried(agent: Agent, runner: Runner, results: _Results, runs: Mapping[str, LiveRun]) -> Report:
     playbook = {"name": f"probe{_suffix(agent.catalogs.current, runner)}", "content": probe.script(runner)}
     body = json.dumps({"task_id": runner.name, "playbook": playbook}).encode()
-    _, accepted = await agent.intake.accept(body, None, "terminal")
+    _, accepted = await agent.intake.accept(body, None, Caller("terminal"))
     result = await results.of(runner.name)
     verdict = await agent.journal.verdict(accepted.run_id)
     attempt = await agent.journal.attempt(accepted.run_id)

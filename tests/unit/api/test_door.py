@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from agp_agent.api.connection import Connection
 from agp_agent.api.door import Door
 from agp_agent.api.server import listen
+from agp_agent.api.visitor import VISITOR
 from support.async_waiting import until
 
 REQUEST = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -62,7 +63,7 @@ async def connect(port: int, *sent: bytes) -> tuple[asyncio.StreamReader, asynci
 
 async def test_the_one_that_was_waited_for_longest_gives_way(capsys: pytest.CaptureFixture[str]) -> None:
     """A silent one before a younger one; whoever asks is answered; one line tells of it."""
-    async with door(App(), 3) as (port, state):
+    async with door(App(), 6) as (port, state):
         slow = [await connect(port) for _ in range(3)]
         await until(lambda: len(state.connections) == 3, "three connections")
         for closed in range(3):
@@ -82,7 +83,7 @@ async def test_nobody_who_is_being_answered_gives_way() -> None:
     """The next waits until there is room, and is answered then."""
     app = App()
     app.go.clear()
-    async with door(app, 2) as (port, state):
+    async with door(app, 4) as (port, state):
         asking = [await connect(port, REQUEST) for _ in range(3)]
         await until(lambda: app.asked == 2, "two requests")
         await asyncio.sleep(0.3)  # longer than any grace
@@ -111,3 +112,79 @@ async def test_without_file_descriptors_the_door_waits_for_better_times(
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.close()
     assert "Too many open files" in capsys.readouterr().out
+
+
+class Greeter(App):
+    """Takes every request for one with a right token that says so in its path."""
+
+    async def __call__(self, scope: object, receive: object, send: object) -> None:
+        """Note it as the guard does."""
+        assert isinstance(scope, dict)
+        scope[VISITOR].trusted |= scope["path"] == "/trusted"
+        await super().__call__(scope, receive, send)
+
+
+TRUSTED = REQUEST.replace(b"/x", b"/trusted")
+
+
+async def answered(reader: asyncio.StreamReader) -> bool:
+    """Read one answer; whether there was one."""
+    first = await reader.readline()
+    while first and await reader.readline() not in {b"\r\n", b""}:
+        pass
+    return first.startswith(b"HTTP/1.1 200")
+
+
+async def test_half_of_all_connections_may_be_strangers(capsys: pytest.CaptureFixture[str]) -> None:
+    """One more, and the stranger that was waited for longest gives way; those with a right token are not touched."""
+    async with door(Greeter(), 8) as (port, state):
+        known = [await connect(port, TRUSTED) for _ in range(3)]
+        assert [await answered(reader) for reader, _ in known] == [True] * 3
+        strangers = [await connect(port) for _ in range(4)]
+        await until(lambda: len(state.connections) == 7, "seven connections")
+        await asyncio.sleep(0.15)  # longer than a stranger's grace
+        late = await connect(port, REQUEST)
+        assert await answered(late[0])
+        assert await strangers[0][0].read() == b""
+        assert len(state.connections) <= 7
+        for reader, writer in known:
+            writer.write(TRUSTED)
+            assert await answered(reader)
+        for _, writer in (*known, *strangers, late):
+            writer.close()
+    assert "there are 4 without a right token" in capsys.readouterr().out
+
+
+async def test_a_flood_of_strangers_costs_nobody_known_a_connection() -> None:
+    """A hundred of them, silent: each takes the place of another one of them, however idle the known ones are."""
+    async with door(Greeter(), 8) as (port, _):
+        known = [await connect(port, TRUSTED) for _ in range(4)]
+        assert [await answered(reader) for reader, _ in known] == [True] * 4
+        flood = [await connect(port) for _ in range(100)]
+        await until(lambda: sum(reader.at_eof() or _closed(reader) for reader, _ in flood) >= 90, "most were closed")
+        for reader, writer in known:
+            writer.write(TRUSTED)
+            assert await answered(reader)
+        for _, writer in (*known, *flood):
+            writer.close()
+
+
+def _closed(reader: asyncio.StreamReader) -> bool:
+    return reader.exception() is not None
+
+
+async def test_of_those_who_are_known_the_longest_idle_gives_way_to_another(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where all connections are known ones: only then."""
+    async with door(Greeter(), 4) as (port, state):
+        known = []
+        for _ in range(4):
+            known.append(await connect(port, TRUSTED))
+            assert await answered(known[-1][0])
+        assert len(state.connections) == 4
+        await asyncio.sleep(0.15)
+        late = await connect(port, TRUSTED)
+        assert await answered(late[0])
+        assert await known[0][0].read() == b"" or known[0][0].at_eof()
+        for _, writer in (*known, late):
+            writer.close()
+    assert "there are 4 connections" in capsys.readouterr().out

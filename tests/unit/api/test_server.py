@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.api.server import check_tls
+from agp_agent.api.server import check_address, check_tls, listen
 from agp_agent.errors import ConfigurationError
 from support.api_server import api_server
 from support.async_waiting import PATIENCE_S
+from support.secret_files import write_secret
 
 
 async def answer(port: int, sent: bytes) -> bytes:
@@ -106,15 +107,72 @@ def test_without_files_there_is_no_tls() -> None:
     check_tls(None, None)
 
 
-def test_files_that_are_not_there_are_one_sentence() -> None:
-    """With both names and the reason."""
-    with pytest.raises(ConfigurationError, match=r"^AGP_TLS_CERT_FILE, AGP_TLS_KEY_FILE: .*No such file"):
+def test_files_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
+    """With the setting and the reason."""
+    with pytest.raises(ConfigurationError, match=r"^AGP_TLS_KEY_FILE: /nowhere/key cannot be read: No such file"):
         check_tls(Path("/nowhere/cert"), Path("/nowhere/key"))
+    key = write_secret(tmp_path / "key", "no PEM")
+    with pytest.raises(ConfigurationError, match=r"^AGP_TLS_CERT_FILE, AGP_TLS_KEY_FILE: .*No such file"):
+        check_tls(Path("/nowhere/cert"), key)
 
 
 def test_files_that_are_no_pem_are_one_sentence(tmp_path: Path) -> None:
     """With what was expected."""
     for name in ("cert", "key"):
-        (tmp_path / name).write_text("no PEM")
+        write_secret(tmp_path / name, "no PEM")
     with pytest.raises(ConfigurationError, match="expected a certificate chain and its private key, both PEM"):
         check_tls(tmp_path / "cert", tmp_path / "key")
+
+
+@pytest.mark.parametrize("token", [b"t0ken-of-the-tests-1", b"wrong"])
+async def test_a_header_behind_the_body_is_none(tmp_path: Path, token: bytes) -> None:
+    """Neither does it let somebody in, nor does it spoil what stands before the body."""
+    trailer = b"0\r\nAuthorization: Bearer " + token + b"\r\n\r\n"
+    head = b"POST /heartbeat HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+    right = b"Authorization: Bearer t0ken-of-the-tests-1\r\n"
+    async with api_server(tmp_path, lambda: (b"t0ken-of-the-tests-1",), body_deadline_s=PATIENCE_S) as port:
+        assert (await answer(port, head + b"\r\n" + trailer)).startswith(b"HTTP/1.1 401 ")
+        assert (await answer(port, head + right + b"\r\n" + trailer)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """With the mode it has, and those it should have; the certificate is for everybody."""
+    for name in ("cert", "key"):
+        write_secret(tmp_path / name, "no PEM", 0o644)
+    with pytest.raises(ConfigurationError, match=r"^AGP_TLS_KEY_FILE: .*key has mode 0644, .*; expected 0600 or 0400"):
+        check_tls(tmp_path / "cert", tmp_path / "key")
+
+
+# --- where it listens --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0", "0.0", "00.0.0.0", "0x0", "0:0:0:0:0:0:0:0", "::0", "000::"])
+def test_a_wildcard_counts_only_where_it_is_spelled_out(host: str) -> None:
+    """A slip must not open the agent to every network there is."""
+    for look in (lambda: listen(host, 0, None), lambda: check_address(host)):
+        with pytest.raises(ConfigurationError) as caught:
+            look()
+        assert str(caught.value) == (
+            f"AGP_HOST: {host!r} would listen on every address of this machine; expected one address, or 0.0.0.0 or "
+            ":: where that is meant."
+        )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1", "::1", "localhost"])  # noqa: S104
+def test_an_address_that_is_spelled_out_is_listened_on(host: str) -> None:
+    """A wildcard among them; an IPv6 one takes no IPv4."""
+    with listen(host, 0, None) as listener:
+        assert listener.getsockname()[1] > 0
+
+
+@pytest.mark.parametrize("host", ["", " ", "*", "not an address", "192.0.2.1"])
+def test_what_is_no_address_of_this_machine_is_refused(host: str) -> None:
+    """Empty is none, and not every one."""
+    with pytest.raises(ConfigurationError, match=r"^AGP_HOST"):
+        listen(host, 0, None)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    """Rather than listening on all of them."""
+    with pytest.raises(ConfigurationError, match=r"cannot listen on 127\.0\.0\.1 port 0 on nowhere0: No such device"):
+        listen("127.0.0.1", 0, "nowhere0")

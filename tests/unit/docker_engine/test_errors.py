@@ -27,6 +27,10 @@ def refusal(kind: type[APIError], status: int, sentence: str) -> APIError:
         (refusal(APIError, 409, 'Conflict. The container name "/a" is already in use by container "b".'), NameTaken),
         (refusal(APIError, 503, "starting"), EngineUnavailable),
         (refusal(NotFound, 404, "get v: no such volume"), EngineError),
+        (
+            refusal(APIError, 409, "can not get logs from container which is dead or marked for removal"),
+            ContainerMissing,
+        ),
         (refusal(APIError, 409, "volume is in use"), EngineError),
         (refusal(APIError, 500, "boom"), EngineError),
         (

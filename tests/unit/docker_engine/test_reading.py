@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agp_agent.docker_engine import reading
-from agp_agent.engine import History, Mount
+from agp_agent.engine import EngineInfo, History, Mount
 from agp_agent.lacks import Lack
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -121,7 +121,7 @@ def test_api_versions_compare_as_numbers() -> None:
 def test_the_engine_tells_what_it_has_and_what_it_lacks() -> None:
     """What an engine does not speak of, it is trusted to do: that is read back from every container."""
     info = {"Name": "n", "ServerVersion": "1", "NCPU": 2, "MemTotal": 3}
-    silent = reading.engine_info(info)
+    silent = reading.engine_info(info, "1.41")
     assert (silent.lacks, silent.runtimes, silent.security) == (frozenset(), (), ())
     told = reading.engine_info(
         info
@@ -133,8 +133,57 @@ def test_the_engine_tells_what_it_has_and_what_it_lacks() -> None:
             "PidsLimit": False,
             "CpuCfsQuota": True,
             "Plugins": {"Log": ["k8s-file", "journald"]},
-        }
+        },
+        "1.41",
     )
     assert told.runtimes == ("runc", "runsc")
     assert told.security == ("seccomp", "rootless")
     assert told.lacks == {Lack.SWAP, Lack.PIDS, Lack.LOG_DRIVER}
+
+
+def test_an_engine_tells_what_it_can_do() -> None:
+    """Versions as they were built, security options by their names, the clock of its host."""
+    info = {
+        "Name": "host",
+        "ServerVersion": "20.10.24+dfsg1",
+        "NCPU": 2,
+        "MemTotal": 2**33,
+        "OperatingSystem": "Debian GNU/Linux 12 (bookworm)",
+        "KernelVersion": "6.1.0",
+        "SystemTime": "2026-01-02T03:04:05.500000000Z",
+        "DefaultRuntime": "runc",
+        "RuncCommit": {"ID": "1.1.5+ds1-1+deb12u1", "Expected": ""},
+        "Runtimes": {"runc": {}, "runsc": {}},
+        "CgroupVersion": "1",
+        "MemoryLimit": True,
+        "SwapLimit": False,
+        "PidsLimit": True,
+        "LiveRestoreEnabled": True,
+        "SecurityOptions": ["name=apparmor", "name=seccomp,profile=default", "name=userns"],
+        "Plugins": {"Log": ["local", "json-file"]},
+    }
+    assert reading.engine_info(info, "1.41") == EngineInfo(
+        name="host",
+        version="20.10.24+dfsg1",
+        cores=2,
+        memory_bytes=2**33,
+        lacks=frozenset({Lack.SWAP}),
+        api_version="1.41",
+        operating_system="Debian GNU/Linux 12 (bookworm)",
+        kernel="6.1.0",
+        clock_s=1767323045.5,
+        default_runtime="runc",
+        runtime_version="1.1.5+ds1-1+deb12u1",
+        runtimes=("runc", "runsc"),
+        cgroup_version="1",
+        swap_limit=False,
+        live_restore=True,
+        security=("apparmor", "seccomp", "userns"),
+        log_drivers=("local", "json-file"),
+    )
+
+
+def test_an_engine_that_tells_little_is_not_taken_for_weak() -> None:
+    """What another engine's answer lacks stays empty; limits count as there, for each container is read back."""
+    info = {"Name": "host", "ServerVersion": "5.4.2", "NCPU": 1, "MemTotal": 2**30, "RuncCommit": None, "Plugins": None}
+    assert reading.engine_info(info, "1.41") == EngineInfo("host", "5.4.2", 1, 2**30, api_version="1.41")

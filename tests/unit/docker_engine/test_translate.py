@@ -25,7 +25,7 @@ SPEC = ContainerSpec(
     pids=256,
     log_limit_bytes=2**22,
 )
-IMAGE_ENV = ["PATH=/usr/bin", "LANG=C.UTF-8"]
+IMAGE = {"Env": ["PATH=/usr/bin", "LANG=C.UTF-8"], "Entrypoint": ["/usr/local/bin/agp-entry"]}
 
 
 GRANTED = replace(
@@ -43,6 +43,7 @@ def made_as_asked(spec: ContainerSpec = SPEC) -> Json:
     config = copy.deepcopy(creation(spec))
     host = config.pop("HostConfig")
     config["Env"] = ["A=1", "PATH=/bin", "LANG=C.UTF-8"]
+    config["Entrypoint"] = ["/usr/local/bin/agp-entry"]
     config["Labels"]["org.opencontainers.image.title"] = "from the image"
     host |= {
         "NetworkMode": spec.network or "default",
@@ -218,6 +219,8 @@ WEAKER: dict[str, Callable[[Json], None]] = {
     "Config.OpenStdin": _config(OpenStdin=False),
     "Config.NetworkDisabled": _config(NetworkDisabled=False),
     "Config.Env": _config(Env=["A=1", "PATH=/bin", "LANG=C.UTF-8", "TOKEN=secret"]),
+    "Config.Entrypoint": _config(Entrypoint=["sh", "-c"]),
+    "HostConfig.Annotations": _host(Annotations={"run.oci.keep_original_groups": "1"}),
     "Config.Labels": _config(Labels={}),
     "Config.Cmd": _config(Cmd=["sh"]),
     "Config.Healthcheck": _config(Healthcheck={"Test": ["CMD", "true"]}),
@@ -243,41 +246,41 @@ class TestDifferences:
 
     def test_nothing_differs_in_what_was_made_as_asked(self) -> None:
         """The engine's many spellings of nothing, its merged environment and labels are no differences."""
-        assert differences(creation(SPEC), made_as_asked(), IMAGE_ENV) == ()
+        assert differences(creation(SPEC), made_as_asked(), IMAGE) == ()
 
     def test_nothing_differs_in_what_was_granted_and_made(self) -> None:
         """Network, resolver, runtime, profile and a writable mount."""
-        assert differences(creation(GRANTED), made_as_asked(GRANTED), IMAGE_ENV) == ()
+        assert differences(creation(GRANTED), made_as_asked(GRANTED), IMAGE) == ()
 
     @pytest.mark.parametrize("field", OTHER_THAN_GRANTED)
     def test_every_other_grant_is_named(self, field: str) -> None:
         """A container in another network, or with another profile, is none of ours."""
         made = made_as_asked(GRANTED)
         OTHER_THAN_GRANTED[field](made)
-        assert differences(creation(GRANTED), made, IMAGE_ENV) == (field,)
+        assert differences(creation(GRANTED), made, IMAGE) == (field,)
 
     def test_a_missing_limit_is_no_difference_where_it_was_not_asked_for(self) -> None:
         """What the operator accepts to be missing."""
         made = made_as_asked()
         made["HostConfig"] |= {"MemorySwap": -1, "LogConfig": {"Type": "k8s-file", "Config": {}}}
         asked = creation(SPEC, {Lack.SWAP, Lack.LOG_DRIVER})
-        assert differences(asked, made, IMAGE_ENV) == ()
+        assert differences(asked, made, IMAGE) == ()
         made["HostConfig"]["PidsLimit"] = 0
-        assert differences(asked, made, IMAGE_ENV) == ("HostConfig.PidsLimit",)
+        assert differences(asked, made, IMAGE) == ("HostConfig.PidsLimit",)
 
     def test_an_image_may_be_told_by_its_name_where_its_id_was_asked_for(self) -> None:
         """As Podman does; then its id must stand beside it."""
         asked, made = creation(replace(SPEC, image="sha256:1")), made_as_asked()
-        assert differences(asked, made, IMAGE_ENV) == ("Config.Image",)
+        assert differences(asked, made, IMAGE) == ("Config.Image",)
         made["Image"] = "sha256:1"
-        assert differences(asked, made, IMAGE_ENV) == ()
+        assert differences(asked, made, IMAGE) == ()
 
     @pytest.mark.parametrize("field", WEAKER)
     def test_every_weaker_field_is_named(self, field: str) -> None:
         """One changed field is one difference, called by its name in inspect."""
         made = made_as_asked()
         WEAKER[field](made)
-        assert differences(creation(SPEC), made, IMAGE_ENV) == (field,)
+        assert differences(creation(SPEC), made, IMAGE) == (field,)
 
     @pytest.mark.parametrize(
         "change",
@@ -288,10 +291,10 @@ class TestDifferences:
         """No mount more, none elsewhere, none writable, none that propagates."""
         made = made_as_asked()
         change(made)
-        assert differences(creation(SPEC), made, IMAGE_ENV) == ("Mounts",)
+        assert differences(creation(SPEC), made, IMAGE) == ("Mounts",)
 
     def test_all_differences_are_told_at_once(self) -> None:
         """So that an operator sees everything that an engine cannot do."""
         made = made_as_asked()
         made["HostConfig"] |= {"MemorySwap": 0, "PidsLimit": 0}
-        assert differences(creation(SPEC), made, IMAGE_ENV) == ("HostConfig.MemorySwap", "HostConfig.PidsLimit")
+        assert differences(creation(SPEC), made, IMAGE) == ("HostConfig.MemorySwap", "HostConfig.PidsLimit")

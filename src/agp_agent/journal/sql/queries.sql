@@ -164,3 +164,23 @@ DELETE FROM attempts WHERE seq = :seq;
 
 -- name: drop_output
 UPDATE outbox SET output_head = x'', output_tail = x'' WHERE seq = :seq;
+
+-- For people. Playbooks and outputs are not read.
+
+-- name: view_task
+SELECT a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exit_code, a.playbook_name, a.playbook_sha256,
+       a.runner, a.image, a.image_digest, a.container_id, a.accepted_at_ms, a.started_at_ms, a.finished_at_ms,
+       a.output_bytes, a.output_omitted_bytes, o.state AS delivery_state, o.attempts AS delivery_attempts, o.last_error,
+       CASE WHEN o.state = 'pending' THEN o.next_attempt_at_ms END AS next_attempt_at_ms, o.acknowledged_at_ms
+  FROM attempts a LEFT JOIN outbox o USING (seq)
+ WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
+
+-- name: task_ids
+SELECT DISTINCT task_id FROM attempts;
+
+-- (by the index on open tasks: all results that were ever acknowledged stand in the outbox too)
+
+-- name: view_outbox
+SELECT sum(o.state = 'pending') AS pending, sum(o.state = 'dead_letter') AS dead_letters,
+       min(CASE WHEN o.state = 'pending' THEN a.finished_at_ms END) AS oldest_ms
+  FROM attempts a CROSS JOIN outbox o USING (seq) WHERE a.is_open = 1;

@@ -1,0 +1,102 @@
+"""What the agent's own endpoints answer, as models: they are the OpenAPI document's too."""
+
+from datetime import UTC, datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from agp_agent.journal import Delivery, TaskView
+from agp_agent.lifecycle import Outcome, Reason, State
+from agp_agent.models import TaskStatus
+
+_MS = 1000
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+class Heartbeat(_Answer):
+    """The answer to a heartbeat."""
+
+    status: str
+
+
+class TaskAccepted(_Answer):
+    """The 202: the task is on disk and will be reported."""
+
+    message: str
+    task_id: str
+    status: TaskStatus
+
+
+class Cancelling(_Answer):
+    """The 202: the task will end."""
+
+    message: str
+
+
+class Problem(_Answer):
+    """Every error: one descriptive sentence."""
+
+    detail: str
+
+
+class DeliveryOfTask(_Answer):
+    """How the delivery of the result stands; pending also while there is none yet."""
+
+    state: Delivery
+    attempts: int
+    last_error: str | None
+    next_attempt_at: datetime | None
+    acknowledged_at: datetime | None
+
+
+class TaskDetails(_Answer):
+    """The latest attempt of a task. Times are UTC."""
+
+    task_id: str
+    attempt: int
+    state: State
+    status: TaskStatus
+    outcome: Outcome | None
+    reason: Reason | None
+    error: str | None
+    exit_code: int | None
+    playbook_name: str
+    playbook_sha256: str
+    runner: str | None
+    image: str | None
+    image_digest: str | None
+    container_id: str | None
+    accepted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    output_bytes: int | None
+    output_omitted_bytes: int | None
+    delivery: DeliveryOfTask
+
+    @classmethod
+    def of(cls, task: TaskView) -> Self:
+        """From what the journal has."""
+        fields = {name: getattr(task, name) for name in TaskView.__slots__ if not name.endswith(("_at_ms", "delivery"))}
+        delivery = DeliveryOfTask(
+            state=task.delivery.state,
+            attempts=task.delivery.attempts,
+            last_error=task.delivery.last_error,
+            next_attempt_at=_time(task.delivery.next_attempt_at_ms),
+            acknowledged_at=_time(task.delivery.acknowledged_at_ms),
+        )
+        return cls.model_validate(
+            fields
+            | {
+                "accepted_at": _time(task.accepted_at_ms),
+                "started_at": _time(task.started_at_ms),
+                "finished_at": _time(task.finished_at_ms),
+                "delivery": delivery,
+            }
+        )
+
+
+def _time(at_ms: int | None) -> datetime | None:
+    return None if at_ms is None else datetime.fromtimestamp(at_ms / _MS, UTC)

@@ -1,0 +1,83 @@
+"""The OpenAPI document: every operation with every status it can answer, and the token it needs."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from agp_agent.api.answers import Problem
+from agp_agent.models import Task
+
+_SCHEMA: Final = "#/components/schemas/{model}"
+
+_MEANINGS: Final = {
+    400: "The request is malformed; the sentence names the field and what was expected.",
+    401: "The bearer token is missing or wrong, or the peer is not allowed. Always the same answer.",
+    404: "There is no such task.",
+    408: "The request did not arrive in time.",
+    409: "A task with this task_id is running: queued, running, or finished and not acknowledged yet.",
+    413: "The body or the playbook is too large.",
+    415: "The body is not declared as application/json.",
+    431: "Request line and headers are too large.",
+    500: "The agent failed; its log tells why.",
+    503: "Not now: the queue is full, the agent is stopping, or its disk does not take it.",
+}
+_ALWAYS: Final = (400, 408, 431, 500)
+"""What the server itself may answer to any request."""
+_HEADERS: Final[dict[int, dict[str, str]]] = {
+    401: {"WWW-Authenticate": "Always `Bearer`."},
+    503: {"Retry-After": "Seconds after which to ask again."},
+}
+
+TASK_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": _SCHEMA.format(model="Task")}}},
+    },
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "The same key within 24 h gets the same 202 and runs nothing.",
+            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        }
+    ],
+}
+OPEN: Final[dict[str, Any]] = {"security": []}
+"""For operations that need no token."""
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What an operation answers beside its success: these, and what any may."""
+    return {
+        status: {"model": Problem, "description": _MEANINGS[status], "headers": _headers(status)}
+        for status in sorted({*statuses, *_ALWAYS})
+    }
+
+
+def _headers(status: int) -> dict[str, Any]:
+    return {
+        name: {"description": meaning, "schema": {"type": "string"}}
+        for name, meaning in _HEADERS.get(status, {}).items()
+    }
+
+
+def document(api: FastAPI) -> dict[str, Any]:
+    """The document of these routes."""
+    found: dict[str, Any] = get_openapi(
+        title=api.title,
+        version=api.version,
+        routes=api.routes,
+        separate_input_output_schemas=False,
+    )
+    for path in found["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # FastAPI's own; the agent never answers it
+    schemas = found["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    task = Task.model_json_schema(ref_template=_SCHEMA)
+    schemas |= task.pop("$defs") | {"Task": task}
+    found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return found | {"security": [{"token": []}]}

@@ -1,0 +1,299 @@
+"""The checks: each takes the facts and gives one finding. Pure."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+from agp_agent.doctor.facts import Facts
+
+_GIB: Final = 2**30
+_FREE_FAIL_BYTES: Final = 64 * 2**20
+_CLOCK_OFF_S: Final = 2.0
+_TAILNET: Final = ip_network("100.64.0.0/10")
+_RUNC_LEAKED_DESCRIPTOR: Final = (1, 1, 12)
+_RUNC_FIRST_MENDED_LINE: Final = (1, 2)
+_RUNC_PROC_RACES: Final = (((1, 2), (1, 2, 8)), ((1, 3), (1, 3, 3)))
+"""Each line of releases with the one that mended it; later lines never had them."""
+_DEBIAN_LEAKED_DESCRIPTOR: Final = re.compile(r"1\.1\.5\+ds1-1\+deb12u[1-9]")
+_KERNEL_OLDEST: Final = (5, 10)
+
+
+class Level(StrEnum):
+    """How grave a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. ``means`` and ``mend`` are empty where all is well."""
+
+    check: str
+    level: Level
+    said: str
+    means: str = ""
+    mend: str = ""
+
+
+def _ok(check: str, said: str) -> Finding:
+    return Finding(check, Level.OK, said)
+
+
+def _warn(check: str, said: str, means: str, mend: str) -> Finding:
+    return Finding(check, Level.WARN, said, means, mend)
+
+
+def _fail(check: str, said: str, means: str, mend: str) -> Finding:
+    return Finding(check, Level.FAIL, said, means, mend)
+
+
+def configuration(facts: Facts) -> Finding:
+    """The settings, as ``serve`` needs them."""
+    if not facts.configuration:
+        return _ok("configuration", "settings, tokens and catalog can be used")
+    said = " ".join(facts.configuration)
+    return _fail(
+        "configuration", said, "`agp-agent serve` would not start.", "Mend each; `config check` tells the same."
+    )
+
+
+def engine(facts: Facts) -> Finding:
+    """Whether the engine answers, and who it is."""
+    if facts.engine is None:
+        return _fail("engine", facts.engine_problem, "No task can run.", "Start it, or give DOCKER_HOST its address.")
+    one = facts.engine
+    return _ok("engine", f"{one.name}: {one.version}, API {one.api_version}, {one.cores} cores, {one.operating_system}")
+
+
+def socket(facts: Facts) -> Finding:
+    """Who may use the engine."""
+    where = facts.endpoint
+    if where.startswith("http://"):
+        return _fail(
+            "socket",
+            f"{where} is open to whoever reaches it",
+            "The engine's API is root on its host, here without a password.",
+            "Use the unix socket, or TLS (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH).",
+        )
+    if facts.socket_mode is not None and facts.socket_mode & 0o006:
+        return _fail(
+            "socket",
+            f"{where} has mode {facts.socket_mode:04o}",
+            "Every user of this machine is root on it through this socket.",
+            "chmod 660 it, and let only the agent into its group.",
+        )
+    return _ok("socket", f"{where}; whoever may use it is root on the engine's host, the agent included")
+
+
+def runtime(facts: Facts) -> Finding:
+    """The program that makes containers, and its known holes."""
+    one = facts.engine
+    if one is None:
+        return _unknown("runtime")
+    said = f"{one.default_runtime} {one.runtime_version or 'of unknown version'}"
+    number = _numbers(one.runtime_version)
+    if one.default_runtime != "runc" or len(number) != len(_RUNC_LEAKED_DESCRIPTOR):
+        return _ok("runtime", said)
+    mend = "Update runc; a distribution may have mended an older number (its security tracker knows)."
+    if number < _RUNC_LEAKED_DESCRIPTOR and not _DEBIAN_LEAKED_DESCRIPTOR.match(one.runtime_version):
+        means = "Older than 1.1.12: an image can get out through a descriptor that is left open (CVE-2024-21626)."
+        return _warn("runtime", said, means, mend)
+    if number[:2] < _RUNC_FIRST_MENDED_LINE or any(line <= number < mended for line, mended in _RUNC_PROC_RACES):
+        means = (
+            "Older than 1.2.8 and 1.3.3: races while /proc is masked let a hostile image write to it "
+            "(CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)."
+        )
+        return _warn("runtime", said, means, mend)
+    return _ok("runtime", said)
+
+
+def kernel(facts: Facts) -> Finding:
+    """The wall that all containers share."""
+    if facts.engine is None:
+        return _unknown("kernel")
+    release = facts.engine.kernel
+    if _numbers(release)[:2] and _numbers(release)[:2] < _KERNEL_OLDEST:
+        means = "Nobody mends kernels older than 5.10 any more, and the kernel is the wall around every container."
+        return _warn("kernel", release, means, "Update the kernel of the engine's host.")
+    return _ok("kernel", release)
+
+
+def cgroups(facts: Facts) -> Finding:
+    """What limits containers, and whether every limit can be had."""
+    one = facts.engine
+    if one is None:
+        return _unknown("cgroups")
+    missing = [name for name, there in (("memory", one.memory_limit), ("processes", one.pids_limit)) if not there]
+    if missing:
+        means = "One task can use up the host's: its container is refused or not limited."
+        return _fail("cgroups", f"no limit of {' and '.join(missing)}", means, "Enable the cgroup controllers.")
+    if not one.swap_limit:
+        means = "A task can use as much swap as memory, beyond its limit."
+        return _warn("cgroups", "no accounting of swap", means, "Boot with swapaccount=1, or use cgroup v2.")
+    if one.cgroup_version == "1":
+        means = "Version 1 has release agents, which the kernel runs as root (attempt 12), and is being given up."
+        return _warn("cgroups", "version 1", means, "Boot with systemd.unified_cgroup_hierarchy=1.")
+    return _ok("cgroups", f"version {one.cgroup_version}, memory, swap and processes are limited")
+
+
+def live_restore(facts: Facts) -> Finding:
+    """What a restart of the engine does to tasks."""
+    if facts.engine is None:
+        return _unknown("live restore")
+    if facts.engine.live_restore:
+        return _ok("live restore", "tasks outlive a restart of the engine")
+    means = "A restart or an update of the engine ends every running task (reported as lost or failed)."
+    return _warn("live restore", "off", means, 'Set "live-restore": true in /etc/docker/daemon.json.')
+
+
+def root(facts: Facts) -> Finding:
+    """Whether root in a container is root of the host."""
+    if facts.engine is None:
+        return _unknown("root")
+    for name, said in (("rootless", "the engine has no root"), ("userns", "containers have user ids of their own")):
+        if name in facts.engine.security:
+            return _ok("root", said)
+    means = "A hole in kernel or engine that makes a task root of its container makes it root of the host."
+    return _warn(
+        "root", "neither rootless nor userns-remap", means, "Use rootless Docker, or userns-remap where you can."
+    )
+
+
+def seccomp(facts: Facts) -> Finding:
+    """Whether system calls can be filtered."""
+    if facts.engine is None:
+        return _unknown("seccomp")
+    if "seccomp" in facts.engine.security:
+        return _ok("seccomp", "the agent's own profile is used")
+    means = "No system call can be refused: containers of tasks are refused instead."
+    return _fail("seccomp", "not in this engine or kernel", means, "Use a kernel with CONFIG_SECCOMP_FILTER.")
+
+
+def access_control(facts: Facts) -> Finding:
+    """A second wall, of the kernel's security modules."""
+    if facts.engine is None:
+        return _unknown("access control")
+    there = [name for name in ("apparmor", "selinux") if name in facts.engine.security]
+    if there:
+        return _ok("access control", f"{there[0]} is enforced")
+    means = "There is no second wall behind namespaces, capabilities and seccomp."
+    return _warn("access control", "neither AppArmor nor SELinux", means, "Enable one of them on the engine's host.")
+
+
+def log_driver(facts: Facts) -> Finding:
+    """What completes output after the agent's own death."""
+    if facts.engine is None:
+        return _unknown("log driver")
+    if "local" in facts.engine.log_drivers:
+        return _ok("log driver", "local")
+    means = "The output of what runs while the agent is away cannot be kept exactly; containers are refused."
+    return _fail("log driver", "this engine has no driver `local`", means, "Use an engine that has it.")
+
+
+def disk(facts: Facts) -> Finding:
+    """Room for journal, results and spool."""
+    if facts.free_bytes is None:
+        return _fail(
+            "disk", f"{facts.state_dir} is not there and cannot be made", "The agent keeps all in it.", "Make it."
+        )
+    said = f"{facts.free_bytes / _GIB:.1f} GiB free for {facts.state_dir}"
+    if facts.free_bytes < _FREE_FAIL_BYTES:
+        return _fail("disk", said, "With less than 64 MiB tasks are refused with 503.", "Free space, or AGP_STATE_DIR.")
+    if facts.free_bytes < _GIB:
+        return _warn("disk", said, "Results of 14 days (AGP_RESULT_RETENTION_S) may not fit.", "Free at least 1 GiB.")
+    return _ok("disk", said)
+
+
+def clock(facts: Facts) -> Finding:
+    """Whether times in audit and retention mean anything."""
+    if facts.clock_offset_s is not None and abs(facts.clock_offset_s) > _CLOCK_OFF_S:
+        said = f"the engine's host is {facts.clock_offset_s:+.1f} s from this one"
+        return _warn("clock", said, "Times in audit and results do not agree.", "Run NTP on both.")
+    if facts.clock_synchronised is False:
+        means = "Times in the audit trail may be wrong, and retention counts by them."
+        return _warn("clock", "the kernel says that it is not synchronised", means, "Run chrony or systemd-timesyncd.")
+    return _ok("clock", "synchronised" if facts.clock_synchronised else "agrees with the engine's host")
+
+
+def listening(facts: Facts) -> Finding:
+    """Who can reach the agent's API."""
+    one = facts.listening
+    if one is None:
+        return _unknown("address")
+    said = one.host + (f" on {one.interface}" if one.interface else "")
+    if one.problem:
+        mend = "Wait for the device (tailscaled), or mend AGP_HOST and AGP_INTERFACE."
+        return _fail("address", f"{said}: {one.problem}", "`agp-agent serve` cannot listen there.", mend)
+    address = ip_address(one.host) if re.fullmatch(r"[\d.]+|[\da-fA-F:]*:[\da-fA-F:.]*", one.host) else None
+    if address is not None and address.is_unspecified and not one.interface:
+        means = "The API answers on every network of this machine; the token is all that stands before it."
+        return _warn("address", said, means, "Listen on the tailnet alone: AGP_HOST with AGP_INTERFACE.")
+    if address is not None and address in _TAILNET and not one.interface:
+        means = "Linux answers for this address on every device: a host beside this one can reach it by a static route."
+        return _warn("address", said, means, "Set AGP_INTERFACE=tailscale0 beside it.")
+    return _ok("address", said)
+
+
+def dashboard(facts: Facts) -> Finding:
+    """Whether results can be delivered."""
+    if facts.dashboard_url is None:
+        return _warn("dashboard", "AGP_DASHBOARD_URL is not set", "Results go nowhere.", "Set it before `serve`.")
+    if facts.dashboard_problem:
+        means = "Results are kept and tried again until it answers."
+        said = f"{facts.dashboard_url}: {facts.dashboard_problem}"
+        return _warn(
+            "dashboard", said, means, "Check the URL, AGP_DASHBOARD_CA_FILE, AGP_DASHBOARD_PROXY, the network."
+        )
+    return _ok("dashboard", f"{facts.dashboard_url} answers")
+
+
+def neighbours(facts: Facts) -> Finding:
+    """Another agent under the same name."""
+    if not facts.strangers:
+        return _ok("neighbours", f"no other agent is called {facts.agent_id}" if facts.agent_id else "none")
+    said = f"{len(facts.strangers)} containers of an agent with the name {facts.agent_id!r} and another state directory"
+    means = f"Two agents have one name, or a state directory was lost: {', '.join(facts.strangers)}."
+    return _warn("neighbours", said, means, "Give each its own AGP_AGENT_ID; remove what nobody owns by hand.")
+
+
+def runners(facts: Facts) -> Iterator[Finding]:
+    """For each runner: its image, and a container of it that was read back."""
+    for name, runner in facts.runners.items():
+        check = f"runner {name}"
+        if runner.digest is None:
+            said = f"{runner.image} is not on the engine"
+            if runner.pulls:
+                yield _warn(check, said, "Its first task waits for the pull.", f"docker pull {runner.image}")
+            else:
+                yield _fail(check, said, "Its tasks end as image_unavailable.", "`make images`, or load it by hand.")
+        elif runner.problem:
+            mend = "Mend the engine, or the runner in the catalog; the agent will not run anything weaker."
+            yield _fail(check, runner.problem, "Its tasks are refused.", mend)
+        else:
+            yield _ok(check, f"{runner.image} ({runner.digest[:19]}): the whole lockdown reads back")
+
+
+def _unknown(check: str) -> Finding:
+    return _warn(check, "not known", "The engine, or this machine, did not tell.", "See the check `engine`.")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with: ``v1.1.12-0-g51d5e94`` is (1, 1, 12)."""
+    match = re.match(r"v?(\d+(?:\.\d+)+)", version)
+    return tuple(map(int, match[1].split("."))) if match else ()
+
+
+CHECKS: Final[tuple[Callable[[Facts], Finding], ...]] = (
+    configuration, engine, socket, runtime, kernel, cgroups, live_restore, root, seccomp, access_control, log_driver,
+    disk, clock, listening, dashboard, neighbours,
+)  # fmt: skip
+
+
+def examine(facts: Facts) -> list[Finding]:
+    """All findings, in the order in which one reads them."""
+    return [*(check(facts) for check in CHECKS), *runners(facts)]

@@ -1,0 +1,119 @@
+"""What the journal tells people about tasks and their delivery. Reading only."""
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agp_agent.journal.database import Database
+from agp_agent.journal.records import Delivery
+from agp_agent.journal.transactions import SQL
+from agp_agent.lifecycle import WIRE_STATUS, Outcome, State
+from agp_agent.models import TaskStatus
+
+ALIAS_PREFIX = "~"
+"""``~<sha256 of the id>`` stands for a task whose id no URL can hold well."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryView:
+    """How the delivery of a result stands; pending also while there is no result yet."""
+
+    state: Delivery
+    attempts: int
+    last_error: str | None
+    next_attempt_at_ms: int | None
+    acknowledged_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """The latest attempt of a task. Times are wall-clock milliseconds since 1970."""
+
+    task_id: str
+    attempt: int
+    state: State
+    status: TaskStatus
+    outcome: str | None
+    reason: str | None
+    error: str | None
+    exit_code: int | None
+    playbook_name: str
+    playbook_sha256: str
+    runner: str | None
+    image: str | None
+    image_digest: str | None
+    container_id: str | None
+    accepted_at_ms: int
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    output_bytes: int | None
+    output_omitted_bytes: int | None
+    delivery: DeliveryView
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxView:
+    """How many results wait or were given up, and since when the oldest of the waiting ones is there."""
+
+    pending: int
+    dead_letters: int
+    oldest_age_s: float | None
+
+
+class Views:
+    """Queries for people; each sees one committed state."""
+
+    def __init__(self, db: Database, now_ms: Callable[[], int]) -> None:
+        """Read from ``db``; ``now_ms`` is the wall clock."""
+        self._db = db
+        self._now_ms = now_ms
+
+    async def task(self, task_id: str) -> TaskView | None:
+        """The latest attempt of this task, or None where the journal knows none (any more)."""
+        row = await self._db.read(lambda db: db.execute(SQL["view_task"], {"task_id": task_id}).fetchone())
+        return _task_of(row) if row else None
+
+    async def task_id_of(self, alias: str) -> str | None:
+        """The task_id that ``~<sha256>`` stands for; None where it stands for none."""
+        wanted = alias.removeprefix(ALIAS_PREFIX)
+
+        def operation(db: sqlite3.Connection) -> str | None:
+            for (task_id,) in db.execute(SQL["task_ids"]):
+                if hashlib.sha256(task_id.encode()).hexdigest() == wanted:
+                    return str(task_id)
+            return None
+
+        return await self._db.read(operation)
+
+    async def states(self) -> Counter[State]:
+        """How many attempts stand in each state that is not finished."""
+        rows = await self._db.read(lambda db: db.execute(SQL["count_by_state"]).fetchall())
+        return Counter({State(name): number for name, number in rows})
+
+    async def outbox(self) -> OutboxView:
+        """What the dashboard has not acknowledged."""
+        row = await self._db.read(lambda db: db.execute(SQL["view_outbox"]).fetchone())
+        oldest_ms = row["oldest_ms"]
+        age_s = None if oldest_ms is None else max(0.0, (self._now_ms() - oldest_ms) / 1000)
+        return OutboxView(row["pending"] or 0, row["dead_letters"] or 0, age_s)
+
+
+def _task_of(row: sqlite3.Row) -> TaskView:
+    state = State(row["state"])
+    fields: dict[str, Any] = {name: row[name] for name in TaskView.__slots__ if name not in ("status", "delivery")}
+    fields["state"] = state
+    if state is State.FINISHED:
+        status = TaskStatus.COMPLETED if row["outcome"] == Outcome.SUCCEEDED else TaskStatus.FAILED
+    else:
+        status = WIRE_STATUS[state]
+    delivery = DeliveryView(
+        state=Delivery(row["delivery_state"] or Delivery.PENDING),
+        attempts=row["delivery_attempts"] or 0,
+        last_error=row["last_error"],
+        next_attempt_at_ms=row["next_attempt_at_ms"],
+        acknowledged_at_ms=row["acknowledged_at_ms"],
+    )
+    return TaskView(**fields, status=status, delivery=delivery)

@@ -1,0 +1,197 @@
+"""How the agent is, in one look: for operators, behind the token."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agp_agent import __version__, planner
+from agp_agent.audit import Audit
+from agp_agent.catalog import Catalog, Runner
+from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
+from agp_agent.errors import EngineError
+from agp_agent.journal import Journal, OutboxView
+from agp_agent.lifecycle import State
+from agp_agent.planner import Limits
+from agp_agent.readiness import Readiness
+
+LOCKDOWN: Final[dict[str, str]] = {
+    "user": "one of its own for each container, without any rights",
+    "capabilities": "none",
+    "new_privileges": "none",
+    "root_filesystem": "read-only",
+    "playbook": "read-only",
+    "namespaces": "private: processes, IPC, host name, mounts, network, cgroups",
+    "devices": "none of the host",
+    "ports": "none",
+    "swap": "none",
+    "core_files": "none",
+    "restart": "never",
+}
+"""What every container of every runner gets, and no setting takes away."""
+
+_LOOK_AGAIN_S: Final = 10.0
+_PATIENCE_S: Final = 2.0
+"""An engine that hangs must not hang who asks how the agent is."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What the engine says of itself."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStatus:
+    """A runner's image and limits. ``image_digest``: null where the image is not on the engine, or it is not known."""
+
+    image: str
+    image_digest: str | None
+    pull: PullPolicy
+    network: str
+    memory_bytes: int
+    cpus: float
+    pids: int
+    timeout_s: float
+    max_running: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Places for tasks: how many there are, and how many are free now."""
+
+    max_running: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Tasks that have not ended, by their state."""
+
+    queued: int
+    preparing: int
+    running: int
+    max_queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole of it. ``problems`` keep tasks from starting, ``warnings`` do not; one sentence a part."""
+
+    version: str
+    agent_id: str
+    ready: bool
+    draining: bool
+    problems: dict[str, str]
+    warnings: dict[str, str]
+    engine: EngineStatus | None
+    runners: dict[str, RunnerStatus]
+    lockdown: dict[str, str]
+    slots: Slots
+    queue: Queue
+    outbox: OutboxView
+    audit_head: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    engine: EngineInfo | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+class Overview:
+    """Collects it. The engine is asked at most every ten seconds, whoever asks how often."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        audit: Audit,
+        readiness: Readiness,
+        engine: ContainerEngine,
+        catalog: Callable[[], Catalog],
+        limits: Limits,
+        *,
+        agent_id: str,
+        max_queued: int,
+    ) -> None:
+        """``catalog`` returns the one of now."""
+        self._journal = journal
+        self._audit = audit
+        self._readiness = readiness
+        self._engine = engine
+        self._catalog = catalog
+        self._limits = limits
+        self._agent_id = agent_id
+        self._max_queued = max_queued
+        self._seen = _Seen()
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_s = -math.inf
+
+    async def status(self) -> Status:
+        """How it is now.
+
+        Raises:
+            JournalUnavailable: the journal cannot be read.
+        """
+        await self._look_at_engine()
+        states = await self._journal.views.states()
+        readiness, engine = self._readiness, self._seen.engine
+        under_way = states[State.PREPARING] + states[State.RUNNING]
+        return Status(
+            version=__version__,
+            agent_id=self._agent_id,
+            ready=readiness.ready,
+            draining=readiness.draining,
+            problems=dict(readiness.problems),
+            warnings=dict(readiness.warnings),
+            engine=EngineStatus(engine.name, engine.version) if engine else None,
+            runners={name: self._runner(runner) for name, runner in self._catalog().runners.items()},
+            lockdown=LOCKDOWN,
+            slots=Slots(readiness.max_running, max(0, readiness.slots - under_way)),
+            queue=Queue(states[State.QUEUED], states[State.PREPARING], states[State.RUNNING], self._max_queued),
+            outbox=await self._journal.views.outbox(),
+            audit_head=str(self._audit.head_on_disk),
+        )
+
+    async def aclose(self) -> None:
+        """Ask the engine nothing any more. Idempotent."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    def _runner(self, runner: Runner) -> RunnerStatus:
+        spec = planner.plan(runner, self._limits, {})
+        return RunnerStatus(
+            image=runner.image,
+            image_digest=self._seen.digests.get(runner.image),
+            pull=runner.pull,
+            network=str(spec.container.network),
+            memory_bytes=spec.container.memory_bytes,
+            cpus=spec.container.cpus,
+            pids=spec.container.pids,
+            timeout_s=spec.timeout_s,
+            max_running=runner.max_running,
+        )
+
+    async def _look_at_engine(self) -> None:
+        """Look again where the last look is old; wait for it, but not for long: then the last one is told."""
+        is_over = self._looking is None or self._looking.done()
+        if is_over and time.monotonic() - self._looked_s >= _LOOK_AGAIN_S:
+            self._looked_s = time.monotonic()
+            self._looking = asyncio.create_task(self._look(), name="look at the engine")
+        if self._looking is not None:
+            await asyncio.wait({self._looking}, timeout=_PATIENCE_S)
+
+    async def _look(self) -> None:
+        seen = _Seen()
+        with contextlib.suppress(EngineError):
+            seen.engine = await self._engine.describe()
+            for runner in self._catalog().runners.values():
+                with contextlib.suppress(EngineError):
+                    seen.digests[runner.image] = (await self._engine.image(runner.image, PullPolicy.NEVER)).digest
+        self._seen = seen

@@ -1,0 +1,173 @@
+"""``agp-agent doctor`` on the real engine: it finds what was really broken, and nothing stays."""
+
+import json
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agp_agent import __version__
+from support.agent_process import AgentProcess
+from support.cli import Ended, command_line, written
+from support.dashboard_stub import DashboardStub
+from support.engine_side import EngineSide
+from support.namespaces import with_tmpfs
+from support.own_engine import OwnEngine
+from support.waiting import eventually
+
+CHECKS_OF_A_MACHINE = {
+    "configuration", "engine", "socket", "runtime", "kernel", "cgroups", "live restore", "root", "seccomp",
+    "access control", "log driver", "disk", "clock", "address", "dashboard", "neighbours",
+    "runner shell", "runner python", "runner ansible",
+}  # fmt: skip
+
+
+@pytest.fixture
+def configured(environment: dict[str, str], dashboard: DashboardStub, tmp_path: Path) -> dict[str, str]:
+    """The environment of an agent that could serve."""
+    return environment | {
+        "AGP_TOKEN": secrets.token_urlsafe(32),
+        "AGP_DASHBOARD_TOKEN": dashboard.token,
+        "AGP_DASHBOARD_URL": dashboard.url,
+        "AGP_STATE_DIR": str(tmp_path / "state"),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(tmp_path: Path, engine: EngineSide) -> Iterator[None]:
+    """No container of the doctor and no temporary folder is there afterwards."""
+    yield
+    eventually(lambda: engine.containers("doctor", label="agp.agent_id") == [], "containers removed")
+    assert not list(tmp_path.glob("tmp/*"))
+
+
+def checks(ended: Ended) -> dict[str, Any]:
+    """The findings by their check."""
+    return {one["check"]: one for one in json.loads(ended.stdout)["checks"]}
+
+
+def test_a_machine_that_is_fit_may_have_warnings(configured: dict[str, str]) -> None:
+    """Every check is there; none fails; each runner's container was made and read back; exit code 0."""
+    ended = command_line(configured)("doctor", "--json")
+    found = checks(ended)
+    assert set(found) == CHECKS_OF_A_MACHINE
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+    for runner in ("shell", "python", "ansible"):
+        assert found[f"runner {runner}"]["level"] == "ok"
+    assert found["dashboard"]["level"] == "ok"
+    assert all(one["means"] and one["mend"] for one in found.values() if one["level"] != "ok")
+    assert not Path(configured["AGP_STATE_DIR"]).exists()
+
+
+def test_people_get_lines_and_a_count(configured: dict[str, str]) -> None:
+    """In a pipe: level, check, what was found; the last line counts."""
+    ended = command_line(configured)("doctor")
+    lines = ended.stdout.splitlines()
+    assert len(lines) == len(CHECKS_OF_A_MACHINE) + 1
+    assert lines[1].startswith("ok      engine ")
+    assert lines[-1].endswith("0 fail. The attempts to escape: agp-agent doctor --escape.")
+
+
+@pytest.mark.parametrize(
+    ("settings", "check", "level", "said"),
+    [
+        ({"AGP_TOKEN": ""}, "configuration", "fail", "AGP_TOKEN"),
+        ({"AGP_DASHBOARD_URL": "http://127.0.0.1:9"}, "dashboard", "warn", "refused"),
+        ({"AGP_DASHBOARD_URL": "https://127.0.0.1:9"}, "dashboard", "warn", "refused"),
+        ({"AGP_HOST": "203.0.113.9"}, "address", "fail", "203.0.113.9"),
+        ({"AGP_INTERFACE": "none0"}, "address", "fail", "none0"),
+        ({"AGP_HOST": "0.0.0.0"}, "address", "warn", "0.0.0.0"),  # noqa: S104
+        ({"DOCKER_HOST": "unix:///nowhere/docker.sock"}, "engine", "fail", "/nowhere/docker.sock"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "socket", "fail", "open to whoever"),
+    ],
+)
+def test_what_is_really_broken_is_found(
+    configured: dict[str, str], settings: dict[str, str], check: str, level: str, said: str
+) -> None:
+    """The level, in words that name it; exit code 1 where it is a failure."""
+    if settings.get("AGP_TOKEN") == "":
+        configured.pop("AGP_TOKEN")
+        settings = {}
+    ended = command_line(configured | settings)("doctor", "--json")
+    found = checks(ended)[check]
+    assert (found["level"], said in found["said"]) == (level, True), found
+    assert ended.returncode == (1 if level == "fail" else 0), ended.stdout
+
+
+def test_a_full_disk_is_found(configured: dict[str, str], tmp_path: Path) -> None:
+    """Where less is free than the agent needs to take a task on."""
+    state = tmp_path / "state"
+    state.mkdir()
+    wrapper = with_tmpfs(state, "16m")
+    ended = command_line(configured)("doctor", "--json", wrapper=wrapper)
+    assert (checks(ended)["disk"]["level"], ended.returncode) == ("fail", 1)
+
+
+def test_runners_are_tried_for_real(configured: dict[str, str], tmp_path: Path) -> None:
+    """An image that is missing is a warning where it would be pulled, a failure where it never is."""
+    catalog = """\
+runners:
+  later: {image: "127.0.0.1:9/later:1", command: [sh, "{playbook}"]}
+  never: {image: "127.0.0.1:9/never:1", pull: never, command: [sh, "{playbook}"]}
+"""
+    ended = command_line(configured)("doctor", "--json", AGP_CATALOG=written(tmp_path, "catalog.yaml", catalog))
+    found = checks(ended)
+    assert (found["runner later"]["level"], found["runner never"]["level"]) == ("warn", "fail")
+    assert (found["runner shell"]["level"], ended.returncode) == ("ok", 1)
+
+
+def test_an_agent_of_the_same_name_is_found(
+    configured: dict[str, str], dashboard: DashboardStub, tmp_path: Path
+) -> None:
+    """The containers of the running agent itself are not strangers; those of another state directory are."""
+    with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token, {"AGP_AGENT_ID": "twin"}) as agent:
+        own = configured | {"AGP_STATE_DIR": str(agent.state)}
+        agent.accept_task("own", "until [ -e /work/go ]; do sleep 0.05; done")
+        container = agent.container_of("own")
+        assert checks(command_line(own)("doctor", "--json"))["neighbours"]["level"] == "ok"
+        stranger = agent.engine.client.containers.create(
+            f"agp/runner-shell:{__version__}",
+            name=f"agp-stranger-{secrets.token_hex(4)}",
+            labels={"agp.agent_id": "twin", "agp.instance": "other"},
+        )
+        try:
+            found = checks(command_line(own)("doctor", "--json"))["neighbours"]
+        finally:
+            stranger.remove()
+        assert (found["level"], stranger.name in found["means"]) == ("warn", True)
+        agent.engine.let_go(container)
+        dashboard.result("own")
+
+
+def test_another_engine_is_judged_by_what_it_says(configured: dict[str, str]) -> None:
+    """Live-restore is on there, nothing was loaded into it, and its socket is everybody's."""
+    with OwnEngine() as own:
+        own.start(live_restore=True)
+        path = Path(own.docker_host.removeprefix("unix://"))
+        path.chmod(0o666)
+        ended = command_line(configured)("doctor", "--json", DOCKER_HOST=own.docker_host)
+    found = checks(ended)
+    assert (found["live restore"]["level"], found["socket"]["level"]) == ("ok", "fail")
+    assert "has mode 0666" in found["socket"]["said"]
+    assert (found["runner shell"]["level"], ended.returncode) == ("warn", 1)
+
+
+def test_an_engine_that_is_silent_does_not_hang_it(configured: dict[str, str], tmp_path: Path) -> None:
+    """Something that takes connections and never answers is told after ten seconds."""
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf.sock"))
+        deaf.listen(16)
+        ended = command_line(configured)("doctor", "--json", DOCKER_HOST=f"unix://{tmp_path}/deaf.sock")
+    assert (checks(ended)["engine"]["level"], ended.returncode) == ("fail", 1)
+
+
+def test_the_attempts_to_escape_are_made_and_held(configured: dict[str, str]) -> None:
+    """On the operator's own engine, each in a container as tasks get; JSON tells all, exit code 0."""
+    ended = command_line(configured)("doctor", "--json", "--escape")
+    attempts = json.loads(ended.stdout)["escape"]
+    assert [one["number"] for one in attempts] == [n for n in range(1, 26) if n not in (17, 18)]
+    assert {one["verdict"] for one in attempts} == {"held"}, [one for one in attempts if one["verdict"] != "held"]
+    assert ended.returncode == 0
