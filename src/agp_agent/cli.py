@@ -191,7 +191,10 @@ def config_show(
 
 @config_commands.command("check")
 def config_check(config: ConfigOption = None) -> None:
-    """Check settings, tokens, catalog and secrets without starting anything; all problems at once. Exit code 0, 78."""
+    """Check settings, tokens, catalog and secrets without starting anything; all problems at once.
+
+    Exit code 0 or 78.
+    """
     from agp_agent.app import check_all, mount_rules  # noqa: PLC0415  the others start faster without
 
     given = _load_and_check(check_all, config)

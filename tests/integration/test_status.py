@@ -34,7 +34,7 @@ def test_the_status_tells_engine_runners_places_and_head(agent: AgentProcess) ->
 
 def test_a_task_is_told_from_its_start_to_its_acknowledgement(agent: AgentProcess, dashboard: DashboardStub) -> None:
     """While it runs, while its result is not taken, and when it is; by its alias too."""
-    dashboard.script("watched", Reply(500))
+    dashboard.script("watched", Reply(500, b"", {"Retry-After": "5"}))
     agent.accept_task("watched", "echo begun; sleep 2; exit 3")
     path = f"/tasks/~{hashlib.sha256(b'watched').hexdigest()}"
     running = eventually(lambda: _in_state(agent, path, "running"), "it runs")

@@ -161,6 +161,7 @@ def test_the_engine_made_what_was_asked_for(
         "agp.uid": uid,
         "agp.runner": image.removeprefix("agp/runner-"),
     }
+    # By the image's id: its tag may move between the look for it and the creation.
     assert config["Image"] == agent.engine.client.images.get(f"{image}:{__version__}").id
     assert (config["Hostname"], config["StdinOnce"], config["Tty"]) == ("runner", True, False)
     assert config["NetworkDisabled"] is True

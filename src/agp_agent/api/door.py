@@ -21,12 +21,13 @@ _QUIET_S: Final = 60.0
 
 
 class Door:
-    """Accepts on one listening socket while there are less than ``limit`` connections, half of them of strangers.
+    """Accepts on one listening socket while there are less than ``limit`` connections.
 
-    A stranger is a connection over which no right token has come yet. At either limit, the stranger that has kept the
-    server waiting for longest gives way, be it silent, dripping or idle; only where there is none, the longest idle
-    one of the others. Where every one is being answered the next waits in the kernel's queue. So slow clients cost each
-    other their connections, and never an honest one its answer, nor its open connection.
+    A stranger is a connection over which no right token has come yet. At the limit, the stranger that has kept the
+    server waiting for longest gives way, be it silent, dripping or idle. One that has shown a right token gives way
+    only where strangers hold less than half of the places, and none of them can. Where every one is being answered the
+    next waits in the kernel's queue. So slow clients cost each other their connections, and never an honest one its
+    answer.
     """
 
     def __init__(
@@ -43,7 +44,6 @@ class Door:
         self._connection = connection
         self._tls = tls
         self._limit = limit
-        self._strangers_limit = max(1, limit // 2)
         self._opening: dict[asyncio.Task[Any], float] = {}
         self._changed = asyncio.Event()
         self._pressed_s = -_QUIET_S
@@ -95,14 +95,10 @@ class Door:
 
     async def _room(self) -> None:
         """Return once there may be one more."""
-        while True:
+        while len(self._state.connections) + len(self._opening) >= self._limit:
             self._changed.clear()
-            if self._strangers() >= self._strangers_limit:
-                self._make_room(f"there are {self._strangers_limit} without a right token", strangers_only=True)
-            elif len(self._state.connections) + len(self._opening) >= self._limit:
-                self._make_room(f"there are {self._limit} connections")
-            else:
-                return
+            strangers_only = self._strangers() >= self._limit // 2
+            self._make_room(f"there are {self._limit} connections", strangers_only=strangers_only)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
