@@ -236,11 +236,11 @@ def left_output(path: Path) -> Output:
 def complete_from_log(spool: Spool, log: ContainerLog, *, interrupted: bool) -> None:
     """Add to the spool what the engine's own record has beyond it, or state that something is missing.
 
-    ``interrupted``: the stream was, for certain, by the death of the agent or of the engine. Else it only ended long
-    before its container, and where the record ends as the spool does, nothing is missing.
+    ``interrupted``: the stream was, for certain, by the death of the agent or of the engine. Else it only ended, as it
+    does with its container, and most often nothing is missing.
     """
     newest = spool.newest(_OVERLAP_BYTES)
-    if not interrupted and log.output.rstrip(b"\n").endswith(newest.rstrip(b"\n")):
+    if not interrupted and _has_all(spool, log, newest):
         return
     if not log.rotated:
         _complete_from_whole(spool, log.output, newest)
@@ -249,6 +249,14 @@ def complete_from_log(spool: Spool, log: ContainerLog, *, interrupted: bool) -> 
     if joined < max(1, min(_SURE_BYTES, len(newest))) or 0 <= log.output.find(newest) < joined - len(newest):
         spool.note_gap()  # nothing in common, or output that repeats itself: where it goes on cannot be told
     spool.append(log.output[joined:])
+
+
+def _has_all(spool: Spool, log: ContainerLog, newest: bytes) -> bool:
+    """Whether the record has no more than the spool, but for the newline that an old engine may add to a long line."""
+    if log.rotated:
+        end = newest.rstrip(b"\n")
+        return bool(end) and log.output.rstrip(b"\n").endswith(end)
+    return log.output[spool.total_bytes :] in {b"", b"\n"}
 
 
 def _complete_from_whole(spool: Spool, logged: bytes, newest: bytes) -> None:

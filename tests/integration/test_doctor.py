@@ -119,6 +119,22 @@ runners:
     assert (found["runner shell"]["level"], ended.returncode) == ("ok", 1)
 
 
+def test_a_runner_with_a_network_is_tried_with_its_fence(
+    configured: dict[str, str], tmp_path: Path, engine: EngineSide
+) -> None:
+    """The fence stands, or the runner fails with the reason; the doctor's own bridge is gone afterwards."""
+    catalog = f"""\
+runners:
+  net: {{image: "agp/runner-shell:{__version__}", network: outbound, command: [sh, "{{playbook}}"]}}
+"""
+    given = configured | {"AGP_CATALOG": str(written(tmp_path, "catalog.yaml", catalog))}
+    fenced = checks(command_line(given)("doctor", "--json"))["runner net"]
+    unfenced = checks(command_line(given)("doctor", "--json", AGP_FENCE_IMAGE="127.0.0.1:9/fence:1"))["runner net"]
+    assert (fenced["level"], unfenced["level"]) == ("ok", "fail"), (fenced, unfenced)
+    assert "fence" in unfenced["said"]
+    assert engine.client.networks.list(filters={"label": "agp.agent_id=doctor"}) == []
+
+
 def test_an_agent_of_the_same_name_is_found(
     configured: dict[str, str], dashboard: DashboardStub, tmp_path: Path
 ) -> None:

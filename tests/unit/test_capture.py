@@ -436,12 +436,23 @@ def test_a_stream_that_ended_early_and_missed_nothing_needs_nothing() -> None:
         assert spool.output() == Output(b"same\nsame\n", b"", 10)
 
 
-def test_a_stream_that_ended_early_and_was_cut_is_completed() -> None:
-    """The log goes on where the spool ends."""
+@pytest.mark.parametrize("came", [b"", b"one\n", b"one\ntwo\none", b"one\ntwo\none\n"])
+def test_a_stream_that_was_cut_alone_is_completed(came: bytes) -> None:
+    """The log goes on where the spool ends; that it ends alike proves nothing, nor that nothing came at all."""
+    whole = b"one\ntwo\none\nthree\ntwo\none\n"
     with spooled() as (spool, _):
-        spool.append(b"one\n")
-        complete_from_log(spool, ContainerLog(output=b"one\ntwo\n"), interrupted=False)
-        assert spool.output() == Output(b"one\ntwo\n", b"", 8)
+        spool.append(came)
+        complete_from_log(spool, ContainerLog(output=whole), interrupted=False)
+        assert spool.output() == Output(whole, b"", len(whole))
+
+
+@pytest.mark.parametrize("log", [b"", b"one", b"one\ntwo", b"one\ntwo\n"])
+def test_a_stream_that_had_all_is_left_as_it_is(log: bytes) -> None:
+    """Also where the log lags behind, or an old engine ended a long line in it."""
+    with spooled() as (spool, _):
+        spool.append(b"one\ntwo")
+        complete_from_log(spool, ContainerLog(output=log), interrupted=False)
+        assert spool.output() == Output(b"one\ntwo", b"", 7)
 
 
 def test_a_disk_without_room_for_a_whole_spool_is_told_at_once(tmp_path: Path) -> None:
