@@ -125,19 +125,27 @@ class Canary:
         """Try one runner; how long until the next time."""
         if "engine" in self._readiness.problems:
             return self._periods.unclear_s
+        try:
+            proof = await self.prove(spec)
+        except EngineUnavailable as error:
+            log.warning("network not tried; trying again", runner=spec.runner, why=str(error))
+            return self._periods.unclear_s
+        await self._tell(spec, proof)
+        return self._periods.held_s if proof.problem is None else self._periods.refused_s
+
+    async def prove(self, spec: RunSpec) -> Proof:
+        """Try the fence of one plan from within, once. Raises ``EngineUnavailable``: that says nothing of the fence."""
         found: Mapping[str, str] = {}
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 problem, found = await self._probe(spec)
-        except EngineUnavailable as error:
-            log.warning("network not tried; trying again", runner=spec.runner, why=str(error))
-            return self._periods.unclear_s
+        except EngineUnavailable:
+            raise
         except TimeoutError:
             problem = f"its network could not be tried within {_PATIENCE_S:g} s"
         except EngineError as error:
             problem = str(error)
-        await self._tell(spec, Proof(spec.runner, problem, clock.wall_ms(), found))
-        return self._periods.held_s if problem is None else self._periods.refused_s
+        return Proof(spec.runner, problem, clock.wall_ms(), found)
 
     async def _tell(self, spec: RunSpec, proof: Proof) -> None:
         before = self._reach.of(spec)

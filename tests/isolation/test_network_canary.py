@@ -1,11 +1,13 @@
 """The canary on the real engine: what a runner's tasks meet while its fence is not proven, does not hold, or holds."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import docker
 
 from isolation.network_tries import FENCED, OPEN, StartAgent, bridge_of, runners, trying, verdicts
+from support.cli import command_line
 from support.dashboard_stub import DashboardStub
 from support.elsewhere import PRIVATE
 from support.engine_events import EngineEvents
@@ -36,6 +38,9 @@ def test_a_runner_whose_fence_does_not_hold_is_refused(
     (degraded,) = agent.audit("agent degraded", part="network of runner net")
     assert degraded["why"] == told["why"]
     assert agent.audit("task started", task_id="refused") == []
+    examined = json.loads(command_line(agent.environment)("doctor", "--json").stdout)
+    (found,) = [one for one in examined["checks"] if one["check"] == "runner net"]
+    assert (found["level"], "the bridge's gateway (" in found["said"]) == ("fail", True), found
 
 
 def test_without_the_fence_s_image_no_task_starts(start_agent: StartAgent, dashboard: DashboardStub) -> None:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from agp_agent import app
-from agp_agent.catalog import Runner
+from agp_agent.canary import Canary
+from agp_agent.catalog import Catalog, Catalogs, Runner
 from agp_agent.engine import ContainerEngine
 from agp_agent.errors import EngineError
 from agp_agent.executor import Executor, Prepared
 from agp_agent.fencing import Fencing
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.planner import Limits, plan
+from agp_agent.reach import Reach
+from agp_agent.readiness import Readiness
 from agp_agent.settings import Settings
 from agp_agent.slots import choose_slots
 from agp_agent.state_dir import StateDir
@@ -66,13 +69,20 @@ class Boxes:
     """Makes boxes on one engine, at most one a call at a time."""
 
     def __init__(
-        self, engine: ContainerEngine, executor: Executor, limits: Limits, labels: dict[str, str], folder: Path
+        self,
+        engine: ContainerEngine,
+        executor: Executor,
+        canary: Canary,
+        limits: Limits,
+        labels: dict[str, str],
+        folder: Path,
     ) -> None:
         """Use ``open_boxes``."""
         self.folder = folder
         """Where all that these boxes need lies; gone when they are closed."""
         self._engine = engine
         self._executor = executor
+        self._canary = canary
         self._limits = limits
         self._labels = labels
 
@@ -90,6 +100,11 @@ class Boxes:
         finally:
             await prepared.attachment.aclose()
             await asyncio.shield(self._executor.discard(slot))
+
+    async def leak(self, runner: Runner) -> str | None:
+        """What of its fence does not hold, as the canary finds; None where it holds, or there is no network."""
+        spec = plan(runner, self._limits, self._labels)
+        return (await self._canary.prove(spec)).problem if spec.outbound else None
 
     @contextlib.asynccontextmanager
     async def running(self, runner: Runner, playbook: str, timeout_s: float) -> AsyncIterator[Box]:
@@ -119,9 +134,19 @@ async def open_boxes(settings: Settings, engine: ContainerEngine, image: str) ->
         executor.use_slots(await choose_slots(engine, state.slots, image, labels, None))
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         try:
-            yield Boxes(engine, executor, limits, labels, state.path)
+            canary = Canary(
+                engine,
+                fencing,
+                Catalogs(Catalog(runners={})),
+                Readiness(),
+                Reach(),
+                limits=limits,
+                labels=labels,
+                uids=settings.uids,
+                port=settings.port,
+            )
+            yield Boxes(engine, executor, canary, limits, labels, state.path)
         finally:
-            await fencing.aclose()
             for left in await engine.owned(labels):  # nothing, unless something went wrong that is told already
                 with contextlib.suppress(EngineError):
                     await engine.remove(left.container_id)

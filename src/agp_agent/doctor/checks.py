@@ -277,7 +277,8 @@ def runners(facts: Facts) -> Iterator[Finding]:
             mend = "Mend the engine, or the runner in the catalog; the agent will not run anything weaker."
             yield _fail(check, runner.problem, "Its tasks are refused.", mend)
         else:
-            yield _ok(check, f"{runner.image} ({runner.digest[:19]}): the whole lockdown reads back")
+            fence = ", and its fence holds" if runner.outbound else ""
+            yield _ok(check, f"{runner.image} ({runner.digest[:19]}): the whole lockdown reads back{fence}")
 
 
 def _unknown(check: str) -> Finding:

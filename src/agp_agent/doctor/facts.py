@@ -26,10 +26,12 @@ class RunnerFacts:
     image: str
     digest: str | None = None
     """What the image is now; None: it is not on the engine."""
+    outbound: bool = False
+    """Whether it has a network."""
     pulls: bool = True
     """Whether a task would fetch a missing image."""
     problem: str | None = None
-    """Why no container of it can be had, lockdown included; None: one was made, read back and removed."""
+    """Why no container of it can be had, or what of its fence does not hold; None: the whole lockdown was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -167,17 +168,19 @@ async def _image(engine: ContainerEngine, runner: Runner) -> RunnerFacts:
         return RunnerFacts(runner.image, pulls=runner.pull is not PullPolicy.NEVER)
     except EngineError as error:
         return RunnerFacts(runner.image, problem=str(error))
-    return RunnerFacts(runner.image, image.digest)
+    return RunnerFacts(runner.image, image.digest, outbound=runner.network == "outbound")
 
 
 async def _probe(boxes: Boxes, runner: Runner, known: RunnerFacts) -> RunnerFacts:
-    """Make a container of it, read it back, remove it."""
+    """Make a container of it, read it back, remove it; and try its fence from within, where it has a network."""
     try:
         async with boxes.prepared(runner.model_copy(update={"pull": PullPolicy.NEVER})):
-            return known
+            pass
+        leak = await boxes.leak(runner)
     except EngineError as error:
         return _with_problem(known, str(error))
+    return known if leak is None else _with_problem(known, leak)
 
 
 def _with_problem(known: RunnerFacts, problem: str) -> RunnerFacts:
-    return RunnerFacts(known.image, known.digest, known.pulls, problem)
+    return replace(known, problem=problem)
