@@ -88,7 +88,7 @@ def test_check_tells_what_a_playbook_sees_of_all_that_it_is_granted(cli: Cli, ca
     assert lines["user"].endswith("home /work, no capabilities, none to gain")
     assert 20000 <= int(lines["user"].split()[0]) <= 20255
     assert set(lines["writable"].split(" · ")) == {
-        "/work 16 MiB exec", "/shared of the host exec", "/run/secrets 2 MiB noexec",
+        "/work 16 MiB exec", "/shared of the host exec", "/run/secrets 1 MiB noexec",
     }  # fmt: skip
     assert lines["limits"].startswith("memory 64 MiB · 1 CPU · 32 processes · ")
     assert f"/shared writable ({tmp_path}/shared) · /inventory read-only ({tmp_path}/inventory)" == lines["mounts"]
