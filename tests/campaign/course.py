@@ -31,6 +31,10 @@ _LONG_LIFE: Final = (75, 1000)
 """Least and most tasks that one agent lives through in the end; in between it is three for each round."""
 _WEATHER_EVERY: Final = 25
 """Tasks of the long life between two changes of the dashboard's mood."""
+_MOOD_S: Final = 20.0
+"""Or so long: while it is away, nothing more is sent soon."""
+_TASK_S: Final = 4.0
+"""More than a task of the long life takes on a busy machine."""
 _PAUSE_S: Final = 0.4
 _SETTLE_S: Final = 600.0
 """The back-off of a result that was refused often may be 5 minutes."""
@@ -226,14 +230,15 @@ class Course:
         self._teller.say(f"no more strikes: one agent lives through {tasks} tasks")
         draw = random.Random(f"{self._plan.seed}/long life")  # noqa: S311  a seed repeats it
         begin = self.book.counts["reported"]
-        for number in range(0, tasks, _WEATHER_EVERY):
+        goal, give_up_s = self.book.counts["accepted"] + tasks, time.monotonic() + tasks * _TASK_S
+        while (accepted := self.book.counts["accepted"]) < goal and time.monotonic() < give_up_s:
             self._dashboard.change(draw.choice(WEATHERS))
-            self._wait_accepted(self.book.counts["accepted"] + min(_WEATHER_EVERY, tasks - number))
+            self._wait_accepted(min(accepted + _WEATHER_EVERY, goal), _MOOD_S)
         self._be_quiet()
         self.outcome.long_life = self.book.counts["reported"] - begin
 
-    def _wait_accepted(self, number: int) -> None:
-        give_up_s = time.monotonic() + _SETTLE_S
+    def _wait_accepted(self, number: int, patience_s: float) -> None:
+        give_up_s = time.monotonic() + patience_s
         while self.book.counts["accepted"] < number and time.monotonic() < give_up_s:
             time.sleep(_LOOK_S)
 
