@@ -2,37 +2,34 @@
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import structlog
 
 from agp_agent import __version__, catalog, descriptors, healthcheck, recovery
 from agp_agent.api import Access, AgentServer, create_api
-from agp_agent.api.server import check_address, check_tls, listen
+from agp_agent.api.server import listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.canary import Canary
 from agp_agent.catalog import Catalogs
-from agp_agent.catalog_watch import CatalogWatch, unusable
-from agp_agent.dashboard import Dashboard, HttpDashboard
+from agp_agent.catalog_watch import CatalogWatch
+from agp_agent.dashboard import Dashboard
 from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
 from agp_agent.dispatcher import Dispatcher
-from agp_agent.docker_engine import DockerEngine, Endpoint
 from agp_agent.engine import ContainerEngine
 from agp_agent.engine_watch import EngineWatch
-from agp_agent.errors import ConfigurationError, StateDirectoryError
+from agp_agent.errors import StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.fencing import Fencing
 from agp_agent.intake import Intake
 from agp_agent.journal import Delivery
-from agp_agent.mount_rules import MountRules
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
+from agp_agent.preflight import check, dashboard_of, engine_of, mount_rules
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
@@ -42,18 +39,10 @@ from agp_agent.state_dir import StateDir
 from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
 from agp_agent.token_watch import TokenWatch
-from agp_agent.tokens import Tokens, TokenSource
+from agp_agent.tokens import Tokens
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
-
-
-def tokens_of(settings: Settings) -> Tokens:
-    """The tokens that the settings name; no file is read yet."""
-    return Tokens(
-        TokenSource("AGP_TOKEN", settings.token, settings.token_file),
-        TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
-    )
 
 
 class Agent:
@@ -225,83 +214,11 @@ class Agent:
         self.journal.close()
 
 
-def mount_rules(settings: Settings) -> MountRules:
-    """What no catalog may mount into a container: the agent's own files, and what reaches the engine."""
-    engine = None
-    with contextlib.suppress(ConfigurationError):  # that is told by whoever needs the engine
-        engine = Endpoint.from_environment(os.environ).socket
-    own: dict[Path | None, str] = {
-        settings.state_dir: "the agent's state",
-        settings.engine_state_dir: "the agent's state",
-        settings.token_file: "the agent's token",
-        settings.dashboard_token_file: "the agent's token",
-        settings.tls_key_file: "the agent's private key",
-        engine: "the engine's socket, which is root on its host",
-        Path("/var/run/docker.sock"): "the engine's socket, which is root on its host",
-    }
-    return MountRules({path: what for path, what in own.items() if path is not None})
-
-
 def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:
     try:
         return Audit(state.audit, masker.tree, max_age_s=max_age_s)
     except OSError as error:
         raise StateDirectoryError(f"{state.audit}: the audit trail cannot be used: {error.strerror}.") from None
-
-
-def check(settings: Settings) -> None:
-    """Find out whether ``serve`` could use these settings, without starting or writing anything.
-
-    Raises:
-        ConfigurationError: every problem at once.
-    """
-    problems: list[str] = []
-    looks: tuple[Callable[[], object], ...] = (
-        tokens_of(settings).check,
-        lambda: _dashboard(settings, tokens_of(settings)),
-        lambda: catalog.load(settings.catalog, mount_rules(settings)),
-        lambda: check_address(settings.host),
-        lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
-        lambda: Endpoint.from_environment(os.environ),
-    )
-    for look in looks:
-        try:
-            look()
-        except ConfigurationError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigurationError(*problems)
-
-
-def check_all(settings: Settings) -> None:
-    """As ``check``, and find out whether each runner could use what it is granted: its secrets and mounts.
-
-    Raises:
-        ConfigurationError: every problem at once.
-    """
-    check(settings)
-    runners = catalog.load(settings.catalog, mount_rules(settings)).runners.values()
-    found = [(runner.name, problem) for runner in runners for problem in unusable(runner)]
-    if found:
-        raise ConfigurationError(*(f"AGP_CATALOG: {settings.catalog}: runner {name}: {why}." for name, why in found))
-
-
-def _dashboard(settings: Settings, tokens: Tokens) -> HttpDashboard:
-    if settings.dashboard_url is None:
-        raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
-    return HttpDashboard(
-        settings.dashboard_url,
-        tokens.outbound,
-        ca_file=settings.dashboard_ca_file,
-        proxy=settings.dashboard_proxy,
-    )
-
-
-def engine_of(settings: Settings) -> DockerEngine:
-    """The engine that the environment names, used as the settings say."""
-    return DockerEngine.from_environment(
-        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
-    )
 
 
 async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
@@ -313,7 +230,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     check(settings)
     tokens.check()
     descriptors.raise_limit()
-    dashboard = _dashboard(settings, tokens)
+    dashboard = dashboard_of(settings, tokens)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         listeners = [listen(settings.host, settings.port, settings.interface)]
         if settings.interface:

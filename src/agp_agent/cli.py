@@ -67,9 +67,10 @@ def serve(
     Needs AGP_TOKEN (or AGP_TOKEN_FILE), AGP_DASHBOARD_URL and AGP_DASHBOARD_TOKEN (or its file). SIGTERM drains.
     """
     from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
+    from agp_agent import preflight  # noqa: PLC0415
 
-    given = _load_and_check(roof.check, config, host=host, port=port, state_dir=state_dir)
-    tokens = roof.tokens_of(given)
+    given = _load_and_check(preflight.check, config, host=host, port=port, state_dir=state_dir)
+    tokens = preflight.tokens_of(given)
     masker = Masker(tokens.known)
     logs.configure(given.log_level, masker.tree)
     _run(lambda: roof.serve(given, tokens, masker))
@@ -195,7 +196,7 @@ def config_check(config: ConfigOption = None) -> None:
 
     Exit code 0 or 78.
     """
-    from agp_agent.app import check_all, mount_rules  # noqa: PLC0415  the others start faster without
+    from agp_agent.preflight import check_all, mount_rules  # noqa: PLC0415  the others start faster without
 
     given = _load_and_check(check_all, config)
     names = ", ".join(catalog.load(given.catalog, mount_rules(given)).names)
@@ -298,7 +299,7 @@ def _load(config: Path | None, **overrides: Any) -> Settings:
 
 
 def _catalog(given: Settings) -> catalog.Catalog:
-    from agp_agent.app import mount_rules  # noqa: PLC0415  the other commands start faster without
+    from agp_agent.preflight import mount_rules  # noqa: PLC0415  the other commands start faster without
 
     try:
         return catalog.load(given.catalog, mount_rules(given))

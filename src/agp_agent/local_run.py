@@ -8,13 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from agp_agent.app import Agent, engine_of
+from agp_agent.app import Agent
 from agp_agent.caller import Caller
 from agp_agent.capture import Gap
 from agp_agent.dashboard import Answer, Meaning
 from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult
+from agp_agent.preflight import engine_of
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir

@@ -3,7 +3,7 @@
 import sys
 from typing import Final
 
-from agp_agent import app, catalog
+from agp_agent import catalog, preflight
 from agp_agent.doctor import report
 from agp_agent.doctor.boxes import open_boxes
 from agp_agent.doctor.checks import Finding, examine
@@ -31,7 +31,7 @@ async def doctor(settings: Settings, *, as_json: bool, escape: bool) -> bool:
     Raises:
         EngineError: the attempts to escape could not be made.
     """
-    engine = app.engine_of(settings)
+    engine = preflight.engine_of(settings)
     try:
         findings = examine(await gather(settings, engine))
         if not as_json:
@@ -45,7 +45,7 @@ async def doctor(settings: Settings, *, as_json: bool, escape: bool) -> bool:
 
 async def _escape(settings: Settings, engine: ContainerEngine) -> list[report.Tried]:
     """The lockdown as it is by default: the catalog's Python runner, without what the operator gave it beside."""
-    granted = catalog.load(settings.catalog, app.mount_rules(settings)).runners["python"]
+    granted = catalog.load(settings.catalog, preflight.mount_rules(settings)).runners["python"]
     runner = granted.model_copy(update=_NOTHING_GRANTED)
     await engine.open()
     await engine.image(runner.image, runner.pull)

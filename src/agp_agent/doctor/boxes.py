@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agp_agent import app
+from agp_agent import preflight
 from agp_agent.canary import Canary
 from agp_agent.catalog import Catalog, Catalogs, Runner
 from agp_agent.engine import ContainerEngine
@@ -130,7 +130,7 @@ async def open_boxes(settings: Settings, engine: ContainerEngine, image: str) ->
     ):
         labels = state.identity.labels
         fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
-        executor = Executor(engine, state.spool, settings.uids, fencing, rules=app.mount_rules(settings))
+        executor = Executor(engine, state.spool, settings.uids, fencing, rules=preflight.mount_rules(settings))
         executor.use_slots(await choose_slots(engine, state.slots, image, labels, None))
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from agp_agent import app, catalog
+from agp_agent import catalog, preflight
 from agp_agent.api.server import listen
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.docker_engine import Endpoint
@@ -62,7 +62,7 @@ async def gather(settings: Settings, engine: ContainerEngine) -> Facts:
 
 def _configuration(settings: Settings) -> tuple[str, ...]:
     try:
-        app.check_all(settings)
+        preflight.check_all(settings)
     except ConfigurationError as error:
         return error.problems
     return ()
@@ -143,7 +143,7 @@ async def _strangers(engine: ContainerEngine, agent_id: str | None, instance: st
 
 async def _runners(settings: Settings, engine: ContainerEngine) -> dict[str, RunnerFacts]:
     try:
-        known: Catalog = catalog.load(settings.catalog, app.mount_rules(settings))
+        known: Catalog = catalog.load(settings.catalog, preflight.mount_rules(settings))
     except ConfigurationError:
         return {}  # told by the check of the configuration
     found = {name: await _image(engine, runner) for name, runner in known.runners.items()}

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from agp_agent.app import Agent, engine_of
+from agp_agent.app import Agent
 from agp_agent.caller import Caller
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.catalog.runner import PLAYBOOK, Match
@@ -16,6 +16,7 @@ from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.local_run import contact
 from agp_agent.models import TaskResult
+from agp_agent.preflight import engine_of
 from agp_agent.redaction import Masker
 from agp_agent.runner_check import probe
 from agp_agent.runner_check.report import NO_CONTRACT, Report

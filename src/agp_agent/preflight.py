@@ -1,0 +1,97 @@
+"""What the settings name, made: tokens, dashboard, engine, mount rules; and whether all of it can be used."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from agp_agent import catalog
+from agp_agent.api.server import check_address, check_tls
+from agp_agent.catalog_watch import unusable
+from agp_agent.dashboard import HttpDashboard
+from agp_agent.docker_engine import DockerEngine, Endpoint
+from agp_agent.errors import ConfigurationError
+from agp_agent.mount_rules import MountRules
+from agp_agent.settings import Settings
+from agp_agent.tokens import Tokens, TokenSource
+
+
+def tokens_of(settings: Settings) -> Tokens:
+    """The tokens that the settings name; no file is read yet."""
+    return Tokens(
+        TokenSource("AGP_TOKEN", settings.token, settings.token_file),
+        TokenSource("AGP_DASHBOARD_TOKEN", settings.dashboard_token, settings.dashboard_token_file),
+    )
+
+
+def mount_rules(settings: Settings) -> MountRules:
+    """What no catalog may mount into a container: the agent's own files, and what reaches the engine."""
+    engine = None
+    with contextlib.suppress(ConfigurationError):  # that is told by whoever needs the engine
+        engine = Endpoint.from_environment(os.environ).socket
+    own: dict[Path | None, str] = {
+        settings.state_dir: "the agent's state",
+        settings.engine_state_dir: "the agent's state",
+        settings.token_file: "the agent's token",
+        settings.dashboard_token_file: "the agent's token",
+        settings.tls_key_file: "the agent's private key",
+        engine: "the engine's socket, which is root on its host",
+        Path("/var/run/docker.sock"): "the engine's socket, which is root on its host",
+    }
+    return MountRules({path: what for path, what in own.items() if path is not None})
+
+
+def check(settings: Settings) -> None:
+    """Find out whether ``serve`` could use these settings, without starting or writing anything.
+
+    Raises:
+        ConfigurationError: every problem at once.
+    """
+    problems: list[str] = []
+    looks: tuple[Callable[[], object], ...] = (
+        tokens_of(settings).check,
+        lambda: dashboard_of(settings, tokens_of(settings)),
+        lambda: catalog.load(settings.catalog, mount_rules(settings)),
+        lambda: check_address(settings.host),
+        lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
+        lambda: Endpoint.from_environment(os.environ),
+    )
+    for look in looks:
+        try:
+            look()
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+
+
+def check_all(settings: Settings) -> None:
+    """As ``check``, and find out whether each runner could use what it is granted: its secrets and mounts.
+
+    Raises:
+        ConfigurationError: every problem at once.
+    """
+    check(settings)
+    runners = catalog.load(settings.catalog, mount_rules(settings)).runners.values()
+    found = [(runner.name, problem) for runner in runners for problem in unusable(runner)]
+    if found:
+        raise ConfigurationError(*(f"AGP_CATALOG: {settings.catalog}: runner {name}: {why}." for name, why in found))
+
+
+def dashboard_of(settings: Settings, tokens: Tokens) -> HttpDashboard:
+    """The dashboard that the settings name. Raises ``ConfigurationError``."""
+    if settings.dashboard_url is None:
+        raise ConfigurationError("AGP_DASHBOARD_URL (not set): expected the URL that results are delivered to.")
+    return HttpDashboard(
+        settings.dashboard_url,
+        tokens.outbound,
+        ca_file=settings.dashboard_ca_file,
+        proxy=settings.dashboard_proxy,
+    )
+
+
+def engine_of(settings: Settings) -> DockerEngine:
+    """The engine that the environment names, used as the settings say."""
+    return DockerEngine.from_environment(
+        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
+    )
