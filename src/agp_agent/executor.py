@@ -229,7 +229,7 @@ class Executor:
         except SecretUnavailable:
             return NO_SECRETS, had_none
         if had_none or not values:
-            return values, _NOTED not in note
+            return values, had_none  # a note that is torn or lost says neither
         return values, note.get(_NOTED) == await asyncio.to_thread(fingerprint, values, nonce)
 
     async def _hold(self, slot: str, secrets: Mapping[str, bytes]) -> Needles | None:
