@@ -138,6 +138,8 @@ class Agent:
             engine,
             lambda: self.catalogs.current,
             limits,
+            self.reach,
+            accepted=settings.accepted_lacks,
             agent_id=state.identity.agent_id,
             max_queued=settings.max_queued,
         )

@@ -143,7 +143,7 @@ class Executor:
     def _check_mounts(self, mounts: Iterable[Mount]) -> None:
         """Look again: what a link leads to may have changed since the catalog was read."""
         for mount in mounts:
-            if problem := self._rules.problem(mount.source):
+            if problem := self._rules.problem(mount.source, writable=not mount.read_only):
                 raise LockdownRefused(f"the catalog mounts what may not be mounted: {problem}")
 
     def _take_uid(self, slot: str, fixed: int | None) -> int:
@@ -229,7 +229,7 @@ class Executor:
         except SecretUnavailable:
             return NO_SECRETS, had_none
         if had_none or not values:
-            return values, _NOTED not in note
+            return values, had_none  # a note that is torn or lost says neither
         return values, note.get(_NOTED) == await asyncio.to_thread(fingerprint, values, nonce)
 
     async def _hold(self, slot: str, secrets: Mapping[str, bytes]) -> Needles | None:

@@ -1,13 +1,35 @@
 """What confines a container, as data for people: the defaults, and what the catalog made of them. Pure."""
 
+from collections.abc import Collection, Mapping
+
 from agp_agent import seccomp
 from agp_agent.engine import ContainerSpec, Mount
+from agp_agent.lacks import Lack
 
 _MIB = 2**20
 
 
-def lockdown(spec: ContainerSpec) -> dict[str, str]:
-    """Every measure by its name, as it is asked of the engine and read back after each creation."""
+_NOT_ENFORCED = "not enforced: the engine cannot, and AGP_ACCEPT_DEGRADED accepts it"
+_MEASURES_OF: Mapping[Lack, tuple[str, ...]] = {
+    Lack.SWAP: ("swap",),
+    Lack.MEMORY: ("memory", "swap"),
+    Lack.PIDS: ("processes",),
+    Lack.CPUS: ("cpus",),
+    Lack.LOG_DRIVER: ("log",),
+}
+
+
+def lockdown(spec: ContainerSpec, *, network: str, without: Collection[Lack] = ()) -> dict[str, str]:
+    """Every measure by its name, as it is asked of the engine and read back after each creation.
+
+    ``network`` is what its plan grants; ``without``: what the engine lacks and its operator accepts to be missing.
+    """
+    missing = {measure for lack in without for measure in _MEASURES_OF[lack]}
+    asked = _asked(spec, network)
+    return {measure: _NOT_ENFORCED if measure in missing else value for measure, value in asked.items()}
+
+
+def _asked(spec: ContainerSpec, network: str) -> dict[str, str]:
     return {
         "user": str(spec.uid) if spec.uid else "one of its own for each container, never root",
         "capabilities": "none",
@@ -30,7 +52,7 @@ def lockdown(spec: ContainerSpec) -> dict[str, str]:
         "largest file": f"{spec.file_size_bytes // _MIB} MiB",
         "core files": "none",
         "shared memory": f"{spec.shm_bytes // _MIB} MiB",
-        "network": spec.network or "none",
+        "network": network,
         "environment": ", ".join(spec.env) or "the image's alone",
         "runtime": spec.runtime or "the engine's default",
         "process 1": "the engine's init",

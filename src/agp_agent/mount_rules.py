@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +18,30 @@ _HOST: Final = {
     "/var/lib/docker": "the engine's own data",
     "/var/lib/containerd": "the engine's own data",
     "/var/lib/containers": "the engine's own data",
+    "/root": "the home of the host's root",
+    "/var/spool/cron": "what the host's cron runs",
+    "/var/lib/tailscale": "the node's key in its tailnet",
+    "/var/lib/kubelet": "what the pods of this node hold",
 }
-_ALLOWED: Final = ("/etc/ansible", "/etc/ssl/certs", "/etc/pki", "/etc/ssh/ssh_known_hosts")
-"""What playbooks need of /etc, and no secret lies in."""
+_ALLOWED: Final = (
+    *("/etc/ansible", "/etc/ssl/certs", "/etc/ssh/ssh_known_hosts"),
+    *("/etc/pki/ca-trust", "/etc/pki/tls/certs"),
+)
+"""What playbooks need of /etc, and no secret lies in. The host believes it: never writable."""
 
 _Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Forbidden:
+    """What a mount may not hold, by path and by identity, and what it may all the same."""
+
+    places: Mapping[str, str]
+    identities: Mapping[_Identity, tuple[str, str, bool]]
+    allowed: tuple[str, ...]
+
+    def allows(self, path: str) -> bool:
+        return any(_within(path, one) for one in self.allowed)
 
 
 class MountRules:
@@ -31,24 +51,27 @@ class MountRules:
     source that is not here is judged by its path alone.
     """
 
-    def __init__(self, protected: Mapping[Path, str] | None = None) -> None:
-        """``protected``: further files and folders, such as the state directory, each with what it is."""
-        own = {os.path.normpath(path): what for path, what in (protected or {}).items()}
-        self._places = _HOST | own | {_real(path): what for path, what in own.items()}
-        self._identities = dict(_identities_above(self._places.items()))
+    def __init__(self, protected: Mapping[Path, str] | None = None, believed: Mapping[Path, str] | None = None) -> None:
+        """``protected``: further files and folders, such as the state directory, each with what it is.
 
-    def problem(self, source: str) -> str | None:
-        """Why ``source`` may not be mounted; None: it may."""
+        ``believed``: what is no secret, such as the catalog, and may be mounted, but never writable.
+        """
+        self._forbidden = _forbidden(protected or {}, _ALLOWED)
+        self._forbidden_to_write = _forbidden({**(protected or {}), **(believed or {})}, ())
+
+    def problem(self, source: str, *, writable: bool = False) -> str | None:
+        """Why ``source`` may not be mounted so; None: it may."""
+        forbidden = self._forbidden_to_write if writable else self._forbidden
         written, real = os.path.normpath(source), _real(source)
         for path in dict.fromkeys((written, real)):
-            for place, what in self._places.items():
-                if _within(path, place) and not _is_allowed(path):
+            for place, what in forbidden.places.items():
+                if _within(path, place) and not forbidden.allows(path):
                     return _told(source, path, f"is {what}" if path == place else f"is in {place}, {what}")
                 if _within(place, path):
                     return _told(source, path, f"holds {place}, {what}")
-        return self._problem_of_identity(source, real)
+        return self._problem_of_identity(source, real, forbidden)
 
-    def _problem_of_identity(self, source: str, real: str) -> str | None:
+    def _problem_of_identity(self, source: str, real: str, forbidden: _Forbidden) -> str | None:
         """The same folder under another name: a bind mount of the host, or a hard link."""
         try:
             found = Path(real).stat()
@@ -56,16 +79,22 @@ class MountRules:
             return None
         if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
             return f"{source} is neither a folder nor a file"
-        for path in (real, *(() if _is_allowed(real) else _parents(real))):
+        for path in (real, *(() if forbidden.allows(real) else _parents(real))):
             identity = _identity(path)
-            if identity is None or identity not in self._identities:
+            if identity is None or identity not in forbidden.identities:
                 continue
-            place, what, is_place = self._identities[identity]
+            place, what, is_place = forbidden.identities[identity]
             if is_place:
                 return f"{source} is {place} under another name, {what}"
             if path == real:
                 return f"{source} holds {place} under another name, {what}"
         return None
+
+
+def _forbidden(protected: Mapping[Path, str], allowed: tuple[str, ...]) -> _Forbidden:
+    own = {os.path.normpath(path): what for path, what in protected.items()}
+    places = _HOST | own | {_real(path): what for path, what in own.items()}
+    return _Forbidden(places, dict(_identities_above(places.items())), allowed)
 
 
 def _real(path: str) -> str:
@@ -82,10 +111,6 @@ def _told(source: str, path: str, what: str) -> str:
 
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _is_allowed(path: str) -> bool:
-    return any(_within(path, one) for one in _ALLOWED)
 
 
 def _parents(path: str) -> list[str]:

@@ -14,9 +14,11 @@ from agp_agent.catalog import Catalog, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import EngineError
 from agp_agent.journal import Journal, OutboxView
+from agp_agent.lacks import Lack
 from agp_agent.lifecycle import State
 from agp_agent.lockdown import lockdown
-from agp_agent.planner import Limits
+from agp_agent.planner import Limits, RunSpec
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 
 _LOOK_AGAIN_S: Final = 10.0
@@ -33,6 +35,16 @@ class EngineStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceStatus:
+    """How the last try of a network runner's fence ended. ``problem``: why the runner is refused; null: it holds."""
+
+    problem: str | None
+    checked_at_ms: int
+    found: dict[str, str]
+    """What was tried, and what it did."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerStatus:
     """A runner's image and limits. ``image_digest``: null where the image is not on the engine, or it is not known."""
 
@@ -40,6 +52,10 @@ class RunnerStatus:
     image_digest: str | None
     pull: PullPolicy
     network: str
+    """``none``, or ``outbound``: the internet, and of what is not public only what ``allow`` names."""
+    allow: list[str]
+    fence: FenceStatus | None
+    """What its fence was last found to do; null: it has no network, or was not tried yet."""
     memory_bytes: int
     cpus: float
     pids: int
@@ -102,17 +118,21 @@ class Overview:
         engine: ContainerEngine,
         catalog: Callable[[], Catalog],
         limits: Limits,
+        reach: Reach,
         *,
+        accepted: frozenset[Lack] = frozenset(),
         agent_id: str,
         max_queued: int,
     ) -> None:
-        """``catalog`` returns the one of now."""
+        """``catalog`` returns the one of now; ``accepted`` is what containers may lack where the engine cannot."""
         self._journal = journal
         self._audit = audit
         self._readiness = readiness
         self._engine = engine
         self._catalog = catalog
         self._limits = limits
+        self._reach = reach
+        self._accepted = accepted
         self._agent_id = agent_id
         self._max_queued = max_queued
         self._seen = _Seen()
@@ -152,18 +172,26 @@ class Overview:
 
     def _runner(self, runner: Runner) -> RunnerStatus:
         spec = planner.plan(runner, self._limits, {})
+        proof = self._reach.of(spec) if spec.outbound else None
         return RunnerStatus(
             image=runner.image,
             image_digest=self._seen.digests.get(runner.image),
             pull=runner.pull,
-            network=str(spec.container.network),
+            network=runner.network,
+            allow=[str(one) for one in spec.allow],
+            fence=FenceStatus(proof.problem, proof.checked_at_ms, dict(proof.found)) if proof else None,
             memory_bytes=spec.container.memory_bytes,
             cpus=spec.container.cpus,
             pids=spec.container.pids,
             timeout_s=spec.timeout_s,
             max_running=runner.max_running,
-            lockdown=lockdown(spec.container),
+            lockdown=lockdown(spec.container, network=_network(spec), without=self._lacks()),
         )
+
+    def _lacks(self) -> frozenset[Lack]:
+        """What containers may really lack; an engine that was not seen yet may lack all that is accepted."""
+        engine = self._seen.engine
+        return self._accepted & engine.lacks if engine else self._accepted
 
     async def _look_at_engine(self) -> None:
         """Look again where the last look is old; wait for it, but not for long: then the last one is told."""
@@ -182,3 +210,10 @@ class Overview:
                 with contextlib.suppress(EngineError):
                     seen.digests[runner.image] = (await self._engine.image(runner.image, PullPolicy.NEVER)).digest
         self._seen = seen
+
+
+def _network(spec: RunSpec) -> str:
+    if not spec.outbound:
+        return "none"
+    allowed = ", ".join(map(str, spec.allow))
+    return "fenced: the internet, and of what is not public " + (f"{allowed} alone" if allowed else "nothing")

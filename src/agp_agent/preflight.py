@@ -35,10 +35,26 @@ def mount_rules(settings: Settings) -> MountRules:
         settings.token_file: "the agent's token",
         settings.dashboard_token_file: "the agent's token",
         settings.tls_key_file: "the agent's private key",
+        settings.tailscale_socket: "the socket of tailscaled",
+        _docker_config(): "Docker's configuration with the registries' credentials",
         engine: "the engine's socket, which is root on its host",
         Path("/var/run/docker.sock"): "the engine's socket, which is root on its host",
     }
-    return MountRules({path: what for path, what in own.items() if path is not None})
+    believed: dict[Path | None, str] = {
+        settings.catalog: "the agent's catalog",
+        settings.dashboard_ca_file: "what the dashboard is verified by",
+        settings.tls_cert_file: "the agent's certificate",
+    }
+    return MountRules(_given(own), _given(believed))
+
+
+def _given(paths: dict[Path | None, str]) -> dict[Path, str]:
+    return {path: what for path, what in paths.items() if path is not None}
+
+
+def _docker_config() -> Path:
+    folder = os.environ.get("DOCKER_CONFIG")
+    return Path(folder or Path(os.environ.get("HOME", "/")) / ".docker") / "config.json"
 
 
 def check(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from agp_agent.intake import Intake
 from agp_agent.journal import Journal
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
+from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
@@ -55,7 +56,15 @@ async def api(
     engine, runners = engine or FakeEngine(), catalog.Catalogs(catalog.load())
     await engine.open()
     overview = Overview(
-        journal, audit, readiness, engine, lambda: runners.current, LIMITS, agent_id="unit", max_queued=max_queued
+        journal,
+        audit,
+        readiness,
+        engine,
+        lambda: runners.current,
+        LIMITS,
+        Reach(),
+        agent_id="unit",
+        max_queued=max_queued,
     )
     intake = Intake(
         journal,

@@ -451,6 +451,45 @@ def test_a_seccomp_profile_that_allows_what_it_does_not_name_is_refused(
     assert sentence in found
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_catalog_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """They would decide what runners may do."""
+    file = tmp_path / "catalog.yaml"
+    file.write_text("runners: {}")
+    file.chmod(mode)
+    with pytest.raises(ConfigurationError) as caught:
+        catalog.load(file)
+    why = f"has mode {mode:04o}, so others than its owner can change it; expected 0644"
+    assert caught.value.problems == (f"AGP_CATALOG: {file} {why}.",)
+    file.chmod(0o644)
+    catalog.load(file)
+
+
+def test_a_seccomp_profile_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """It may be another one at the next reload."""
+    text = granting(tmp_path)
+    (tmp_path / "profile.json").chmod(0o662)
+    (found,) = problems(tmp_path, text)
+    assert found.endswith("profile.json has mode 0662, so others than its owner can change it; expected 0640.")
+
+
+def test_a_writable_mount_may_not_hold_what_confines_others(tmp_path: Path) -> None:
+    """The profile of another runner, and what the host itself believes; read-only they may be mounted."""
+    granting(tmp_path)
+    text = """
+    runners:
+      x: {{image: x, command: ["{{playbook}}"], seccomp: {folder}/profile.json}}
+      y: {{image: x, command: ["{{playbook}}"], mounts: [{{source: {source}, target: /a, rw: {rw}}}]}}
+    """
+    (found,) = problems(tmp_path, text.format(folder=tmp_path, source=tmp_path, rw="true"))
+    held = f"{tmp_path} holds {tmp_path}/profile.json, the seccomp profile of x."
+    assert found == f"runner y, mounts: expected folders that may be written to; {held}"
+    loaded(tmp_path, text.format(folder=tmp_path, source=tmp_path, rw="false"))
+    (found,) = problems(tmp_path, text.format(folder=tmp_path, source="/etc/ansible", rw="true"))
+    in_etc = "/etc/ansible is in /etc, the host's configuration."
+    assert found == f"runner y, mounts.0: expected a folder or file that may be written to; {in_etc}"
+
+
 @pytest.mark.parametrize(
     "image",
     [

@@ -3,6 +3,7 @@
 from agp_agent import catalog
 from agp_agent.catalog import Runner
 from agp_agent.engine import Mount
+from agp_agent.lacks import Lack
 from agp_agent.lockdown import lockdown
 from agp_agent.planner import Limits, plan
 
@@ -11,7 +12,7 @@ LIMITS = Limits(task_timeout_s=3600, stop_grace_s=10, output_limit_bytes=4 * 2**
 
 def test_the_defaults_are_told() -> None:
     """Every measure has a name and a value."""
-    told = lockdown(plan(catalog.load().runners["shell"], LIMITS, {}).container)
+    told = lockdown(plan(catalog.load().runners["shell"], LIMITS, {}).container, network="none")
     assert told["user"] == "one of its own for each container, never root"
     assert (told["capabilities"], told["network"], told["swap"]) == ("none", "none", "none")
     assert (told["memory"], told["cpus"], told["processes"]) == ("512 MiB", "1", "256")
@@ -34,7 +35,7 @@ def test_what_the_catalog_grants_is_told() -> None:
         }
     )
     container = plan(runner, LIMITS, {}).in_slot("slot", 20007, Mount("bind", "/slot", "/playbook"))
-    told = lockdown(container)
+    told = lockdown(container, network="none")
     assert (told["user"], told["memory"], told["runtime"], told["environment"]) == (
         "20007",
         "1024 MiB",
@@ -44,3 +45,11 @@ def test_what_the_catalog_grants_is_told() -> None:
     assert told["mounts"] == "/slot at /playbook, read-only, /srv/a at /a, writable, /srv/b at /b, read-only"
     assert told["writable"].endswith("/a (host)")
     assert "value" not in " ".join(told.values())
+
+
+def test_what_the_engine_lacks_is_not_told_as_enforced() -> None:
+    """Its operator accepted that; who reads the lockdown sees it."""
+    container = plan(catalog.load().runners["shell"], LIMITS, {}).container
+    told = lockdown(container, network="none", without={Lack.MEMORY, Lack.PIDS})
+    missing = {name for name, value in told.items() if value.startswith("not enforced")}
+    assert missing == {"memory", "swap", "processes"}

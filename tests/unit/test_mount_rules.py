@@ -46,6 +46,12 @@ def rules(state: Path) -> MountRules:
         ("/var/lib/docker/volumes/x/_data", "the engine's own data"),
         ("/etc/ansible/../shadow", "is in /etc"),
         ("/etc/ansible-secrets", "is in /etc"),
+        ("/etc/pki", "is in /etc"),
+        ("/etc/pki/tls/private", "is in /etc"),
+        ("/root/.ssh", "is in /root"),
+        ("/var/lib/tailscale", "the node's key"),
+        ("/var/lib/kubelet/pods", "is in /var/lib/kubelet"),
+        ("/var/spool/cron/crontabs", "is in /var/spool/cron"),
     ],
 )
 def test_the_hosts_own_places_are_refused(rules: MountRules, source: str, why: str) -> None:
@@ -59,6 +65,22 @@ def test_the_hosts_own_places_are_refused(rules: MountRules, source: str, why: s
 def test_other_places_are_allowed(rules: MountRules, source: str) -> None:
     """Also those that are not here: the engine's host may have them."""
     assert rules.problem(source) is None
+
+
+@pytest.mark.parametrize("source", ["/etc/ansible", "/etc/ssl/certs", "/etc/pki/ca-trust", "/etc/pki/tls/certs"])
+def test_what_is_allowed_of_etc_is_read_only(rules: MountRules, source: str) -> None:
+    """The host itself believes what stands there."""
+    assert rules.problem(source) is None
+    assert rules.problem(source, writable=True) == f"{source} is in /etc, the host's configuration"
+
+
+def test_what_the_agent_believes_is_read_only(tmp_path: Path) -> None:
+    """Whoever can write the catalog decides what the next playbook may do; reading it tells no secret."""
+    catalog = tmp_path / "agp" / "catalog.yaml"
+    rules = MountRules(believed={catalog: "the agent's catalog"})
+    assert rules.problem(str(catalog.parent)) is None
+    assert rules.problem(str(catalog.parent), writable=True) == (f"{tmp_path}/agp holds {catalog}, the agent's catalog")
+    assert rules.problem(str(tmp_path / "agp" / "out"), writable=True) is None
 
 
 def test_the_agents_own_places_are_refused(rules: MountRules, state: Path) -> None:

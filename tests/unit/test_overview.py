@@ -9,7 +9,10 @@ import pytest
 from agp_agent import __version__
 from agp_agent.catalog import Catalog
 from agp_agent.engine import EngineInfo
-from agp_agent.overview import Overview
+from agp_agent.lacks import Lack
+from agp_agent.overview import FenceStatus, Overview
+from agp_agent.planner import plan
+from agp_agent.reach import Proof, Reach
 from fakes.fake_engine import FakeEngine
 from support.agent_parts import IMAGE, LIMITS, Parts, agent, catalog_of, machine
 
@@ -21,7 +24,13 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
         yield made
 
 
-def overview(parts: Parts, engine: FakeEngine | None = None, runners: Catalog | None = None) -> Overview:
+def overview(
+    parts: Parts,
+    engine: FakeEngine | None = None,
+    runners: Catalog | None = None,
+    reach: Reach | None = None,
+    accepted: frozenset[Lack] = frozenset(),
+) -> Overview:
     """Return what is tested."""
     return Overview(
         parts.journal,
@@ -30,6 +39,8 @@ def overview(parts: Parts, engine: FakeEngine | None = None, runners: Catalog | 
         engine or parts.engine,
         lambda: runners or parts.catalogs.current,
         LIMITS,
+        reach or Reach(),
+        accepted=accepted,
         agent_id="unit",
         max_queued=7,
     )
@@ -51,6 +62,27 @@ async def test_everything_is_told(parts: Parts) -> None:
     assert (status.queue.queued, status.queue.running, status.queue.max_queued) == (1, 0, 7)
     assert (status.outbox.pending, status.outbox.dead_letters) == (0, 0)
     assert status.audit_head == str(parts.audit.head_on_disk)
+
+
+async def test_the_network_of_a_runner_is_told_with_the_last_proof_of_its_fence(parts: Parts) -> None:
+    """What it may reach, and what was found out about it; one that was not tried yet has no proof."""
+    runners, reach = catalog_of(net={"network": "outbound", "allow": ["10.20.0.0/16:22"]}), Reach()
+    seen = overview(parts, runners=runners, reach=reach)
+    net, shell = (await seen.status()).runners["net"], (await seen.status()).runners["shell"]
+    assert (shell.network, shell.allow, shell.fence, shell.lockdown["network"]) == ("none", [], None, "none")
+    assert (net.network, net.allow, net.fence) == ("outbound", ["10.20.0.0/16:22"], None)
+    assert net.lockdown["network"] == "fenced: the internet, and of what is not public 10.20.0.0/16:22 alone"
+    await reach.set(plan(runners.runners["net"], LIMITS, {}), Proof("net", "it leaks", 7, {"gateway": "answered"}))
+    assert (await seen.status()).runners["net"].fence == FenceStatus("it leaks", 7, {"gateway": "answered"})
+
+
+async def test_what_the_engine_lacks_is_told_in_the_lockdown(parts: Parts) -> None:
+    """All that is accepted while no engine was seen; then what it really lacks, which here is nothing."""
+    accepted = frozenset({Lack.PIDS})
+    assert (await overview(parts, accepted=accepted).status()).runners["shell"].lockdown["processes"] == "256"
+    parts.engine.go_away()
+    told = (await overview(parts, accepted=accepted).status()).runners["shell"].lockdown["processes"]
+    assert told.startswith("not enforced")
 
 
 async def test_what_is_wrong_is_told_by_its_part(parts: Parts) -> None:

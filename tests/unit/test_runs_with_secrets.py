@@ -185,6 +185,21 @@ async def test_a_log_is_not_used_where_the_secret_is_gone(
     assert taken.started
 
 
+@pytest.mark.parametrize("note", [None, '{"secrets_fing'])
+async def test_a_log_is_not_used_where_note_and_secrets_are_gone(
+    parts: Parts, spec: RunSpec, secret: Secret, note: str | None
+) -> None:
+    """Nobody knows any more whether the run had secrets: nothing would mask them."""
+    run = await released(parts, spec, "secret key\nexit 0\n")
+    await parts.engine.wait(run.container_id)
+    run.spool.discard()
+    secret.source.unlink()
+    path = parts.folder / "slots" / SLOT / "note.json"
+    path.unlink() if note is None else path.write_text(note)
+    taken = await parts.executor.adopt(run.container_id, SLOT, NONCE, None, 4096)
+    assert SECRET.decode() not in await output_of(parts, taken)
+
+
 async def test_a_run_that_had_no_secrets_is_completed_whatever_its_runner_has_now(parts: Parts, secret: Secret) -> None:
     """The catalog was changed meanwhile: there is nothing to hide in its log."""
     plain = plan(catalog_of().runners["shell"], LIMITS, LABELS)

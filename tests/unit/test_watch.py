@@ -65,7 +65,7 @@ class Watched:
 async def released(parts: Parts, playbook: str) -> LiveRun:
     """Release a playbook."""
     prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
-    run = await parts.executor.release(prepared, playbook.encode(), {}, NONCE)
+    run = await parts.executor.release(prepared, playbook.encode(), {"task_id": "t"}, NONCE)
     await until(lambda: run.started, "the start marker")
     return run
 
@@ -503,7 +503,7 @@ async def test_a_container_that_starts_as_it_is_ended_is_lost(parts: Parts, monk
     """Between the last look and the kill: it is not run again, and nobody else is said to have killed it."""
     monkeypatch.setattr("agp_agent.watch._STUCK_S", 0.0)
     prepared = await parts.executor.prepare(plan(catalog_of().runners["shell"], LIMITS, LABELS), SLOT)
-    await parts.slots.fill(SLOT, IMAGE, prepared.spec.playbook_file, b"print begun\nforever\n", {})
+    await parts.slots.fill(SLOT, IMAGE, prepared.spec.playbook_file, b"print begun\nforever\n", {"task_id": "t"})
     waiting = await parts.executor.adopt(prepared.container_id, SLOT, NONCE, None, 4096)
     engine = LateStart(parts.host)
     await engine.open()

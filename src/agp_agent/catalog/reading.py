@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from agp_agent import __version__
 from agp_agent.catalog.catalog import Catalog
 from agp_agent.catalog.runner import Runner
+from agp_agent.catalog.values import NotBelieved, read_believed
 from agp_agent.errors import ConfigurationError
 from agp_agent.mount_rules import MountRules
 
@@ -37,7 +38,7 @@ def load(path: Path | None = None, rules: MountRules | None = None) -> Catalog:
     if path is None:
         return catalog
     runners = _read(path, rules or MountRules()).runners
-    if problems := [*_mounted_secrets(list(runners.values()))]:
+    if problems := [*_mounted_side_files(list(runners.values()))]:
         raise ConfigurationError(*(f"AGP_CATALOG: {path}: {problem}" for problem in problems))
     return Catalog(runners={**catalog.runners, **runners})
 
@@ -52,14 +53,21 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": "Catalog of runners"}
 
 
-def _mounted_secrets(runners: list[Runner]) -> Iterator[str]:
-    """A secret that lies in a mounted folder is none: a playbook could read it past the masking."""
+def _mounted_side_files(runners: list[Runner]) -> Iterator[str]:
+    """A secret that lies in a mounted folder is none: a playbook could read it past the masking.
+
+    And a seccomp profile that a playbook can write to confines nobody.
+    """
     held = {secret.source: f"the secret {secret.name}" for runner in runners for secret in runner.secret_files}
-    rules = MountRules(held)
+    profiles = {runner.seccomp.path: f"the seccomp profile of {runner.name}" for runner in runners if runner.seccomp}
+    rules, rules_to_write = MountRules(held), MountRules(believed=profiles)
     for runner in runners:
         for source in runner.sources:
             if problem := rules.problem(source):
                 yield f"runner {runner.name}, mounts: expected folders without secrets; {problem}."
+        for mount in runner.mounts:
+            if mount.rw and (problem := rules_to_write.problem(mount.source, writable=True)):
+                yield f"runner {runner.name}, mounts: expected folders that may be written to; {problem}."
 
 
 class _Loader(yaml.SafeLoader):
@@ -75,9 +83,11 @@ class _Loader(yaml.SafeLoader):
 
 def _read(path: Path, rules: MountRules) -> Catalog:
     try:
-        document = yaml.load(path.read_text(), _Loader)  # noqa: S506  a SafeLoader
+        document = yaml.load(read_believed(path).decode(), _Loader)  # noqa: S506  a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"AGP_CATALOG: {path} cannot be read: {error.strerror}.") from None
+    except NotBelieved as error:
+        raise ConfigurationError(f"AGP_CATALOG: {path} {error}.") from None
     except yaml.constructor.ConstructorError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigurationError(f"AGP_CATALOG: {path}: at line {line}: {error.problem}.") from None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from agp_agent.catalog.values import (
     PLAYBOOK,
@@ -18,6 +18,7 @@ from agp_agent.catalog.values import (
     Seccomp,
     SeccompProfile,
     TmpfsValue,
+    rules_of,
 )
 from agp_agent.engine import PullPolicy, Tmpfs
 from agp_agent.secret_files import MAX_NUMBER, SECRETS_DIR, Secret
@@ -50,6 +51,12 @@ class HostMount(_Part):
     source: Mountable
     target: Inside
     rw: bool = False
+
+    @model_validator(mode="after")
+    def _writable(self, info: ValidationInfo) -> Self:
+        if self.rw and (problem := rules_of(info).problem(self.source, writable=True)):
+            raise ValueError(f"a folder or file that may be written to; {problem}")
+        return self
 
 
 class HostSecret(_Part):

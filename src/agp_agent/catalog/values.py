@@ -1,7 +1,9 @@
 """What the values of a catalog are made of: sizes, paths, images, destinations. Each error says what was expected."""
 
 import json
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,6 +29,10 @@ _HOST: Final = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-fA-F:]+\
 _IMAGE: Final = re.compile(rf"(?:{_HOST})?{_PART}(?:/{_PART})*(?::[\w][\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?")
 
 _DENYING: Final = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD")
+
+
+class NotBelieved(ValueError):
+    """Others than its owner can change the file. The message goes behind the file's name."""
 
 
 def _size(value: object) -> int:
@@ -58,9 +64,29 @@ def _on_host(path: str) -> str:
     return path
 
 
+def rules_of(info: ValidationInfo) -> MountRules:
+    """What may be mounted, as whoever reads the catalog says."""
+    return info.context if isinstance(info.context, MountRules) else MountRules()
+
+
+def read_believed(path: Path) -> bytes:
+    """A file of the operator that decides what runners may do.
+
+    Raises:
+        OSError: it cannot be read.
+        NotBelieved: more than its owner can change it.
+    """
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise NotBelieved(
+                f"has mode {mode:04o}, so others than its owner can change it; expected {mode & ~0o022:04o}"
+            )
+        return file.read()
+
+
 def _mountable(path: str, info: ValidationInfo) -> str:
-    rules = info.context if isinstance(info.context, MountRules) else MountRules()
-    if problem := rules.problem(path):
+    if problem := rules_of(info).problem(path):
         raise ValueError(f"a folder or file that may be mounted; {problem}")
     return path
 
@@ -96,9 +122,11 @@ def _seccomp(value: object) -> SeccompProfile:
         return value
     path = Path(_on_host(str(value)))
     try:
-        profile = json.loads(path.read_bytes())
+        profile = json.loads(read_believed(path))
     except OSError as error:
         raise ValueError(f"a seccomp profile, and {path} cannot be read: {error.strerror}") from None
+    except NotBelieved as error:
+        raise ValueError(f"a seccomp profile, and {path} {error}") from None
     except ValueError:
         raise ValueError(f"a seccomp profile, and {path} is not valid JSON") from None
     if not isinstance(profile, dict) or profile.get("defaultAction") not in _DENYING:

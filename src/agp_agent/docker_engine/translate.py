@@ -14,7 +14,12 @@ LOG_FILES = 2
 _LOG_SLACK_BYTES = 2**16
 """Room for the start marker and for what each record weighs beside its bytes."""
 
-_MASKED = frozenset({"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"})
+_MASKED = frozenset(
+    {
+        *("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi"),
+        *("/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+    }
+)
 _READ_ONLY = frozenset({"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"})
 """Of the paths that engines mask or protect by themselves, those that all versions have in common."""
 
@@ -158,7 +163,8 @@ def differences(asked: Json, inspected: Json, image: Json) -> tuple[str, ...]:
         "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
         "HostConfig.NetworkMode": host.get("NetworkMode") in _network_modes(asked),
         "NetworkSettings.Networks": _networks(inspected) <= {asked["HostConfig"].get("NetworkMode")},
-        "AppArmorProfile": inspected.get("AppArmorProfile") != "unconfined",
+        "AppArmorProfile": _is_engines_profile(inspected.get("AppArmorProfile") or ""),
+        "ProcessLabel": ":spc_t:" not in (inspected.get("ProcessLabel") or ""),
         "Mounts": _made(inspected.get("Mounts") or ()) == _wanted(asked["HostConfig"]["Mounts"]),
     }
     return tuple(sorted({*wrong, *(name for name, right in checks.items() if not right)}))
@@ -175,6 +181,11 @@ def _plain(value: Any) -> Any:
     elif isinstance(value, list):
         value = [_plain(one) for one in value]
     return value or None
+
+
+def _is_engines_profile(name: str) -> bool:
+    """Whether nobody chose another: Docker names its own only when the container starts, Podman's has a version."""
+    return name in {"", "docker-default"} or name.startswith("containers-default-")
 
 
 def _environment(lines: Iterable[str]) -> dict[str, str]:

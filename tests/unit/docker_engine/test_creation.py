@@ -42,7 +42,10 @@ def calls(api: DockerApi) -> Iterator[EngineCalls]:
     """Calls to an engine that makes what it is asked for."""
     config = copy.deepcopy(creation(SPEC))
     host = config.pop("HostConfig")
-    host["MaskedPaths"] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
+    host["MaskedPaths"] = [
+        *("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi"),
+        *("/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+    ]
     host["ReadonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
     host["NetworkMode"] = "default"
     api.routes[CREATE] = answer({"Id": "abc"}, 201)

@@ -25,6 +25,10 @@ SPEC = ContainerSpec(
     pids=256,
     log_limit_bytes=2**22,
 )
+MASKED = (
+    *("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi"),
+    *("/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+)
 IMAGE = {"Env": ["PATH=/usr/bin", "LANG=C.UTF-8"], "Entrypoint": ["/usr/local/bin/agp-entry"]}
 
 
@@ -51,7 +55,7 @@ def made_as_asked(spec: ContainerSpec = SPEC) -> Json:
         "Devices": [],
         "PortBindings": {},
         "OomScoreAdj": 0,
-        "MaskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+        "MaskedPaths": [*MASKED, "/proc/asound"],
         "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
     }
     bind = {"Type": "bind", "Source": "/srv/slot", "Destination": "/playbook", "RW": False, "Propagation": "rprivate"}
@@ -225,6 +229,7 @@ WEAKER: dict[str, Callable[[Json], None]] = {
     "Config.Cmd": _config(Cmd=["sh"]),
     "Config.Healthcheck": _config(Healthcheck={"Test": ["CMD", "true"]}),
     "AppArmorProfile": lambda made: made.update(AppArmorProfile="unconfined"),
+    "ProcessLabel": lambda made: made.update(ProcessLabel="system_u:system_r:spc_t:s0"),
     "NetworkSettings.Networks": lambda made: made.update(NetworkSettings={"Networks": {"b": {"EndpointID": "1"}}}),
 }
 
@@ -243,6 +248,24 @@ OTHER_THAN_GRANTED: dict[str, Callable[[Json], None]] = {
 
 class TestDifferences:
     """What was made against what was asked for."""
+
+    @pytest.mark.parametrize("profile", ["", None, "docker-default", "containers-default-0.57.4"])
+    def test_the_engines_own_profile_is_no_difference(self, profile: str | None) -> None:
+        """Nor one that is named only at the start, as Docker does, or none, where the host has no AppArmor."""
+        made = made_as_asked() | {"AppArmorProfile": profile, "ProcessLabel": "system_u:system_r:container_t:s0:c1,c2"}
+        assert differences(creation(SPEC), made, IMAGE) == ()
+
+    def test_a_profile_that_nobody_asked_for_is_a_difference(self) -> None:
+        """Somebody between agent and engine chose a weaker one."""
+        made = made_as_asked() | {"AppArmorProfile": "lets-everything"}
+        assert differences(creation(SPEC), made, IMAGE) == ("AppArmorProfile",)
+
+    @pytest.mark.parametrize("path", MASKED)
+    def test_each_mask_must_be_there(self, path: str) -> None:
+        """One that is missing is enough."""
+        made = made_as_asked()
+        made["HostConfig"]["MaskedPaths"].remove(path)
+        assert differences(creation(SPEC), made, IMAGE) == ("HostConfig.MaskedPaths",)
 
     def test_nothing_differs_in_what_was_made_as_asked(self) -> None:
         """The engine's many spellings of nothing, its merged environment and labels are no differences."""
