@@ -1,8 +1,8 @@
 """The loop that tries the fence of every network runner from within: what must not answer, does not.
 
 It runs at the first contact with the engine, at every change of the catalog, and every ten minutes. A runner whose
-fence does not hold is refused until it does; one that was never tried waits. What is tried: the bridge's gateway, a
-metadata address, the agent's own API and a neighbour on the same bridge, minus what ``allow`` names.
+fence does not hold is refused until it does; one that was never tried waits. What is tried: the bridge's gateway,
+the clouds' metadata addresses, the agent's own API and a neighbour on the same bridge, minus what ``allow`` names.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 _PATIENCE_S: Final = 30.0
 _METADATA: Final = IPv4Address("169.254.169.254")
+_AZURE: Final = IPv4Address("168.63.129.16")
 _HTTP_PORT: Final = 80
 _DNS_PORT: Final = 53
 _ADDRESSES: Final = 32
@@ -190,6 +191,7 @@ class Canary:
             ((gateway, self._port), "the agent's API at the bridge's gateway"),
             ((gateway, _DNS_PORT), "the bridge's gateway"),
             ((_METADATA, _HTTP_PORT), "the metadata address"),
+            ((_AZURE, _HTTP_PORT), "Azure's host agent"),
             *(((address, self._port), "the agent's API") for address in self._fencing.own_addresses()[:_ADDRESSES]),
         ]
         for target, what in candidates:

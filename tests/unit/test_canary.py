@@ -98,10 +98,10 @@ async def test_a_refused_runner_is_used_again_once_its_fence_holds(parts: Parts,
 
 
 @pytest.mark.parametrize(
-    "answers", [f"{GATEWAY} {API_PORT}", f"{GATEWAY} 53", "169.254.169.254 80", "172.30.0.99 8472"]
+    "answers", [f"{GATEWAY} {API_PORT}", f"{GATEWAY} 53", "169.254.169.254 80", "168.63.129.16 80", "172.30.0.99 8472"]
 )
 async def test_each_of_them_must_not_answer(parts: Parts, host: FakeHost, answers: str) -> None:
-    """Gateway, API, metadata and neighbour."""
+    """Gateway, API, the clouds' metadata and a neighbour."""
     host.answering.add(answers)
     parts.go(parts.canary.run())
     await proven(parts)
