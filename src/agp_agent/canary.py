@@ -17,7 +17,7 @@ import structlog
 
 from agp_agent import clock, planner
 from agp_agent.catalog import Catalogs
-from agp_agent.engine import Attachment, Bridge, ContainerEngine, ContainerSpec, PullPolicy, Stream
+from agp_agent.engine import Attachment, Bridge, ContainerEngine, ContainerSpec, Stream
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, NotFenced
 from agp_agent.executor import release_lines
 from agp_agent.fence import Fence
@@ -177,7 +177,7 @@ class Canary:
 
     async def _helper_image(self) -> None:
         try:
-            await self._engine.image(self._fencing.image, PullPolicy.MISSING)
+            await self._fencing.find_image()
         except ImageUnavailable as error:
             raise NotFenced(f"its network cannot be tried: {error}; AGP_FENCE_IMAGE names it") from error
 
