@@ -1,8 +1,9 @@
 """The loop that tries the fence of every network runner from within: what must not answer, does not.
 
 It runs at the first contact with the engine, at every change of the catalog, and every ten minutes. A runner whose
-fence does not hold is refused until it does; one that was never tried waits. What is tried: the bridge's gateway, a
-metadata address, the agent's own API and a neighbour on the same bridge, minus what ``allow`` names.
+fence does not hold is refused until it does; one that was never tried waits. What is tried: the bridge's gateway,
+the clouds' metadata addresses, private and shared ones, the agent's own API and a neighbour on the same bridge, minus
+what ``allow`` names. Each must be refused by the fence itself: that nobody answers is no proof of it.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import structlog
 
 from agp_agent import clock, planner
 from agp_agent.catalog import Catalogs
-from agp_agent.engine import Attachment, Bridge, ContainerEngine, ContainerSpec, PullPolicy, Stream
+from agp_agent.engine import Attachment, Bridge, ContainerEngine, ContainerSpec, Stream
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, NotFenced
 from agp_agent.executor import release_lines
 from agp_agent.fence import Fence
@@ -29,7 +30,14 @@ from agp_agent.readiness import Readiness
 log = structlog.get_logger(__name__)
 
 _PATIENCE_S: Final = 30.0
-_METADATA: Final = IPv4Address("169.254.169.254")
+_NOT_PUBLIC: Final = (
+    (IPv4Address("169.254.169.254"), "the metadata address"),
+    (IPv4Address("168.63.129.16"), "Azure's host agent"),
+    (IPv4Address("100.100.100.200"), "a shared address"),  # Alibaba's metadata; tailnets are there, too
+    (IPv4Address("10.255.255.254"), "a private address"),
+    (IPv4Address("172.31.255.254"), "a private address"),
+    (IPv4Address("192.168.255.254"), "a private address"),
+)
 _HTTP_PORT: Final = 80
 _DNS_PORT: Final = 53
 _ADDRESSES: Final = 32
@@ -37,7 +45,8 @@ _ADDRESSES: Final = 32
 _NEIGHBOUR_PORT: Final = 8472
 _CONTROL: Final = "127.0.0.1 8471"
 """What the probe tries first: itself. It must answer, or the rest says nothing."""
-_HELD: Final = ("fenced", "silent")
+_HELD: Final = "fenced"
+"""At once, by the kernel. Silence is none: where nobody listens, or a firewall drops, it is so without a fence."""
 
 
 class Periods(NamedTuple):
@@ -155,6 +164,7 @@ class Canary:
         elif before is None or before.problem is not None:
             log.info("network tried: its fence holds", runner=spec.runner, tried=len(proof.found))
             _warn_of_ipv6(spec)
+            _warn_of_little(spec, proof)
         await self._reach.set(spec, proof)
 
     # --- one try -----------------------------------------------------------------------------------------------------
@@ -176,7 +186,7 @@ class Canary:
 
     async def _helper_image(self) -> None:
         try:
-            await self._engine.image(self._fencing.image, PullPolicy.MISSING)
+            await self._fencing.find_image()
         except ImageUnavailable as error:
             raise NotFenced(f"its network cannot be tried: {error}; AGP_FENCE_IMAGE names it") from error
 
@@ -189,7 +199,7 @@ class Canary:
         candidates = [
             ((gateway, self._port), "the agent's API at the bridge's gateway"),
             ((gateway, _DNS_PORT), "the bridge's gateway"),
-            ((_METADATA, _HTTP_PORT), "the metadata address"),
+            *(((address, _HTTP_PORT), what) for address, what in _NOT_PUBLIC),
             *(((address, self._port), "the agent's API") for address in self._fencing.own_addresses()[:_ADDRESSES]),
         ]
         for target, what in candidates:
@@ -245,6 +255,12 @@ def _warn_of_ipv6(spec: RunSpec) -> None:
         log.warning("the agent's bridge has no IPv6: not reached", runner=spec.runner, destinations=unreached)
 
 
+def _warn_of_little(spec: RunSpec, proof: Proof) -> None:
+    """The neighbour is tried in any case; alone it says little of what lies beyond the bridge."""
+    if len(proof.found) == 1:
+        log.warning("allow names all that could be tried beside a neighbour: the proof says little", runner=spec.runner)
+
+
 def judge(lines: list[str], targets: Targets) -> tuple[str | None, dict[str, str]]:
     """What a probe's lines mean. Whatever is missing or unclear counts as not held."""
     found = {" ".join(words[:2]): " ".join(words[2:]) for line in lines if len(words := line.split()) > 2}  # noqa: PLR2004
@@ -253,7 +269,7 @@ def judge(lines: list[str], targets: Targets) -> tuple[str | None, dict[str, str
     wrong = [
         f"{what} ({address} port {port}) {found.get(f'{address} {port}') or 'was not tried'}"
         for (address, port), what in targets.items()
-        if found.get(f"{address} {port}") not in _HELD
+        if found.get(f"{address} {port}") != _HELD
     ]
     return (f"its network is not fenced in: {'; '.join(wrong)}" if wrong else None), found
 

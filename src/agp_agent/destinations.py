@@ -13,6 +13,8 @@ _FORMS: Final = (
     re.compile(r"(?P<address>[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(?P<prefix>/\d{1,3})?(?P<port>)"),
 )
 _LAST_PORT: Final = 65535
+_WIDEST: Final = 8
+"""The shortest prefix: that of 10.0.0.0/8 and fd00::/8. A few shorter ones together are everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ def _network(text: str, written: str) -> IPv4Network | IPv6Network:
         loose = ip_network(written, strict=False)
     except ValueError:
         raise ValueError(f"{EXPECTED}, and {text} is no address") from None
-    if loose.prefixlen == 0:
-        raise ValueError(f"a destination that is not everything, and {text} is: it would switch the fence off")
+    if loose.prefixlen < _WIDEST:
+        raise ValueError(f"a network of /{_WIDEST} or smaller, and {text} is wider: it would switch the fence off")
     if loose.network_address != ip_address(written.partition("/")[0]):
         raise ValueError(f"{loose}, or the address alone: {text} is an address inside a network")
     return loose

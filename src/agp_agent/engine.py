@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from agp_agent.errors import EngineError
 from agp_agent.lacks import Lack
@@ -33,6 +33,10 @@ class PullPolicy(StrEnum):
     NEVER = "never"
     MISSING = "missing"
     ALWAYS = "always"
+
+
+OWN_IMAGES: Final = "agp/"
+"""How the names of the images begin that are built with the agent. On a public registry it is of whoever takes it."""
 
 
 class Stream(StrEnum):

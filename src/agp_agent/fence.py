@@ -24,6 +24,7 @@ NOT_PUBLIC: Final = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # carriers' and tailnets' addresses
         "127.0.0.0/8",
+        "168.63.129.16/32",  # the host agent of Azure's machines, public by its number alone
         "169.254.0.0/16",  # metadata services
         "172.16.0.0/12",
         "192.0.0.0/24",

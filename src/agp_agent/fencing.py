@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
-from agp_agent.engine import Bridge, ContainerEngine, PullPolicy
+from agp_agent.engine import OWN_IMAGES, Bridge, ContainerEngine, Image, PullPolicy
 from agp_agent.errors import EngineError, EngineUnavailable, ImageUnavailable, NotFenced
 from agp_agent.fence import Fence, addresses_of_this_machine
 from agp_agent.planner import RunSpec
@@ -38,6 +38,8 @@ class Fencing:
         self._fib_trie = fib_trie
         self._has_bridge = False
         self.image = image
+        # The helper is root with NET_ADMIN: nothing of the agent's own name is ever taken from a registry.
+        self._pull = PullPolicy.NEVER if image.startswith(OWN_IMAGES) else PullPolicy.MISSING
         self.bridge_name = f"agp-{labels['agp.instance']}"
 
     async def bridge(self) -> Bridge:
@@ -60,6 +62,10 @@ class Fencing:
         """The addresses of the machine, or the container, that this agent runs in."""
         return addresses_of_this_machine(self._fib_trie.read_text())
 
+    async def find_image(self) -> Image:
+        """The helper's image. Raises ``ImageUnavailable``: it is not there, and may not or cannot be pulled."""
+        return await self._engine.image(self.image, self._pull)
+
     async def fence_for(self, spec: RunSpec, uid: int) -> Fence:
         """The fence of a container of this plan, as it would be now."""
         deny = (*self._deny, *(IPv4Network(address) for address in self.own_addresses()))
@@ -74,7 +80,7 @@ class Fencing:
         """
         fence = await self.fence_for(spec, uid)
         try:
-            image = await self._engine.image(self.image, PullPolicy.MISSING)
+            image = await self.find_image()
             helped = await self._engine.run_beside(container_id, image.image_id, (PROGRAM, *fence.rules), self._labels)
         except EngineUnavailable:
             raise

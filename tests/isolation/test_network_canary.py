@@ -15,8 +15,16 @@ from support.waiting import eventually
 
 pytest_plugins = ("isolation.network_world",)
 
-SHOWS_WHAT_IT_WAS_ASKED_FOR = "printf '%s\\\\n' \"$@\""
-"""In the place of the program that makes the rules: it makes none, and lists them all."""
+SHOWS_WHAT_IT_WAS_ASKED_FOR = r"""
+bridge=$(printf '%s\n' "$@" | sed -n 's/^ip daddr != [0-9.]* ip daddr \([0-9./]*\) reject.*/\1/p')
+printf '%s\n' 'table inet sham {' 'chain outgoing {' 'type filter hook output priority filter;' \
+    "oif != lo ip daddr != $bridge reject with icmpx admin-prohibited" '}' '}' | nft -f -
+printf '%s\n' "$@"
+"""
+"""In the place of the program that makes the rules: it lists them all, and fences in what lies beyond the bridge alone.
+
+So nothing that the canary tries leaves this machine.
+"""
 
 
 def test_a_runner_whose_fence_does_not_hold_is_refused(
@@ -31,7 +39,8 @@ def test_a_runner_whose_fence_does_not_hold_is_refused(
     assert refused["error"].startswith("not started: its network is not fenced in: ")
     assert "the bridge's gateway (" in refused["error"]
     assert "port 53) answered" in refused["error"]
-    assert "a neighbour" not in refused["error"], "traffic between containers is off on the bridge, fence or not"
+    assert "port 8472) silent" in refused["error"], "the engine drops traffic between containers: that is no fence"
+    assert "the metadata address" not in refused["error"]
     assert dashboard.result("spared")["output"] == "ran\n"
     told = agent.wait_log("runner refused: its tasks end with an error", runner="net")
     assert refused["error"] == f"not started: {told['why']}"

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agp_agent.canary import Periods, judge
+from agp_agent.fence import addresses_of_this_machine
 from agp_agent.lifecycle import Outcome
 from agp_agent.planner import plan
 from fakes.fake_host import FakeHost
@@ -98,10 +99,21 @@ async def test_a_refused_runner_is_used_again_once_its_fence_holds(parts: Parts,
 
 
 @pytest.mark.parametrize(
-    "answers", [f"{GATEWAY} {API_PORT}", f"{GATEWAY} 53", "169.254.169.254 80", "172.30.0.99 8472"]
+    "answers",
+    [
+        f"{GATEWAY} {API_PORT}",
+        f"{GATEWAY} 53",
+        "169.254.169.254 80",
+        "168.63.129.16 80",
+        "100.100.100.200 80",
+        "10.255.255.254 80",
+        "172.31.255.254 80",
+        "192.168.255.254 80",
+        "172.30.0.99 8472",
+    ],
 )
 async def test_each_of_them_must_not_answer(parts: Parts, host: FakeHost, answers: str) -> None:
-    """Gateway, API, metadata and neighbour."""
+    """Gateway, API, the clouds' metadata, shared and private addresses, and a neighbour."""
     host.answering.add(answers)
     parts.go(parts.canary.run())
     await proven(parts)
@@ -114,6 +126,8 @@ async def test_each_of_them_must_not_answer(parts: Parts, host: FakeHost, answer
         ([f"{GATEWAY}:{API_PORT}"], f"{GATEWAY} {API_PORT}", False),
         ([f"{GATEWAY}:{API_PORT}"], f"{GATEWAY} 53", True),
         (["169.254.169.254"], "169.254.169.254 80", False),
+        (["10.0.0.0/8"], "10.255.255.254 80", False),
+        (["10.0.0.0/8"], "192.168.255.254 80", True),
         (["172.16.0.0/12"], "172.30.0.99 8472", True),
     ],
 )
@@ -201,26 +215,43 @@ async def test_ipv6_in_an_allow_is_told_to_reach_nothing(tmp_path: Path, host: F
     assert (warned["runner"], warned["destinations"]) == ("net", ["[fd00::]/8:443"])
 
 
+ALL_BUT_THE_NEIGHBOUR = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"]
+
+
+@pytest.mark.parametrize(("more", "warned"), [(["168.63.129.16"], True), ([], False)])
+async def test_an_allow_that_leaves_little_to_try_is_told(
+    tmp_path: Path, host: FakeHost, more: list[str], *, warned: bool
+) -> None:
+    """Nobody should take that proof for more than it is."""
+    own = [f"{address}" for address in addresses_of_this_machine(Path("/proc/net/fib_trie").read_text())]
+    with capture_logs() as logged:
+        allow = OUTBOUND | {"allow": [*ALL_BUT_THE_NEIGHBOUR, *more, *own]}
+        async with agent(tmp_path, host, catalog=catalog_of(net=allow)) as parts:
+            parts.go(parts.canary.run())
+            await proven(parts)
+    assert any("the proof says little" in line["event"] for line in logged) is warned
+
+
 class TestJudge:
     """What a probe's lines mean."""
 
     CONTROL = "127.0.0.1 8471 answered"
 
-    @pytest.mark.parametrize("one", ["fenced", "silent"])
-    def test_no_answer_is_held(self, one: str) -> None:
-        """Refused at once or not at all."""
-        lines = [self.CONTROL, f"10.0.0.1 80 {one}", "10.0.0.2 81 fenced"]
-        assert judge(lines, TARGETS) == (None, {"10.0.0.1 80": one, "10.0.0.2 81": "fenced"})
+    def test_what_is_refused_at_once_is_held(self) -> None:
+        """All of it."""
+        lines = [self.CONTROL, "10.0.0.1 80 fenced", "10.0.0.2 81 fenced"]
+        assert judge(lines, TARGETS) == (None, {"10.0.0.1 80": "fenced", "10.0.0.2 81": "fenced"})
 
     @pytest.mark.parametrize(
         ("lines", "why"),
         [
             (["10.0.0.1 80 answered", "10.0.0.2 81 fenced"], "the gateway (10.0.0.1 port 80) answered"),
             (["10.0.0.2 81 fenced"], "the gateway (10.0.0.1 port 80) was not tried"),
+            (["10.0.0.1 80 silent", "10.0.0.2 81 fenced"], "the gateway (10.0.0.1 port 80) silent"),
             (["10.0.0.1 80 unclear nc: what", "10.0.0.2 81 fenced"], "the gateway (10.0.0.1 port 80) unclear nc: what"),
         ],
     )
-    def test_an_answer_is_not_held_and_neither_is_doubt(self, lines: list[str], why: str) -> None:
+    def test_an_answer_is_not_held_and_neither_is_silence_or_doubt(self, lines: list[str], why: str) -> None:
         """Whatever is missing or unclear counts against the runner."""
         assert judge([self.CONTROL, *lines], TARGETS)[0] == f"its network is not fenced in: {why}"
 

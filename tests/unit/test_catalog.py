@@ -109,11 +109,11 @@ def test_a_yaml_bomb_is_not_loaded(built_in: Catalog) -> None:
 
 
 def test_the_built_in_runners_are_of_the_agents_own_version(built_in: Catalog) -> None:
-    """Images and agent are released together."""
+    """Images and agent are released together; a public registry's images of that name are never taken."""
     assert built_in.names == ["shell", "python", "ansible"]
     for name, runner in built_in.runners.items():
         assert runner.image == f"agp/runner-{name}:{__version__}"
-        assert runner.pull is PullPolicy.MISSING
+        assert runner.pull is PullPolicy.NEVER
         assert runner.memory == 512 * 2**20
     assert built_in.runners["ansible"].tmpfs["/work"] == Tmpfs(256 * 2**20, executable=True)
     assert built_in.runners["shell"].tmpfs["/work"] == Tmpfs(256 * 2**20)

@@ -75,8 +75,10 @@ class TestRules:
         assert any(network.subnet_of(one) for one in refused)
 
     def test_the_lists_that_isolation_asks_for_are_in_it(self) -> None:
-        """Metadata, carriers and tailnets, RFC 1918."""
-        named = ("169.254.0.0/16", "100.64.0.0/10", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+        """Metadata, Azure's host agent, carriers and tailnets, RFC 1918."""
+        named = (
+            "169.254.0.0/16", "168.63.129.16", "100.64.0.0/10", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"
+        )  # fmt: skip
         assert set(map(IPv4Network, named)) <= set(NOT_PUBLIC)
 
     def test_addresses_of_the_host_are_refused_once(self) -> None:

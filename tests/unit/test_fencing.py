@@ -91,13 +91,22 @@ async def test_without_its_image_there_is_no_fence(
         await fencing.fence_in(await started(engine, host), spec, 20007)
 
 
-async def test_an_image_that_can_be_pulled_is_pulled(
+async def test_an_image_that_can_be_pulled_is_pulled(engine: FakeEngine, host: FakeHost, spec: RunSpec) -> None:
+    """Where the operator named one of his own."""
+    host.registry["registry.example/fence:1"] = host.images[FENCE_IMAGE]
+    named = Fencing(engine, LABELS, image="registry.example/fence:1")
+    await named.fence_in(await started(engine, host), spec, 20007)
+    assert host.pulls == ["registry.example/fence:1"]
+
+
+async def test_an_image_of_the_agent_s_own_name_is_never_pulled(
     fencing: Fencing, engine: FakeEngine, host: FakeHost, spec: RunSpec
 ) -> None:
-    """As the runners' own."""
+    """Whoever has that name on a public registry would be root in a task's network."""
     host.registry[FENCE_IMAGE] = host.images.pop(FENCE_IMAGE)
-    await fencing.fence_in(await started(engine, host), spec, 20007)
-    assert host.pulls == [FENCE_IMAGE]
+    with pytest.raises(NotFenced, match="AGP_FENCE_IMAGE names it"):
+        await fencing.fence_in(await started(engine, host), spec, 20007)
+    assert host.pulls == []
 
 
 async def test_a_helper_with_other_rights_is_no_fence(

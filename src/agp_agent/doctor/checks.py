@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from agp_agent.doctor.facts import Facts
+from agp_agent.engine import OWN_IMAGES
 from agp_agent.lacks import Lack, listed
 
 _GIB: Final = 2**30
@@ -269,10 +270,14 @@ def runners(facts: Facts) -> Iterator[Finding]:
         check = f"runner {name}"
         if runner.digest is None:
             said = f"{runner.image} is not on the engine"
-            if runner.pulls:
-                yield _warn(check, said, "Its first task waits for the pull.", f"docker pull {runner.image}")
+            own = runner.image.startswith(OWN_IMAGES)
+            mend = "`make images`, or load it by hand." if own else f"docker pull {runner.image}, or load it by hand."
+            if not runner.pulls:
+                yield _fail(check, said, "Its tasks end as image_unavailable.", mend)
+            elif own:
+                yield _warn(check, said, "Its first task asks a public registry, where anybody may have it.", mend)
             else:
-                yield _fail(check, said, "Its tasks end as image_unavailable.", "`make images`, or load it by hand.")
+                yield _warn(check, said, "Its first task waits for the pull.", mend)
         elif runner.problem:
             mend = "Mend the engine, or the runner in the catalog; the agent will not run anything weaker."
             yield _fail(check, runner.problem, "Its tasks are refused.", mend)

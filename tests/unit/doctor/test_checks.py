@@ -82,6 +82,7 @@ def test_where_all_is_well_every_check_says_ok() -> None:
         ("neighbours", {"strangers": ("x", "y")}, Level.WARN, "2 containers"),
         ("runner shell", {"runners": {"shell": RunnerFacts("i")}}, Level.WARN, "not on the engine"),
         ("runner shell", {"runners": {"shell": RunnerFacts("i", pulls=False)}}, Level.FAIL, "not on the engine"),
+        ("runner shell", {"runners": {"shell": RunnerFacts("agp/x:1")}}, Level.WARN, "agp/x:1 is not on the engine"),
         (
             "runner shell",
             {"runners": {"shell": RunnerFacts("i", "d", problem="it differs in HostConfig.Init")}},
@@ -95,6 +96,15 @@ def test_each_fact_about_this_machine_is_judged(check: str, changes: dict[str, A
     finding = found(dataclasses.replace(WELL, **changes), check)
     assert (finding.level, said in finding.said) == (level, True), finding
     assert bool(finding.means and finding.mend) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize("pulls", [True, False])
+def test_an_image_of_the_agent_s_own_is_not_to_be_pulled(*, pulls: bool) -> None:
+    """On a public registry the name is of whoever takes it: it is built, or loaded."""
+    own = found(dataclasses.replace(WELL, runners={"shell": RunnerFacts("agp/x:1", pulls=pulls)}), "runner shell")
+    assert own.mend == "`make images`, or load it by hand."
+    other = found(dataclasses.replace(WELL, runners={"shell": RunnerFacts("other/x:1", pulls=pulls)}), "runner shell")
+    assert other.mend == "docker pull other/x:1, or load it by hand."
 
 
 @pytest.mark.parametrize(
