@@ -5,7 +5,8 @@ removed or moved breaks the chain, and the head (number and hash of the last lin
 
 The trail is bounded: full files go when there are too many of them, or when they are too old. It is also what a lost
 journal is rebuilt from, so a task that is still open when the file with its acceptance goes is carried forward: its
-facts and its last step are recorded again before.
+facts and its last step are recorded again before. So is which file goes: a beginning that is missing, and for which no
+such event vouches, was deleted by somebody else.
 """
 
 import asyncio
@@ -47,6 +48,7 @@ class AuditEvent(StrEnum):
     AGENT_DEGRADED = "agent degraded"
     AGENT_RECOVERED = "agent recovered"
     AUDIT_REPAIRED = "audit repaired"
+    AUDIT_FILE_DROPPED = "audit file dropped"
     CONFIG_LOADED = "config loaded"
     AUTH_FAILED = "auth failed"
     TOKEN_ROTATED = "token rotated"  # noqa: S105  a name
@@ -260,13 +262,14 @@ class Audit:
             self._log.warning("old files of the audit trail are kept", error=str(error))
 
     def _drop_old_files(self) -> None:
-        """Remove what is too much or too old, once all that is open in it stands in the current file, too."""
+        """Remove what is too much or too old, once the current file says so, and has all that is open in it."""
         full = full_files(self._path)
         for number, old in enumerate(full):
             if len(full) - number <= FILES_KEPT and audit_files.age_s(old) < self._max_age_s:
                 return
             if not self._carry_forward(audit_files.last_seq(old)):
                 return
+            self.record(AuditEvent.AUDIT_FILE_DROPPED, file=old.name, head=str(_head_of(old)))
             self._append_pending()
             old.unlink(missing_ok=True)
 

@@ -2,7 +2,8 @@
 
 Each line vouches for the one before it. So whatever was changed, removed, inserted or moved shows at the next line;
 what was cut off at the end, or written anew from some line on, shows only against a head that somebody else kept:
-the dashboard gets one with every result.
+the dashboard gets one with every result. Where the beginning is missing, the agent has recorded which file it dropped:
+the line before the first one that is kept is named there by its number and its hash.
 """
 
 import contextlib
@@ -10,10 +11,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from agp_agent.audit import GENESIS, AuditEvent, AuditHead
 from agp_agent.audit_files import full_files
@@ -26,6 +27,15 @@ _HEAD: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
 _BEING_WRITTEN_S: Final = 1.0
 _LOOK_S: Final = 0.05
 _TRIES: Final = 10
+
+
+class _Line(NamedTuple):
+    """What a line says: its number, the hash of the line before it, its event, and the head of a file that went."""
+
+    seq: int
+    before: str
+    event: str
+    dropped: AuditHead | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Report:
-    """What was found. ``first_seq`` is above 1 where rotation has removed older files; 0: there is no line at all."""
+    """What was found. ``first_seq`` is above 1 where older files are gone; 0: there is no line at all."""
 
     files: list[str] = field(default_factory=list)
     first_seq: int = 0
@@ -143,6 +153,8 @@ class _Check:
         self._line = 0
         self._before: tuple[str, int] = ("", 0)
         """File and line of the line before."""
+        self._missing: AuditHead | None = None
+        """The line before the first one, where there was one, and no event has vouched for its being dropped."""
 
     def file(self, name: str, file: BinaryIO) -> None:
         """Take in the lines of the next file."""
@@ -158,6 +170,8 @@ class _Check:
         self._file, self._line = current.name, self._line if is_there else 0
         if not is_there:
             self._wrong(self.report.head.seq, f"there is no {current}")
+        if self._missing is not None:
+            self.report.add(Problem(self.report.files[0], 1, self.report.first_seq, _beginning_of(self._missing.seq)))
         if not self._known_was_met:
             self._wrong(self.report.head.seq, self._why_not_met())
 
@@ -172,12 +186,20 @@ class _Check:
         if found is None:
             seq = head.seq + 1
         else:
-            seq, before, event = found
-            self._compare(seq, before)
-            self.report.repairs += event == AuditEvent.AUDIT_REPAIRED
+            seq = found.seq
+            self._compare(seq, found.before)
+            self._hear(found)
         self.report.first_seq = self.report.first_seq or seq
         self.report.head = AuditHead(seq, hashlib.sha256(text).hexdigest())
         self._meet_known()
+
+    def _hear(self, line: _Line) -> None:
+        """What a line says of the trail itself."""
+        if self.report.first_seq == 0 and line.seq > 1:
+            self._missing = AuditHead(line.seq - 1, line.before)
+        elif line.dropped is not None and line.dropped == self._missing:
+            self._missing = None
+        self.report.repairs += line.event == AuditEvent.AUDIT_REPAIRED
 
     def _compare(self, seq: int, before: str) -> None:
         head = self.report.head
@@ -217,6 +239,13 @@ def _lines_of(first: int, last: int) -> str:
     return f"seq {first}" if first == last else f"seq {first} to {last}"
 
 
+def _beginning_of(last: int) -> str:
+    return (
+        f"the beginning is missing ({_lines_of(1, last)}), and nothing vouches for it: it was deleted, "
+        "or dropped by an agent before 0.2.0, which did not record that"
+    )
+
+
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """All lines, each with its end; one that is being written now is waited for, and one without end is cut."""
     while line := file.readline(_LINE_MAX_BYTES):
@@ -227,8 +256,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _read(text: bytes) -> tuple[int, str, str] | None:
-    """Number, hash of the line before, and event; None where these are not there."""
+def _read(text: bytes) -> _Line | None:
+    """What the line says; None where it is no event."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -238,4 +267,12 @@ def _read(text: bytes) -> tuple[int, str, str] | None:
     seq, before, event = (document.get(name) for name in ("seq", "prev", "event"))
     if type(seq) is not int or seq < 1 or not isinstance(before, str) or not isinstance(event, str):
         return None
-    return seq, before, event
+    dropped = _head_in(document) if event == AuditEvent.AUDIT_FILE_DROPPED else None
+    return _Line(seq, before, event, dropped)
+
+
+def _head_in(document: Mapping[str, object]) -> AuditHead | None:
+    try:
+        return parse_head(str(document.get("head")))
+    except ValueError:
+        return None

@@ -34,7 +34,8 @@ class TokenSource:
     """The tokens that are valid now.
 
     While a file is being written, what it newly holds is valid at once, and what was valid before stays so until the
-    file has rested for a second: half a line on its way to the disk locks nobody out.
+    file has rested for a second: half a line on its way to the disk locks nobody out. It lets nobody in either: a last
+    line without an end counts only once the file has rested, unless there is no other token yet.
     """
 
     def __init__(
@@ -102,13 +103,16 @@ class TokenSource:
             self._version, self._changed_s, self._rests = version, self._now_s(), False
         if self._rests:
             return
-        found = self._checked(read_private(path))
+        content = read_private(path)
+        found = self._checked(content)
         self._rests = self._now_s() - self._changed_s >= _REST_S
-        self._valid = found if self._rests else tuple(dict.fromkeys((*found, *self._valid)))
+        if self._valid and not self._rests:
+            found = tuple(dict.fromkeys((*_lines(content[: content.rfind(b"\n") + 1]), *self._valid)))
+        self._valid = found
         self._remembered = tuple(dict.fromkeys((*self._valid, *self._remembered)))[:_REMEMBERED]
 
     def _checked(self, content: bytes) -> tuple[bytes, ...]:
-        lines = tuple(line.strip() for line in content.splitlines() if line.strip())
+        lines = _lines(content)
         if not lines:
             raise ValueError("expected one token a line, found none")
         if any(len(line) < TOKEN_MIN_CHARS for line in lines):
@@ -116,6 +120,10 @@ class TokenSource:
         if self._valid and set(lines) & set(self._elsewhere()):
             raise ValueError("holds a token of the other direction; expected two different ones")
         return lines
+
+
+def _lines(content: bytes) -> tuple[bytes, ...]:
+    return tuple(line.strip() for line in content.splitlines() if line.strip())
 
 
 @dataclass(frozen=True, slots=True)

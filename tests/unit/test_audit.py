@@ -313,11 +313,50 @@ async def test_a_restart_just_after_a_new_file_was_begun_continues_the_chain(pat
 async def test_only_so_many_full_files_are_kept(path: Path) -> None:
     """The oldest goes first; numbers and hashes go on."""
     audit = Audit(path, file_max_bytes=1)
-    for _ in range(FILES_KEPT + 5):
+    for _ in range(3 * FILES_KEPT):
         audit.record(AuditEvent.TASK_ACCEPTED)
         await audit.flush()
     await audit.aclose()
-    assert [event["seq"] for event in read_events(path)] == list(range(6, FILES_KEPT + 6))
+    seqs = [event["seq"] for event in read_events(path)]
+    assert len(full_files(path)) == FILES_KEPT
+    assert seqs == list(range(seqs[0], audit.head.seq + 1))
+
+
+NO_ROOM_FOR_THE_DROP = """
+    import asyncio, pathlib, resource, sys
+    from agp_agent.audit import FILES_KEPT, Audit, AuditEvent
+    from agp_agent.audit_files import full_files
+
+    async def main():
+        path = pathlib.Path(sys.argv[1])
+        audit = Audit(path, file_max_bytes=1)
+        for _ in range(FILES_KEPT):
+            audit.record(AuditEvent.TASK_ACCEPTED)
+            await audit.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))  # for an acceptance, not for a drop
+        audit.record(AuditEvent.TASK_ACCEPTED)
+        await audit.flush()
+        print(len(full_files(path)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        audit.record(AuditEvent.TASK_ACCEPTED)
+        await audit.aclose()
+        print(len(full_files(path)))
+
+    asyncio.run(main())
+"""
+
+
+def test_a_file_goes_only_once_the_disk_holds_that_it_does(path: Path) -> None:
+    """With its name, and the number and hash of its last line; where that cannot be written, it stays."""
+    script = [sys.executable, "-W", "error", "-c", textwrap.dedent(NO_ROOM_FOR_THE_DROP), str(path)]
+    ran = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stdout.splitlines() if line.isdecimal()] == [str(FILES_KEPT + 1), str(FILES_KEPT)]
+    dropped = [event for event in read_events(path) if event["event"] == "audit file dropped"]
+    first = next(read_events(path))
+    tried_twice = [f"audit-{seq:015d}.jsonl" for seq in (1, 1, 2)]
+    assert [event["file"] for event in dropped] == tried_twice
+    assert dropped[-1]["head"] == f"{first['seq'] - 1}:{first['prev']}"
 
 
 # --- what is open is carried forward ---------------------------------------------------------------------------------

@@ -110,14 +110,66 @@ DAMAGED: Final = "the line is damaged: it is no event of an audit trail"
 
 
 async def test_a_trail_whose_oldest_files_were_rotated_away_is_whole(tmp_path: Path) -> None:
-    """It says from where on; a known head of before can vouch for nothing any more."""
+    """After every drop: the newest of them vouches for the beginning. A known head of before can vouch for nothing."""
     path = tmp_path / "audit.jsonl"
-    await write(path, FILES_KEPT + 5, file_max_bytes=1)
+    firsts = set()
+    for _ in range(3 * FILES_KEPT):
+        await write(path, 1, file_max_bytes=1)
+        report = verify(path)
+        assert whats(report) == []
+        firsts.add(report.first_seq)
+    assert len(firsts) > FILES_KEPT
     report = verify(path)
-    assert (report.is_whole, report.first_seq, report.head.seq) == (True, 6, FILES_KEPT + 5)
-    assert whats(verify(path, AuditHead(5, "0" * 64))) == [
-        "audit.jsonl, line 0 (seq 13): the known head 5 is older than the oldest line that is kept: give a newer one"
-    ]
+    last, name = report.head.seq, report.files[-1]
+    (what,) = whats(verify(path, AuditHead(5, "0" * 64)))
+    assert what.startswith(f"{name}, line ")
+    assert what.endswith(f"(seq {last}): the known head 5 is older than the oldest line that is kept: give a newer one")
+
+
+def unvouched(file: Path, seq: int) -> str:
+    """The sentence for a beginning that is missing."""
+    return (
+        f"{file.name}, line 1 (seq {seq}): the beginning is missing (seq 1 to {seq - 1}), and nothing vouches for it: "
+        "it was deleted, or dropped by an agent before 0.2.0, which did not record that"
+    )
+
+
+async def test_a_beginning_that_somebody_deleted_is_missing(path: Path) -> None:
+    """One file or several, also where the known head is met; and by lines at the beginning of the first."""
+    head = verify(path).head
+    one, two, three, _ = files(path)
+    one.unlink()
+    assert whats(verify(path)) == whats(verify(path, head)) == [unvouched(two, 6)]
+    two.unlink()
+    assert whats(verify(path, head)) == [unvouched(three, 11)]
+    put(three, lines(three)[2:])
+    assert whats(verify(path, head)) == [unvouched(three, 13)]
+
+
+async def test_the_drop_of_one_file_does_not_vouch_for_that_of_another(tmp_path: Path) -> None:
+    """The agent dropped some itself; then somebody deleted one more, or wrote the first line that is kept anew."""
+    path = tmp_path / "audit.jsonl"
+    await write(path, 2 * FILES_KEPT, file_max_bytes=1)
+    assert verify(path).is_whole
+    one, two = files(path)[:2]
+    kept = one.read_bytes()
+    one.unlink()
+    assert whats(verify(path)) == [unvouched(two, json.loads(lines(two)[0])["seq"])]
+    one.write_bytes(kept)
+    assert verify(path).is_whole
+    put(one, rechained(lines(one), "f" * 64))
+    assert unvouched(one, json.loads(kept.splitlines()[0])["seq"]) in whats(verify(path))
+
+
+@pytest.mark.parametrize("head", ["", "5", "5:" + "0" * 64])
+async def test_a_drop_that_names_another_head_vouches_for_nothing(path: Path, head: str) -> None:
+    """Or none at all."""
+    one, two = files(path)[:2]
+    one.unlink()
+    audit = Audit(path)
+    audit.record(AuditEvent.AUDIT_FILE_DROPPED, file=one.name, head=head)
+    await audit.aclose()
+    assert whats(verify(path)) == [unvouched(two, 6)]
 
 
 async def test_a_trail_that_is_being_written_and_rotated_meanwhile_is_whole(tmp_path: Path) -> None:

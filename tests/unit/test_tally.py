@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.tally import Tally
+from agp_agent.tally import OTHERS, TOLD_MAX, Tally
 from support.async_waiting import until
 
 
@@ -87,15 +87,31 @@ async def test_peers_are_counted_apart(audit: Audit) -> None:
     assert failures.add("b", path="/x") is False
 
 
-async def test_many_peers_do_not_fill_the_memory(audit: Audit, path: Path) -> None:
-    """The one that failed longest ago is forgotten, with its summary."""
-    failures = tally(audit)
-    for _ in range(12):
-        failures.add("first", path="/x")
-    for number in range(2000):
-        failures.add(str(number), path="/x")
+async def test_many_peers_fill_neither_the_memory_nor_the_trail(audit: Audit, path: Path) -> None:
+    """Whoever has all of 127.0.0.0/8 or an IPv6 /64 has few lines a minute all the same; none is left uncounted."""
+    clock = Clock()
+    failures = tally(audit, clock)
+    for address in range(2000):
+        for _ in range(12):
+            failures.add(f"127.0.{address // 256}.{address % 256}", path="/x")
     assert len(failures._peers) <= 1024
-    assert ("first", 2) in await events(audit, path)
+    assert await events(audit, path) == [(f"127.0.0.{number // 10}", 1) for number in range(TOLD_MAX)]
+    failures.flush()
+    told = await events(audit, path)
+    assert len(told) <= 2 * TOLD_MAX + 2
+    assert sum(count for _, count in told) == 2000 * 12
+    assert told[TOLD_MAX][0] == told[-1][0] == OTHERS
+
+
+async def test_what_all_peers_may_cause_is_theirs_anew_every_minute(audit: Audit, path: Path) -> None:
+    """By the clock, also where nothing has flushed meanwhile; what was beyond is one event."""
+    clock = Clock()
+    failures = tally(audit, clock)
+    for number in range(TOLD_MAX + 5):
+        failures.add(str(number), path="/x")
+    clock.now_s += 60
+    failures.add("later", path="/x")
+    assert (await events(audit, path))[TOLD_MAX:] == [(OTHERS, 5), ("later", 1)]
 
 
 async def test_flushing_records_what_was_only_counted(audit: Audit, path: Path) -> None:

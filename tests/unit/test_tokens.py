@@ -96,6 +96,24 @@ def test_a_new_token_is_valid_at_once_and_the_old_one_until_the_file_rests(
     assert made.known == of(OTHER, TOKEN)
 
 
+def test_half_a_line_is_no_token_while_the_file_is_being_written(file: Path, clock: Clock) -> None:
+    """However long it is; once it has its end it counts at once, and without one when the file has rested."""
+    made = source(file, clock)
+    write_secret(file, f"{THIRD}\n{OTHER[:-2]}")
+    assert made.current() == made.known == of(THIRD, TOKEN)
+    write_secret(file, f"{THIRD}\n{OTHER}\n")
+    assert made.current() == of(THIRD, OTHER, TOKEN)
+    write_secret(file, OTHER)
+    assert made.current() == of(THIRD, OTHER, TOKEN)
+    assert rest(made, clock) == of(OTHER)
+
+
+def test_the_first_token_of_all_needs_no_end(tmp_path: Path, clock: Clock) -> None:
+    """Many tools write files without one, and an agent that starts has nothing else."""
+    made = TokenSource("AGP_TOKEN", None, write_secret(tmp_path / "first", TOKEN), clock)
+    assert made.current() == rest(made, clock) == of(TOKEN)
+
+
 def test_a_change_within_the_same_tick_of_the_clock_of_files_is_seen(file: Path, clock: Clock) -> None:
     """Times of files are coarse: the same size, times and number may hide another content until the file rests."""
     made = source(file, clock)
