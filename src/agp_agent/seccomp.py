@@ -31,7 +31,7 @@ _ALLOWED: Final = """
     sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp select semctl semget semop
     semtimedop sendfile sendmmsg sendmsg sendto set_robust_list set_thread_area set_tid_address setfsgid setfsuid
     setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid setsockopt
-    setuid setxattr shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 socketpair splice stat statfs
+    setuid setxattr shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 splice stat statfs
     statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete
     timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate
     umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
@@ -41,7 +41,8 @@ bpf, io_uring, keyrings, userfaultfd, perf, ptrace, new mounts and namespaces, o
 
 _NEW_NAMESPACES: Final = 0x7E020000
 """The flags of clone(2) that make one."""
-_SOCKET_FAMILIES: Final = (1, 2, 10, 16)
+_UNIX: Final = 1
+_SOCKET_FAMILIES: Final = (_UNIX, 2, 10, 16)
 """Unix, IPv4, IPv6, netlink."""
 _PERSONALITIES: Final = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """Linux, 32-bit addresses, both with the name of an older kernel, and the question."""
@@ -58,6 +59,7 @@ def profile() -> str:
             "syscalls": [
                 _allow(_ALLOWED),
                 *(_allow(["socket"], 0, "SCMP_CMP_EQ", family) for family in _SOCKET_FAMILIES),
+                _allow(["socketpair"], 0, "SCMP_CMP_EQ", _UNIX),  # no other of these families has pairs
                 *(_allow(["personality"], 0, "SCMP_CMP_EQ", one) for one in _PERSONALITIES),
                 _allow(["clone"], 0, "SCMP_CMP_MASKED_EQ", _NEW_NAMESPACES),
                 # Its flags stand in memory, where no filter can look: C libraries then take clone.

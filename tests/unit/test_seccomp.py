@@ -49,6 +49,12 @@ def test_sockets_are_of_four_families() -> None:
     assert [rule["args"][0]["value"] for rule in rules("socket")] == [1, 2, 10, 16]
 
 
+def test_pairs_of_sockets_are_unix_alone() -> None:
+    """Making a pair enters a family's code as making one socket does; no other allowed family has pairs."""
+    (rule,) = rules("socketpair")
+    assert rule["args"] == [{"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_EQ"}]
+
+
 def test_only_64_bit_programs_run() -> None:
     """The 32-bit entries of the kernel, which have numbers of their own, are closed."""
     architectures = json.loads(seccomp.profile())["archMap"]

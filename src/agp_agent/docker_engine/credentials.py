@@ -19,6 +19,7 @@ from agp_agent.docker_engine.translate import Json
 
 _HELPER: Final = "docker-credential-"
 _HELPER_TIMEOUT_S: Final = 30.0
+_SAID_MAX: Final = 200
 _NOT_FOUND: Final = "credentials not found"
 """How every helper says that it has none for this registry: then the pull is tried without."""
 
@@ -94,7 +95,10 @@ def _of_helper(document: Json, registry: str, path: Path) -> Json | None:
 
 
 def _ask(program: str, server: str) -> Json | None:
-    """Ask a helper; it learns nothing of the agent's own settings. What it prints is told only where it failed."""
+    """Ask a helper; it learns nothing of the agent's own settings. Of a failure its stderr alone is told.
+
+    Its stdout is never told: the secret may stand there all the same.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AGP_")}
     try:
         ended = subprocess.run(  # noqa: S603  the operator's own program, by its full path, without a shell
@@ -108,14 +112,16 @@ def _ask(program: str, server: str) -> Json | None:
         )
     except subprocess.TimeoutExpired as error:
         raise CredentialsUnusable(f"{program} did not answer within {_HELPER_TIMEOUT_S:g} s") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise CredentialsUnusable(f"{program} cannot be run: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CredentialsUnusable(f"{program} did not answer in UTF-8") from error
     if ended.returncode == 0:
         return _document(program, ended.stdout)
-    said = " ".join((ended.stdout + ended.stderr).split())
-    if _NOT_FOUND in said:
+    if _NOT_FOUND in ended.stdout + ended.stderr:
         return None
-    raise CredentialsUnusable(f"{program} failed with exit code {ended.returncode}: {said[:200] or 'it said nothing'}")
+    said = " ".join(ended.stderr.split())[:_SAID_MAX] or "it said nothing on stderr"
+    raise CredentialsUnusable(f"{program} failed with exit code {ended.returncode}: {said}")
 
 
 def _document(program: str, text: str) -> Json:

@@ -169,10 +169,10 @@ def test_a_missing_helper_is_told(docker_config: Path) -> None:
     ("script", "why"),
     [
         ("sys.exit('the keychain is locked')", "failed with exit code 1: the keychain is locked"),
-        ("sys.exit(3)", "failed with exit code 3: it said nothing"),
+        ("sys.exit(3)", "failed with exit code 3: it said nothing on stderr"),
         ("print('hello')", "did not answer with JSON"),
         ("print('[]')", "gave no Username and Secret"),
-        ("os.write(1, bytes([255]))", "cannot be run"),
+        ("os.write(1, bytes([255]))", "did not answer in UTF-8"),
     ],
 )
 def test_a_helper_that_fails_is_told(
@@ -183,6 +183,35 @@ def test_a_helper_that_fails_is_told(
     write(docker_config, {"credsStore": "test"})
     with pytest.raises(CredentialsUnusable, match=why):
         header_for(REGISTRY)
+
+
+@pytest.mark.parametrize("said", ["", "the keychain broke"])
+def test_what_a_failing_helper_printed_on_stdout_is_never_told(
+    docker_config: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """It is the secret where the helper fails after it has answered; the message goes to the task's result."""
+    answer = "print(json.dumps({'Username': 'agent', 'Secret': 'hunter2-secret'}))"
+    add_helper(docker_config, monkeypatch, "test", f"{answer}\nsys.exit({said!r} or 1)")
+    write(docker_config, {"credsStore": "test"})
+    with pytest.raises(CredentialsUnusable) as told:
+        header_for(REGISTRY)
+    assert str(told.value).endswith(f"failed with exit code 1: {said or 'it said nothing on stderr'}")
+
+
+def test_a_long_complaint_of_a_helper_is_cut(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task's error is one sentence."""
+    add_helper(docker_config, monkeypatch, "test", "sys.exit('x' * 10_000)")
+    write(docker_config, {"credsStore": "test"})
+    with pytest.raises(CredentialsUnusable) as told:
+        header_for(REGISTRY)
+    assert str(told.value).endswith(f": {'x' * 200}")
+
+
+def test_a_helper_may_say_on_stdout_that_it_has_none(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Docker's own helpers print their errors."""
+    add_helper(docker_config, monkeypatch, "test", "print('credentials not found in native keychain')\nsys.exit(1)")
+    write(docker_config, {"credsStore": "test"})
+    assert sent_to(REGISTRY) is None
 
 
 def test_a_helper_that_cannot_be_started_is_told(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
