@@ -37,6 +37,17 @@ def overwritten(journal: Path) -> None:
         file.write(b"\xa5" * (size // 3))
 
 
+def index_flipped(journal: Path) -> None:
+    """Flip one bit in the index on live rows: each page of the file is well by itself."""
+    _settle(journal)
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'attempts_live'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    data = bytearray(journal.read_bytes())
+    data[data.index(b"queued", (page - 1) * size, page * size)] ^= 2
+    journal.write_bytes(data)
+
+
 def truncated(journal: Path) -> None:
     """Cut off the second half."""
     _settle(journal)
@@ -115,7 +126,7 @@ def check_damage(watched: Ledger, damage: Damaging) -> None:
 @pytest.mark.parametrize(
     "damages",
     [
-        pytest.param([overwritten, emptied, log_overwritten], id="quick"),
+        pytest.param([overwritten, index_flipped, emptied, log_overwritten], id="quick"),
         pytest.param([truncated, removed, log_removed], id="more", marks=pytest.mark.campaign),
     ],
 )

@@ -284,6 +284,25 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
         Database(path)
 
 
+def test_an_index_that_does_not_have_what_its_table_has_is_damage(path: Path) -> None:
+    """One bit of it: no page is malformed, and yet a row would never be found."""
+    database = Database(path)
+
+    def fill(db: sqlite3.Connection) -> int:
+        db.execute("CREATE TABLE words (w TEXT)")
+        db.execute("CREATE INDEX words_w ON words (w)")
+        db.execute("INSERT INTO words VALUES ('queued')")
+        return int(db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'words_w'").fetchone()[0])
+
+    page = asyncio.run(database.write(fill))
+    database.close()
+    data = bytearray(path.read_bytes())
+    data[data.index(b"queued", (page - 1) * 4096, page * 4096)] ^= 2
+    path.write_bytes(data)
+    with pytest.raises(JournalDamaged, match="missing from index words_w"):
+        Database(path)
+
+
 def test_of_the_journals_that_were_set_aside_the_newest_are_kept(path: Path) -> None:
     """With all that belongs to them; the one of now is kept whatever the clock says of it."""
     future = path.with_name("journal.db.damaged-29991231T235959Z")
