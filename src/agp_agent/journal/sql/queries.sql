@@ -138,7 +138,7 @@ UPDATE outbox SET state = 'dead_letter', last_error = coalesce(last_error || '; 
 SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
 
 -- name: unacknowledged
-SELECT run_id, state, image IS NOT NULL FROM attempts WHERE is_open = 1;
+SELECT run_id, state, image IS NOT NULL, slot FROM attempts WHERE is_open = 1;
 
 -- name: is_acknowledged
 SELECT 1 FROM attempts WHERE run_id = :run_id AND is_open = 0;
