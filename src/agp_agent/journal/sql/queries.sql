@@ -156,7 +156,8 @@ DELETE FROM attempts WHERE seq IN (
 SELECT o.seq, a.idempotency_key IS NOT NULL AND a.accepted_at_ms >= :keys_before_ms AS is_remembered
   FROM outbox o JOIN attempts a USING (seq)
  WHERE o.state = 'acknowledged' AND o.acknowledged_at_ms NOT BETWEEN :settled_before_ms AND :now_ms
-   AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms OR o.output_head <> x'')
+   AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms
+        OR o.output_head <> x'' OR o.output_tail <> x'')
  ORDER BY o.acknowledged_at_ms LIMIT :limit;
 
 -- name: forget
