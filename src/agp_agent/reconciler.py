@@ -65,6 +65,10 @@ class Reconciler:
         while expired := await self._journal.expire(older_than_s=self._retention_s, why=why):
             for facts in expired:
                 self._audit.record(AuditEvent.TASK_DEAD_LETTERED, **facts, why=why)
+        try:
+            await self._audit.flush()
+        except OSError:  # the disk's watch says so; what the trail does not have yet would look forgotten
+            return
         while await self._journal.purge(older_than_s=self._retention_s):
             pass  # some at a time: what runs writes to the journal, too
 

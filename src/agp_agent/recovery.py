@@ -5,11 +5,13 @@ The tasks themselves cannot be taken up again (their playbooks and results stood
 lost, with the output that is left.
 
 A journal that opens well may be damaged all the same: SQLite passes over whatever does not fit in a damaged write-ahead
-log, and what is left is an older state. The trail tells: every line was written after the commit that it is about.
+log, and what is left is an older state. The trail tells: every line was written after the commit that it is about. So
+was every note beside a slot: just before its playbook could start, and the line of a start may be on disk later.
 """
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,14 +166,18 @@ def _lost_attempt(accepted: Event) -> LostAttempt:
 
 def _notes(state: StateDir) -> dict[str, tuple[Event, Path]]:
     """The notes beside the slots by their run, each with the spool that belongs to it."""
-    found: dict[str, tuple[Event, Path]] = {}
+    return {run_id: (note, state.spool / slot) for run_id, slot, note in _all_notes(state)}
+
+
+def _all_notes(state: StateDir) -> Iterator[tuple[str, str, Event]]:
+    """Run, slot and note of every slot that has one; a run that was put back may have left one behind."""
     for path in state.slots.glob("*/note.json"):
         try:
             note = json.loads(path.read_text())
-            found[str(note["run_id"])] = note, state.spool / path.parent.name
+            run_id = str(note["run_id"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # torn: that task's output is not found, the task itself stands in the audit trail
-    return found
+        yield run_id, path.parent.name, note
 
 
 # --- whether the journal still knows it ------------------------------------------------------------------------------
@@ -208,8 +214,21 @@ def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> tuple[list
     for run_id, stands in started.items():
         if stands.state is State.QUEUED and not stands.prepared:  # what was put back had been prepared
             raise _forgotten(state, run_id, "was started")
-    of_state = {state: [run for run, stands in started.items() if stands.state is state] for state in State}
-    return of_state[State.PREPARING], of_state[State.QUEUED]
+    doubtful = {run_id for run_id, stands in started.items() if stands.state is State.PREPARING}
+    put_back = [run_id for run_id, stands in started.items() if stands.state is State.QUEUED]
+    return sorted(doubtful | _forgotten_releases(state, standing)), put_back
+
+
+def _forgotten_releases(state: StateDir, standing: dict[str, Standing]) -> set[str]:
+    """Runs that are only being prepared by the journal, and have the note in their slot that comes after that."""
+    found = set[str]()
+    for run_id, slot, _ in _all_notes(state):
+        stands = standing.get(run_id)
+        if stands is not None and stands.state is State.QUEUED and not stands.prepared:
+            raise _forgotten(state, run_id, "was started")
+        if stands is not None and stands.state is State.PREPARING and stands.slot == slot:
+            found.add(run_id)
+    return found
 
 
 def _step_of(event: Event) -> str:

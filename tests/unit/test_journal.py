@@ -684,6 +684,16 @@ async def test_room_is_made_by_the_oldest_acknowledged_results(journal: Journal,
     assert left == runs[20:]
 
 
+async def test_an_output_of_which_only_the_tail_was_kept_gives_room_too(journal: Journal, clock: SetClock) -> None:
+    """Also where the row itself stays, for its Idempotency-Key."""
+    accepted = await journal.accept(order("t", key="k"), ROOM)
+    await journal.finish(accepted.run_id, SUCCESS, Output(b"", b"x" * 100_000, 100_000))
+    await journal.acknowledge((await due_now(journal))[-1])
+    clock.advance(60)
+    assert await made_room(journal, 1) == 1
+    assert await journal.used_bytes() < 100_000
+
+
 async def test_what_is_not_acknowledged_is_never_dropped_for_room(journal: Journal, clock: SetClock) -> None:
     """Whether it waits, is to be delivered, or is a dead letter."""
     kept = [(await journal.accept(order("queued"), ROOM)).run_id, await finished(journal, "dead", output=LARGE)]

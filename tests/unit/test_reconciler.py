@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agp_agent import clock
+from agp_agent.audit import AuditEvent
 from agp_agent.engine import ContainerState, Signal
 from agp_agent.errors import EngineUnavailable
 from agp_agent.journal import Delivery
@@ -17,7 +19,7 @@ from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
 from support.agent_parts import LABELS, Parts, agent, machine
 from support.async_waiting import settle, until, until_async
-from support.orders import PRINTED, SUCCESS, finished, put_back, release, to_preparing
+from support.orders import PRINTED, SUCCESS, due_now, finished, put_back, release, to_preparing
 
 
 @pytest.fixture
@@ -450,6 +452,32 @@ async def test_the_loop_goes_on_over_an_engine_that_is_away(
         await until_async(lambda: _told(parts, "task dead-lettered"), "its audit event")
         await parts.journal.request_cancel("t")
         assert (await parts.verdict(run_id)).outcome is Outcome.CANCELLED
+
+
+async def test_what_was_delivered_is_not_forgotten_before_the_trail_has_it(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the next agent would think that the journal has forgotten it. The disk is full for real, for a while."""
+    monkeypatch.setattr("agp_agent.reconciler._EVERY_S", 0.001)
+    run_id = await finished(parts.journal, "t")
+    good, full = os.dup(parts.audit._fd), os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, parts.audit._fd)
+    (seq,) = await due_now(parts.journal)
+    await parts.journal.acknowledge(seq)
+    parts.audit.record(AuditEvent.TASK_DELIVERED, task_id="t", attempt=1, run_id=run_id)
+    parts.clock.advance(1001)
+    parts.go(parts.reconciler.run())
+    calls = parts.engine.calls
+    await until(lambda: parts.engine.calls > calls + 10, "some tries")
+    assert await parts.journal.attempt(run_id) is not None
+    os.dup2(good, parts.audit._fd)
+
+    async def is_forgotten() -> bool:
+        return await parts.journal.attempt(run_id) is None
+
+    await until_async(is_forgotten, "it to be forgotten")
+    os.close(good)
+    os.close(full)
 
 
 async def test_a_container_that_vanishes_while_it_is_looked_at_is_lost(tmp_path: Path, host: FakeHost) -> None:

@@ -290,6 +290,57 @@ async def test_a_journal_that_forgot_a_start_is_rebuilt(rolled: Rolled, state: S
     await check_forgotten(rolled, state, audit, "was started")
 
 
+def leave_note(state: StateDir, slot: str, run_id: str) -> None:
+    """Write down, as is done at every release, which run is about to start in this slot."""
+    (state.slots / slot).mkdir()
+    (state.slots / slot / "note.json").write_text(json.dumps({"run_id": run_id, "task_id": "t", "attempt": 1}))
+
+
+async def test_a_journal_that_forgot_a_start_that_only_a_note_tells_is_rebuilt(
+    rolled: Rolled, state: StateDir, audit: Audit
+) -> None:
+    """The agent was killed before the start was in the trail: else the task would be started a second time."""
+    await rolled.accept()
+    rolled.copy()
+    await to_preparing(rolled.journal, rolled.run_id)
+    await rolled.journal.running(rolled.run_id, release())
+    leave_note(state, "agp-1", rolled.run_id)
+    await check_forgotten(rolled, state, audit, "was started")
+
+
+async def test_what_is_being_prepared_and_has_a_note_in_its_slot_is_lost(
+    rolled: Rolled, state: StateDir, audit: Audit
+) -> None:
+    """The note comes after the commit that it runs, which the journal has forgotten."""
+    await rolled.accept()
+    await to_preparing(rolled.journal, rolled.run_id)
+    rolled.copy()
+    await rolled.journal.running(rolled.run_id, release())
+    leave_note(state, "agp-1", rolled.run_id)
+    rolled.roll_back()
+    opened = recovery.open_journal(state, audit)
+    assert (opened.damage, opened.doubtful) == (None, [rolled.run_id])
+    opened.journal.close()
+
+
+@pytest.mark.parametrize("prepared_again", [False, True])
+async def test_a_note_that_was_left_before_a_task_was_put_back_is_no_contradiction(
+    rolled: Rolled, state: StateDir, audit: Audit, *, prepared_again: bool
+) -> None:
+    """Its slot could not be removed yet: the task waits, or is prepared in another."""
+    await rolled.accept()
+    await rolled.start()
+    leave_note(state, "agp-1", rolled.run_id)
+    await put_back(rolled.journal, rolled.run_id)
+    await rolled.record(AuditEvent.TASK_REQUEUED)
+    if prepared_again:
+        await to_preparing(rolled.journal, rolled.run_id, "agp-2")
+    rolled.journal.close()
+    opened = recovery.open_journal(state, audit)
+    assert (opened.damage, opened.doubtful) == (None, [])
+    opened.journal.close()
+
+
 async def test_what_may_have_been_started_is_lost(rolled: Rolled, state: StateDir, audit: Audit) -> None:
     """The start was forgotten, or the task was put back and prepared again: it alone is ended, not all others."""
     await rolled.accept()

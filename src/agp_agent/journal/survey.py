@@ -17,6 +17,7 @@ class Standing:
 
     state: State
     prepared: bool
+    slot: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +40,5 @@ def survey(path: Path, run_ids: Iterable[str]) -> Survey:
             found = [run_id for run_id in run_ids if db.execute(SQL["is_acknowledged"], {"run_id": run_id}).fetchone()]
     except sqlite3.DatabaseError as error:
         raise JournalDamaged(f"{path}: the journal is damaged ({error}).") from error
-    return Survey({run_id: Standing(State(state), bool(prepared)) for run_id, state, prepared in rows}, set(found))
+    standing = {run_id: Standing(State(state), bool(prepared), slot) for run_id, state, prepared, slot in rows}
+    return Survey(standing, set(found))

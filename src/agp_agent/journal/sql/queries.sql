@@ -138,7 +138,7 @@ UPDATE outbox SET state = 'dead_letter', last_error = coalesce(last_error || '; 
 SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
 
 -- name: unacknowledged
-SELECT run_id, state, image IS NOT NULL FROM attempts WHERE is_open = 1;
+SELECT run_id, state, image IS NOT NULL, slot FROM attempts WHERE is_open = 1;
 
 -- name: is_acknowledged
 SELECT 1 FROM attempts WHERE run_id = :run_id AND is_open = 0;
@@ -156,7 +156,8 @@ DELETE FROM attempts WHERE seq IN (
 SELECT o.seq, a.idempotency_key IS NOT NULL AND a.accepted_at_ms >= :keys_before_ms AS is_remembered
   FROM outbox o JOIN attempts a USING (seq)
  WHERE o.state = 'acknowledged' AND o.acknowledged_at_ms NOT BETWEEN :settled_before_ms AND :now_ms
-   AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms OR o.output_head <> x'')
+   AND (a.idempotency_key IS NULL OR a.accepted_at_ms < :keys_before_ms
+        OR o.output_head <> x'' OR o.output_tail <> x'')
  ORDER BY o.acknowledged_at_ms LIMIT :limit;
 
 -- name: forget
