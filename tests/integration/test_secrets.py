@@ -226,8 +226,10 @@ def test_a_log_that_nobody_can_mask_any_more_is_not_used(
     [
         (
             lambda path: path.chmod(0o644),
-            "has mode 0644, so everybody on this machine can read it; expected 0600 or 0400, or 0640 or 0440 where a "
-            "group of its own reads it (for a Secret of Kubernetes: defaultMode 0440 and fsGroup)",
+            (
+                "has mode 0644, so everybody on this machine can read it; expected 0600 or 0400, or 0640 or 0440 where "
+                "a group of its own reads it (for a Secret of Kubernetes: defaultMode 0440 and fsGroup)"
+            ),
         ),
         (lambda path: path.unlink(), "cannot be read: No such file or directory"),
         (lambda path: write_secret(path, b"x" * 65537), "is larger than 65536 bytes"),
