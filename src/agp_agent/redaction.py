@@ -22,6 +22,9 @@ _HEAD_BYTES: Final = SPELLING_MIN_BYTES
 _END_MIN_BYTES: Final = 3
 _WRAPPED_AT: Final = (76, 64)
 """Where base64(1) and openssl break their lines."""
+_PIECE_BYTES: Final = 42
+"""In base64 shorter than a line: broken once at most."""
+_PIECES_MAX: Final = 24
 _BASE64_BITS, _BYTE_BITS = 6, 8
 _ASSIGNMENT: Final = re.compile(rb"(?:export\s+)?[A-Za-z_][A-Za-z0-9_.-]*\s*(?:=|:\s)\s*(.+)", re.DOTALL)
 _LEFT_AS_THEY_ARE: Final = ("", "/", "!*'()", "!#$%&'()*+,/:;=?@[]~", ";,/?:@&=+$!*'()#", "!#$&'()*+,/:;=?@[]~")
@@ -225,6 +228,9 @@ def spellings(secret: bytes) -> set[bytes]:
     found = {part for part in parts if len(part) >= SPELLING_MIN_BYTES}
     spelled = {spelling for part in found for spelling in (*_base64(part), *_quoted(part), *_in_json(part))}
     wrapped = {line for value in (secret, whole) for line in _wrapped_base64(value)}
+    pieces = [part[at : at + _PIECE_BYTES] for part in sorted(found) for at in range(0, len(part), _PIECE_BYTES)]
+    if len(pieces) <= _PIECES_MAX:  # or there would be too many to look for
+        wrapped |= {broken for piece in pieces for broken in _broken_base64(piece)}
     return {spelling for spelling in found | spelled | wrapped if len(spelling) >= SPELLING_MIN_BYTES}
 
 
@@ -248,6 +254,15 @@ def _base64(part: bytes) -> Iterator[bytes]:
         last = (before + len(part)) * _BYTE_BITS // _BASE64_BITS
         yield from _both_alphabets(encoded[first:last])
     yield from _both_alphabets(base64.b64encode(part))
+
+
+def _broken_base64(piece: bytes) -> Iterator[bytes]:
+    """As it stands in the lines of the base64 of something longer: whole, or broken once, wherever that falls."""
+    for whole in _base64(piece):
+        yield whole
+        for at in range(1, len(whole)):
+            for line_end in (b"\n", b"\r\n"):
+                yield whole[:at] + line_end + whole[at:]
 
 
 def _wrapped_base64(value: bytes) -> Iterator[bytes]:

@@ -151,3 +151,19 @@ def test_every_way_of_quoting_a_url_is_masked() -> None:
     needles = Needles([secret])
     for safe in ("!*'()", "!#$%&'()*+,/:;=?@[]~"):
         assert needles.masked(quote(secret, safe=safe).encode()) == M
+
+
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("secret", [SECRET, bytes(range(65, 91)) * 4])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_base64_of_something_longer_is_masked_where_a_line_ends_inside_the_secret(
+    width: int, secret: bytes, line_end: bytes
+) -> None:
+    """A playbook prints `base64 my.cnf`: wherever the password stands in it, its lines tell nothing of it."""
+    needles = Needles([secret])
+    for before in range(40, 100):
+        encoded = base64.b64encode(b"." * before + secret + b"." * 30)
+        lines = [encoded[at : at + width] for at in range(0, len(encoded), width)]
+        told = needles.masked(line_end.join(lines)).replace(line_end, b"")
+        of_secret = encoded[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
+        assert not any(of_secret[at : at + 4] in told for at in range(len(of_secret) - 3))
