@@ -22,7 +22,13 @@ _HEAD_BYTES: Final = SPELLING_MIN_BYTES
 _END_MIN_BYTES: Final = 3
 _WRAPPED_AT: Final = (76, 64)
 """Where base64(1) and openssl break their lines."""
+_PIECE_BYTES: Final = 42
+"""In base64 shorter than a line: broken once at most."""
+_PIECES_MAX: Final = 24
 _BASE64_BITS, _BYTE_BITS = 6, 8
+_ASSIGNMENT: Final = re.compile(rb"(?:export\s+)?[A-Za-z_][A-Za-z0-9_.-]*\s*(?:=|:\s)\s*(.+)", re.DOTALL)
+_LEFT_AS_THEY_ARE: Final = ("", "/", "!*'()", "!#$%&'()*+,/:;=?@[]~", ";,/?:@&=+$!*'()#", "!#$&'()*+,/:;=?@[]~")
+"""By quoters of URLs: ``quote`` with and without a slash, encodeURIComponent, requests, encodeURI, and the like."""
 _PRIVATE_KEY: Final = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
@@ -218,10 +224,23 @@ def spellings(secret: bytes) -> set[bytes]:
     whole = secret.strip(b"\r\n")
     lines = [line.strip() for line in whole.splitlines()]
     parts = {whole, *(line for line in lines if not line.startswith((b"-----BEGIN ", b"-----END ")))}
+    parts |= {value for line in lines for value in _assigned(line)}
     found = {part for part in parts if len(part) >= SPELLING_MIN_BYTES}
     spelled = {spelling for part in found for spelling in (*_base64(part), *_quoted(part), *_in_json(part))}
     wrapped = {line for value in (secret, whole) for line in _wrapped_base64(value)}
+    pieces = [part[at : at + _PIECE_BYTES] for part in sorted(found) for at in range(0, len(part), _PIECE_BYTES)]
+    if len(pieces) <= _PIECES_MAX:  # or there would be too many to look for
+        wrapped |= {broken for piece in pieces for broken in _broken_base64(piece)}
     return {spelling for spelling in found | spelled | wrapped if len(spelling) >= SPELLING_MIN_BYTES}
+
+
+def _assigned(line: bytes) -> Iterator[bytes]:
+    """The value in a line ``KEY=value`` or ``key: value``, with its quotes and without."""
+    if (match := _ASSIGNMENT.fullmatch(line)) is not None:
+        value = match[1].strip()
+        yield value
+        if value[:1] == value[-1:] and value[:1] in {b'"', b"'"}:
+            yield value[1:-1]
 
 
 def _base64(part: bytes) -> Iterator[bytes]:
@@ -237,6 +256,15 @@ def _base64(part: bytes) -> Iterator[bytes]:
     yield from _both_alphabets(base64.b64encode(part))
 
 
+def _broken_base64(piece: bytes) -> Iterator[bytes]:
+    """As it stands in the lines of the base64 of something longer: whole, or broken once, wherever that falls."""
+    for whole in _base64(piece):
+        yield whole
+        for at in range(1, len(whole)):
+            for line_end in (b"\n", b"\r\n"):
+                yield whole[:at] + line_end + whole[at:]
+
+
 def _wrapped_base64(value: bytes) -> Iterator[bytes]:
     encoded = base64.b64encode(value)
     for width in _WRAPPED_AT:
@@ -249,7 +277,8 @@ def _both_alphabets(encoded: bytes) -> tuple[bytes, bytes]:
 
 
 def _quoted(part: bytes) -> Iterator[bytes]:
-    for quoted in (quote(part, safe=""), quote(part), quote_plus(part), quote_plus(part, safe="/")):
+    ways = {quote(part, safe=safe) for safe in _LEFT_AS_THEY_ARE} | {quote_plus(part), quote_plus(part, safe="/")}
+    for quoted in ways:
         yield quoted.encode()
         yield re.sub("%..", lambda match: match[0].lower(), quoted).encode()
 

@@ -133,3 +133,37 @@ def test_the_end_of_a_secret_at_a_cut_start_is_dropped(cut: int) -> None:
 def test_short_pieces_are_not_masked() -> None:
     """A line of a few characters would stand everywhere."""
     assert Needles([b"a-long-line\nyes\nanother-line"]).masked(b"yes a-long-line") == b"yes [redacted]"
+
+
+@pytest.mark.parametrize(
+    "line", [b"DB_PASSWORD=pa55w0rd-of-db", b"export A='pa55w0rd-of-db'", b"password: pa55w0rd-of-db"]
+)
+def test_the_value_of_an_assignment_is_a_secret_of_its_own(line: bytes) -> None:
+    """A playbook reads the file in env form and prints what stands behind the sign; the name alone is none."""
+    needles = Needles([b"USER=me\n" + line + b"\n"])
+    assert needles.masked(b"is pa55w0rd-of-db.") == b"is " + M + b"."
+    assert needles.masked(b"DB_PASSWORD is set") == b"DB_PASSWORD is set"
+
+
+def test_every_way_of_quoting_a_url_is_masked() -> None:
+    """A browser leaves some signs as they are (encodeURIComponent), requests leaves more."""
+    secret = b"it's(a)*secret!/+$&,=[x] 100%"
+    needles = Needles([secret])
+    for safe in ("!*'()", "!#$%&'()*+,/:;=?@[]~"):
+        assert needles.masked(quote(secret, safe=safe).encode()) == M
+
+
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("secret", [SECRET, bytes(range(65, 91)) * 4])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_base64_of_something_longer_is_masked_where_a_line_ends_inside_the_secret(
+    width: int, secret: bytes, line_end: bytes
+) -> None:
+    """A playbook prints `base64 my.cnf`: wherever the password stands in it, its lines tell nothing of it."""
+    needles = Needles([secret])
+    for before in range(40, 100):
+        encoded = base64.b64encode(b"." * before + secret + b"." * 30)
+        lines = [encoded[at : at + width] for at in range(0, len(encoded), width)]
+        told = needles.masked(line_end.join(lines)).replace(line_end, b"")
+        of_secret = encoded[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
+        assert not any(of_secret[at : at + 4] in told for at in range(len(of_secret) - 3))
