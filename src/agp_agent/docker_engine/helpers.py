@@ -9,7 +9,7 @@ from requests.exceptions import RequestException
 from agp_agent.docker_engine.frames import Demultiplexer
 from agp_agent.docker_engine.http import create_container, get_chunks
 from agp_agent.docker_engine.reading import lacks
-from agp_agent.docker_engine.translate import FIELDS_OF, Json, log_config
+from agp_agent.docker_engine.translate import FIELDS_OF, Json, log_config, widened
 from agp_agent.engine import Helped
 from agp_agent.errors import LockdownRefused
 from agp_agent.lacks import Lack
@@ -84,11 +84,18 @@ def helper_differences(asked: Json, inspected: Json) -> list[str]:
     """Names of the fields in which the helper that was made has other rights than it should."""
     host: Json = inspected["HostConfig"]
     wrong = [field for field, value in asked["HostConfig"].items() if _plain(field, host.get(field)) != value]
-    more = ("Mounts", "Binds", "Devices", "GroupAdd", "VolumesFrom", "PidMode", "UTSMode", "UsernsMode")
-    wrong += [field for field in more if host.get(field)]
+    wrong += [field for field in ("Mounts", "PidMode", "UTSMode", "UsernsMode") if host.get(field)]
+    wrong += widened(inspected)
     if inspected.get("Mounts"):
         wrong.append("Mounts")
-    return wrong
+    return [*wrong, *_another_program(asked, inspected)]
+
+
+def _another_program(asked: Json, inspected: Json) -> list[str]:
+    """What it would run instead, or as whom. The image goes by its name, as Docker says, or by its id."""
+    config: Json = inspected["Config"]
+    wrong = [field for field in ("Entrypoint", "Cmd", "User") if (config.get(field) or []) != asked[field]]
+    return wrong if asked["Image"] in {config.get("Image"), inspected.get("Image")} else [*wrong, "Image"]
 
 
 def _plain(field: str, value: Any) -> Any:

@@ -170,6 +170,18 @@ def differences(asked: Json, inspected: Json, image: Json) -> tuple[str, ...]:
     return tuple(sorted({*wrong, *(name for name, right in checks.items() if not right)}))
 
 
+def widened(inspected: Json) -> list[str]:
+    """Names of the fields by which a container that was made can do more than any that the agent asks for."""
+    host = inspected["HostConfig"]
+    wrong = [field for field in _FORBIDDEN_IN_HOST_CONFIG if field != "CapAdd" and _plain(host.get(field))]
+    checks = {
+        "MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
+        "ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
+        "AppArmorProfile": inspected.get("AppArmorProfile") != "unconfined",
+    }
+    return [*wrong, *(name for name, right in checks.items() if not right)]
+
+
 def _unequal(place: str, asked: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
     return [f"{place}.{key}" for key, value in asked.items() if _plain(value) != _plain(made.get(key))]
 

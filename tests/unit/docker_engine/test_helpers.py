@@ -14,14 +14,17 @@ from fakes.docker_api import Answer, DockerApi, answer
 
 JOINED = "a" * 64
 COMMAND = ("/usr/local/bin/agp-fence", "table inet x {", "}")
+MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 ASKED = helper_body(JOINED, "agp/fence:0.2.0", COMMAND, {"agp.instance": "1"})
 
 
 def made(**host: Any) -> Json:
     """What inspect says of a helper that is exactly what was asked for, but for this."""
     config = copy.deepcopy(ASKED)
-    made_host = config.pop("HostConfig") | {"PidMode": "", "Devices": None} | host
-    return {"Config": config, "HostConfig": made_host, "Mounts": []}
+    paths = {"MaskedPaths": MASKED, "ReadonlyPaths": READ_ONLY}
+    made_host = config.pop("HostConfig") | {"PidMode": "", "Devices": None, "OomScoreAdj": 0} | paths | host
+    return {"Config": config, "HostConfig": made_host, "Mounts": [], "Image": "sha256:1", "AppArmorProfile": ""}
 
 
 def test_a_helper_has_one_right_in_one_namespace() -> None:
@@ -65,6 +68,12 @@ def test_what_was_asked_for_is_no_difference() -> None:
         ("Binds", ["/:/host"]),
         ("Devices", [{"PathOnHost": "/dev/mem"}]),
         ("Memory", 0),
+        ("Sysctls", {"net.ipv4.ip_forward": "1"}),
+        ("DeviceCgroupRules", ["a *:* rwm"]),
+        ("CgroupParent", "/elsewhere"),
+        ("ExtraHosts", ["registry.example:10.1.1.1"]),
+        ("MaskedPaths", []),
+        ("ReadonlyPaths", ["/proc/bus"]),
     ],
 )
 def test_every_other_right_is_named(field: str, value: object) -> None:
@@ -72,11 +81,41 @@ def test_every_other_right_is_named(field: str, value: object) -> None:
     assert helper_differences(ASKED, made(**{field: value})) == [field]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Entrypoint", ["/bin/sh"]),
+        ("Entrypoint", None),
+        ("Cmd", ["table inet x {", "policy accept", "}"]),
+        ("Cmd", None),
+        ("User", ""),
+        ("Image", "agp/other:1"),
+    ],
+)
+def test_another_program_is_named(field: str, value: object) -> None:
+    """What runs with NET_ADMIN is what was asked for, of the image that was asked for."""
+    inspected = made()
+    inspected["Config"][field] = value
+    assert helper_differences(ASKED, inspected) == [field]
+
+
+def test_an_image_may_be_told_by_its_id() -> None:
+    """Some engines write its name where the id was asked for."""
+    assert helper_differences(ASKED | {"Image": "sha256:1"}, made()) == []
+
+
+def test_an_unconfined_helper_is_named() -> None:
+    """Where the engine confines others by AppArmor."""
+    assert helper_differences(ASKED, made() | {"AppArmorProfile": "unconfined"}) == ["AppArmorProfile"]
+
+
 async def test_a_helper_that_hangs_is_told_and_removed(api: DockerApi) -> None:
     """It is no sign of an engine that is away: that answers all the while."""
     running = made() | {"Id": JOINED, "State": {"Running": True}}
     running["Config"]["Image"] = "agp/fence:0.2.0"
-    helper = {"Id": "helper", "State": {"Running": True}} | {key: running[key] for key in ("HostConfig", "Mounts")}
+    helper = {"Id": "helper", "State": {"Running": True}} | {
+        key: running[key] for key in ("Config", "HostConfig", "Mounts")
+    }
     api.routes |= {
         f"GET /containers/{JOINED}/json": answer(running),
         "POST /containers/create": answer({"Id": "helper", "Warnings": []}, 201),
