@@ -73,9 +73,15 @@ class CatalogWatch:
 
     def _began(self, new: Catalog) -> None:
         """Tell which catalog is in force from now on."""
-        self._audit.record(AuditEvent.CONFIG_LOADED, runners={one.name: one.image for one in new.runners.values()})
+        runners = new.runners.values()
+        self._audit.record(
+            AuditEvent.CONFIG_LOADED,
+            sha256=new.sha256,
+            runners={one.name: one.image for one in runners},
+            grants={one.name: one.grants for one in runners if one.grants},
+        )
         log.info("catalog in force", runners=new.names)
-        for runner in new.runners.values():
+        for runner in runners:
             for problem in unusable(runner):
                 log.warning("tasks of this runner will fail", runner=runner.name, why=problem)
 

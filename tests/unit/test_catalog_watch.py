@@ -1,5 +1,6 @@
 """Changes of the operator's catalog."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from agp_agent.catalog import Catalogs
 from agp_agent.catalog_watch import CatalogWatch, unusable
 from agp_agent.mount_rules import MountRules
 from agp_agent.readiness import Readiness
+from support.async_waiting import until
 from support.catalogs import shell_runner, write_catalog, write_secret
 
 
@@ -67,6 +69,44 @@ async def test_a_file_that_is_being_written_is_left_alone(watched: Watched) -> N
     assert watched.changed.is_set()
     (line,) = await watched.audited()
     assert (line["event"], line["runners"]["b"]) == ("config loaded", shell_runner("")["image"])
+
+
+async def test_what_each_runner_is_granted_stands_in_the_audit_trail(watched: Watched, tmp_path: Path) -> None:
+    """At the start, and after every change; of a secret its name alone. A runner without grants has none to tell."""
+    start = asyncio.create_task(watched.watch.run())
+    await until(lambda: watched.audit.head.seq == 1, "the catalog of the start")
+    start.cancel()
+    profile, folder = tmp_path / "profile.json", tmp_path / "data"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ERRNO"}')
+    folder.mkdir()
+    secret = write_secret(tmp_path / "held" / "file", b"hunter2-password")
+    keys = {
+        "network": "outbound",
+        "allow": ["10.20.0.0/16:22"],
+        "mounts": [{"source": str(folder), "target": "/data", "rw": True}],
+        "user": 60000,
+        "seccomp": str(profile),
+        "runtime": "runsc",
+    }
+    secrets = [{"name": "db", "source": str(secret)}]
+    write_catalog(watched.path, {"a": shell_runner(".a", **keys, secrets=secrets), "b": shell_runner(".b")})
+    await watched.look(3)
+    first, second = await watched.audited()
+    assert first["grants"] == {}
+    assert second["grants"] == {"a": keys | {"secrets": ["db"]}}
+    assert second["sha256"] == watched.catalogs.current.sha256 != first["sha256"]
+    assert str(secret) not in watched.audit_path.read_text()
+
+
+@pytest.mark.parametrize(
+    "change", [{"env": {"A": "b"}}, {"memory": "1GiB"}, {"command": ["agp-shell", "-x", "{playbook}"]}]
+)
+def test_whatever_changes_in_a_catalog_changes_its_hash(tmp_path: Path, change: dict[str, Any]) -> None:
+    """The same one has the same."""
+    one = catalog.load(write_catalog(tmp_path / "one.yaml", {"a": shell_runner(".a")}))
+    same = catalog.load(write_catalog(tmp_path / "same.yaml", {"a": shell_runner(".a")}))
+    other = catalog.load(write_catalog(tmp_path / "other.yaml", {"a": shell_runner(".a") | change}))
+    assert one.sha256 == same.sha256 != other.sha256
 
 
 async def test_an_invalid_catalog_leaves_the_old_one_in_force_until_it_is_mended(watched: Watched) -> None:

@@ -1,5 +1,6 @@
 """All runners together, and the choice of one for a playbook. Pure."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,11 @@ class Catalog(BaseModel):
     def names(self) -> list[str]:
         """The names of all runners."""
         return list(self.runners)
+
+    @property
+    def sha256(self) -> str:
+        """Stands for all that is in force: every key of every runner, defaults and seccomp profiles with it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def largest_memory_bytes(self) -> int:

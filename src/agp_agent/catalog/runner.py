@@ -108,6 +108,21 @@ class Runner(_Part):
         """Everything of the host that is mounted into its containers."""
         return [mount.source for mount in self.mounts] + ([self.inventory] if self.inventory else [])
 
+    @property
+    def grants(self) -> dict[str, object]:
+        """What it gives its containers beyond the lockdown, or in place of a part of it; of secrets the names alone."""
+        granted = {
+            "network": self.network if self.network != "none" else None,
+            "allow": [str(destination) for destination in self.allow],
+            "mounts": [mount.model_dump() for mount in self.mounts],
+            "inventory": self.inventory,
+            "secrets": [secret.name for secret in self.secrets],
+            "user": self.user,
+            "seccomp": str(self.seccomp.path) if self.seccomp else None,
+            "runtime": self.runtime,
+        }
+        return {key: value for key, value in granted.items() if value}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if problems := [*self._contradictions()]:
