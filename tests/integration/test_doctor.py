@@ -62,6 +62,19 @@ def test_a_machine_that_is_fit_may_have_warnings(configured: dict[str, str]) -> 
     assert not Path(configured["AGP_STATE_DIR"]).exists()
 
 
+def test_a_proxy_that_answers_is_not_taken_for_the_dashboard(
+    configured: dict[str, str], dashboard: DashboardStub
+) -> None:
+    """It says who answered, that the dashboard may not, and not the proxy's password."""
+    place = dashboard.url.partition("://")[2]
+    behind = {"AGP_DASHBOARD_URL": "https://dashboard.invalid", "AGP_DASHBOARD_PROXY": f"http://me:hunter2@{place}"}
+    ended = command_line(configured | behind)("doctor", "--json")
+    found = checks(ended)["dashboard"]
+    assert found["level"] == "warn"
+    assert f"the proxy http://{place}" in found["said"]
+    assert "hunter2" not in ended.stdout + ended.stderr
+
+
 def test_people_get_lines_and_a_count(configured: dict[str, str]) -> None:
     """In a pipe: level, check, what was found; the last line counts."""
     ended = command_line(configured)("doctor")

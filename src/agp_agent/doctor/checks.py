@@ -20,6 +20,7 @@ _RUNC_FIRST_MENDED_LINE: Final = (1, 2)
 _RUNC_PROC_RACES: Final = (((1, 2), (1, 2, 8)), ((1, 3), (1, 3, 3)))
 """Each line of releases with the one that mended it; later lines never had them."""
 _DEBIAN_LEAKED_DESCRIPTOR: Final = re.compile(r"1\.1\.5\+ds1-1\+deb12u[1-9]")
+_BEFORE_RELEASE: Final = re.compile(r"[-~]rc")
 _KERNEL_OLDEST: Final = (5, 10)
 
 
@@ -100,7 +101,7 @@ def runtime(facts: Facts) -> Finding:
     said = f"{one.default_runtime} {one.runtime_version or 'of unknown version'}"
     number = _numbers(one.runtime_version)
     if one.default_runtime != "runc" or len(number) != len(_RUNC_LEAKED_DESCRIPTOR):
-        return _ok("runtime", said)
+        return _unjudged_runtime(said)
     mend = "Update runc; a distribution may have mended an older number (its security tracker knows)."
     if number < _RUNC_LEAKED_DESCRIPTOR and not _DEBIAN_LEAKED_DESCRIPTOR.match(one.runtime_version):
         means = "Older than 1.1.12: an image can get out through a descriptor that is left open (CVE-2024-21626)."
@@ -111,7 +112,13 @@ def runtime(facts: Facts) -> Finding:
             "(CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)."
         )
         return _warn("runtime", said, means, mend)
-    return _ok("runtime", said)
+    return _unjudged_runtime(said) if _BEFORE_RELEASE.search(one.runtime_version) else _ok("runtime", said)
+
+
+def _unjudged_runtime(said: str) -> Finding:
+    """Another program, a version without a number, or one from before its release."""
+    means = "The doctor knows the holes of runc's releases alone."
+    return _unknown("runtime", f"{said}: whether it has known holes is not known", means, "See its own advisories.")
 
 
 def kernel(facts: Facts) -> Finding:
@@ -119,7 +126,10 @@ def kernel(facts: Facts) -> Finding:
     if facts.engine is None:
         return _unknown("kernel")
     release = facts.engine.kernel
-    if _numbers(release)[:2] and _numbers(release)[:2] < _KERNEL_OLDEST:
+    number = _numbers(release)[:2]
+    if not number:
+        return _unknown("kernel", f"{release or 'a kernel'} of unknown version")
+    if number < _KERNEL_OLDEST:
         means = "Nobody mends kernels older than 5.10 any more, and the kernel is the wall around every container."
         return _warn("kernel", release, means, "Update the kernel of the engine's host.")
     return _ok("kernel", release)
@@ -138,6 +148,8 @@ def cgroups(facts: Facts) -> Finding:
     if one.cgroup_version == "1":
         means = "Version 1 has release agents, which the kernel runs as root (attempt 12), and is being given up."
         return _warn("cgroups", "version 1", means, "Boot with systemd.unified_cgroup_hierarchy=1.")
+    if not one.cgroup_version:
+        return _unknown("cgroups", "memory, swap and processes are limited; by which version is not known")
     return _ok("cgroups", f"version {one.cgroup_version}, memory, swap and processes are limited")
 
 
@@ -220,7 +232,9 @@ def clock(facts: Facts) -> Finding:
     if facts.clock_synchronised is False:
         means = "Times in the audit trail may be wrong, and retention counts by them."
         return _warn("clock", "the kernel says that it is not synchronised", means, "Run chrony or systemd-timesyncd.")
-    return _ok("clock", "synchronised" if facts.clock_synchronised else "agrees with the engine's host")
+    if facts.clock_synchronised:
+        return _ok("clock", "synchronised")
+    return _unknown("clock") if facts.clock_offset_s is None else _ok("clock", "agrees with the engine's host")
 
 
 def listening(facts: Facts) -> Finding:
@@ -248,15 +262,21 @@ def dashboard(facts: Facts) -> Finding:
         return _warn("dashboard", "AGP_DASHBOARD_URL is not set", "Results go nowhere.", "Set it before `serve`.")
     if facts.dashboard_problem:
         means = "Results are kept and tried again until it answers."
-        said = f"{facts.dashboard_url}: {facts.dashboard_problem}"
+        said = f"{facts.dashboard_proxy or facts.dashboard_url}: {facts.dashboard_problem}"
         return _warn(
             "dashboard", said, means, "Check the URL, AGP_DASHBOARD_CA_FILE, AGP_DASHBOARD_PROXY, the network."
         )
+    if facts.dashboard_proxy:
+        said = f"the proxy {facts.dashboard_proxy} answers; whether {facts.dashboard_url} does is not known"
+        means = "The doctor sends nothing, so it comes as far as the proxy."
+        return _unknown("dashboard", said, means, "See in /status whether results are delivered.")
     return _ok("dashboard", f"{facts.dashboard_url} answers")
 
 
 def neighbours(facts: Facts) -> Finding:
     """Another agent under the same name."""
+    if facts.strangers is None:
+        return _unknown("neighbours")
     if not facts.strangers:
         return _ok("neighbours", f"no other agent is called {facts.agent_id}" if facts.agent_id else "none")
     said = f"{len(facts.strangers)} containers of an agent with the name {facts.agent_id!r} and another state directory"
@@ -286,8 +306,14 @@ def runners(facts: Facts) -> Iterator[Finding]:
             yield _ok(check, f"{runner.image} ({runner.digest[:19]}): the whole lockdown reads back{fence}")
 
 
-def _unknown(check: str) -> Finding:
-    return _warn(check, "not known", "The engine, or this machine, did not tell.", "See the check `engine`.")
+def _unknown(
+    check: str,
+    said: str = "not known",
+    means: str = "The engine, or this machine, did not tell.",
+    mend: str = "See the check `engine`.",
+) -> Finding:
+    """A warning: what cannot be known is not well."""
+    return _warn(check, said, means, mend)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -59,9 +59,11 @@ class Facts:
     listening: Listening | None = None
     dashboard_url: str | None = None
     dashboard_problem: str | None = None
-    """Why nothing answers there; None: something does."""
+    """Why nothing answers there, or at the proxy; None: something does."""
+    dashboard_proxy: str | None = None
+    """The proxy on the way, without its password; where there is one, it alone was asked."""
     agent_id: str | None = None
     """Of the state directory; None: no agent has used it yet."""
-    strangers: tuple[str, ...] = ()
-    """Containers of an agent with the same name and another state directory."""
+    strangers: tuple[str, ...] | None = ()
+    """Containers of an agent with the same name and another state directory; None: the engine was not asked."""
     runners: Mapping[str, RunnerFacts] = field(default_factory=dict)

@@ -54,8 +54,9 @@ async def gather(settings: Settings, engine: ContainerEngine) -> Facts:
         listening=await asyncio.to_thread(_listening, settings),
         dashboard_url=settings.dashboard_url,
         dashboard_problem=await _dashboard(settings),
+        dashboard_proxy=_without_password(settings.dashboard_proxy),
         agent_id=agent_id,
-        strangers=await _strangers(engine, agent_id, instance) if info else (),
+        strangers=await _strangers(engine, agent_id, instance) if info else None,
         runners=await _runners(settings, engine) if info else {},
     )
 
@@ -132,13 +133,20 @@ async def _dashboard(settings: Settings) -> str | None:
     return None
 
 
-async def _strangers(engine: ContainerEngine, agent_id: str | None, instance: str | None) -> tuple[str, ...]:
+def _without_password(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+async def _strangers(engine: ContainerEngine, agent_id: str | None, instance: str | None) -> tuple[str, ...] | None:
     if agent_id is None:
         return ()
     with contextlib.suppress(EngineError):
         owned = await engine.owned({"agp.agent_id": agent_id})
         return tuple(sorted(one.name for one in owned if one.labels.get("agp.instance") != instance))
-    return ()
+    return None
 
 
 async def _runners(settings: Settings, engine: ContainerEngine) -> dict[str, RunnerFacts]:
