@@ -1,6 +1,7 @@
 """SQLite as the journal needs it: commits shared by many, errors that stay with their owner, schema, damage."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -10,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from agp_agent.errors import JournalDamaged, StateDirectoryError
-from agp_agent.journal.database import Database, JournalUnavailable, migrations, set_aside
+from agp_agent.journal.database import (
+    Database,
+    JournalBroken,
+    JournalInDoubt,
+    JournalUnavailable,
+    migrations,
+    set_aside,
+)
 
 PATIENCE_S = 20.0
 
@@ -204,6 +212,69 @@ async def test_after_closing_nothing_hangs(path: Path) -> None:
         await asyncio.wait_for(database.write(lambda db: db.execute("SELECT 1")), PATIENCE_S)
     with pytest.raises(JournalUnavailable, match="closed"):
         await asyncio.wait_for(database.read(lambda db: db.execute("SELECT 1")), PATIENCE_S)
+
+
+# --- what ends the agent --------------------------------------------------------------------------------------------
+
+
+async def fill_and_overwrite(database: Database, path: Path) -> None:
+    """Make a table of many pages, and write noise over the whole file but its first page."""
+
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE filler (t TEXT)")
+        db.executemany("INSERT INTO filler VALUES (?)", [(str(number) * 500,) for number in range(5000)])
+
+    await database.write(fill)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+async def test_a_file_that_is_damaged_while_it_is_in_use_is_told(database: Database, path: Path, how: str) -> None:
+    """By whoever meets it first; from then on nothing is written to it."""
+    await fill_and_overwrite(database, path)
+    told = asyncio.create_task(database.broken())
+    sum_up = lambda db: db.execute("SELECT sum(length(t)) FROM filler").fetchall()  # noqa: E731
+    with pytest.raises(JournalUnavailable, match="malformed"):
+        await (database.read(sum_up) if how == "read" else database.write(sum_up))
+    with pytest.raises(JournalBroken, match=r"journal\.db: the journal cannot be used any more \(.*malformed"):
+        await asyncio.wait_for(told, PATIENCE_S)
+    with pytest.raises(JournalBroken):
+        await database.write(insert(1))  # type: ignore[arg-type]
+
+
+async def test_a_writer_that_fails_as_nobody_foresaw_leaves_nobody_waiting(database: Database) -> None:
+    """Neither this write nor a later one, nor the end; whether it was written nobody knows."""
+
+    class OutOfMemory(BaseException):
+        """Not even an ``Exception``."""
+
+    def fail(_db: sqlite3.Connection) -> None:
+        raise OutOfMemory
+
+    told = asyncio.create_task(database.broken())
+    with pytest.raises(JournalInDoubt, match="OutOfMemory"):
+        await asyncio.wait_for(database.write(fail), PATIENCE_S)
+    with pytest.raises(JournalBroken, match="OutOfMemory"):
+        await asyncio.wait_for(told, PATIENCE_S)
+    with pytest.raises(JournalBroken):
+        await asyncio.wait_for(database.write(insert(1)), PATIENCE_S)  # type: ignore[arg-type]
+
+
+async def test_other_errors_do_not_end_the_agent(database: Database) -> None:
+    """Of a write or of a query; nor does giving up waiting for the one that would."""
+    told = asyncio.create_task(database.broken())
+    for ask in (database.read, database.write):
+        with pytest.raises((JournalUnavailable, sqlite3.Error)):
+            await ask(lambda db: db.execute("SELECT * FROM nowhere"))
+    await asyncio.sleep(0)
+    assert not told.done()
+    told.cancel()
+    await asyncio.gather(told, return_exceptions=True)
+    assert await database.write(insert(1)) == 1  # type: ignore[arg-type]
 
 
 # --- schema ------------------------------------------------------------------------------------------------------
