@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from agp_agent.errors import JournalDamaged, StateDirectoryError
+from agp_agent.journal.aside import set_aside
 from agp_agent.journal.database import (
     Database,
     JournalBroken,
     JournalInDoubt,
     JournalUnavailable,
     migrations,
-    set_aside,
 )
+from agp_agent.journal.journal import Journal
+from support.orders import ROOM, order
 
 PATIENCE_S = 20.0
 
@@ -380,7 +382,7 @@ def test_of_the_journals_that_were_set_aside_the_newest_are_kept(path: Path) -> 
     kept = [future]
     for part in ("", "-wal", "-shm"):
         path.with_name(f"journal.db.damaged-20260101T000000Z{part}").touch()
-    future.touch()
+    future.write_text("later")
     for number in range(5):
         path.write_text(str(number))
         path.with_name("journal.db-wal").write_text(str(number))
@@ -391,6 +393,44 @@ def test_of_the_journals_that_were_set_aside_the_newest_are_kept(path: Path) -> 
     found = sorted(file.name for file in path.parent.glob("*damaged*") if not file.name.endswith("-wal"))
     assert found == sorted(file.name for file in (future, *kept[-2:]))
     assert {file.name for file in path.parent.glob("*-wal")} == {f"{file.name}-wal" for file in kept[-2:]}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_journal_that_never_held_an_attempt_is_not_kept(path: Path, *, closed: bool) -> None:
+    """Starts that fail one after another leave such, and would push out the one that matters."""
+    opened = Database(path)
+    if closed:
+        opened.close()
+    assert set_aside(path) is None
+    opened.close()
+    assert list(path.parent.glob("journal.db*")) == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_journal_that_held_an_attempt_is_kept(path: Path, *, closed: bool) -> None:
+    """Whatever is damaged: in the file itself or in its write-ahead log alone, and if nothing of it can be opened."""
+    journal = Journal(path)
+    await journal.accept(order("t"), ROOM)
+    if closed:
+        journal.close()
+    path.write_bytes(path.read_bytes()[:16] + bytes(84) + path.read_bytes()[100:])
+    aside = set_aside(path)
+    journal.close()
+    assert aside is not None
+    assert aside.exists()
+
+
+def test_empty_journals_that_were_set_aside_go_before_others(path: Path) -> None:
+    """An earlier agent kept those, too."""
+    full = path.with_name("journal.db.damaged-20260101T000000.0Z")
+    full.write_bytes(b"SQLite format 3\0" + b"0123456789abcdef" * 2)
+    for day in (2, 3):
+        path.with_name(f"journal.db.damaged-2026010{day}T000000.0Z").write_bytes(b"SQLite format 3\0")
+    path.write_text("noise")
+    assert set_aside(path) is not None
+    names = sorted(file.name.removeprefix("journal.db.damaged-")[:8] for file in path.parent.glob("*.damaged-*"))
+    assert names[:2] == ["20260101", "20260103"]
+    assert len(names) == 3
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:

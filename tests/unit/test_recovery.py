@@ -264,7 +264,7 @@ async def check_forgotten(rolled: Rolled, state: StateDir, audit: Audit, what: s
     opened = recovery.open_journal(state, audit)
     assert opened.damage is not None
     assert f"the journal has forgotten that run {rolled.run_id} {what}" in opened.damage.why
-    assert opened.damage.kept_as is not None
+    assert (opened.damage.kept_as is None) is (what == "was accepted")  # that older one has nothing worth keeping
     await recovery.rebuild(opened.journal, state, audit, opened.damage)
     opened.journal.close()
 
@@ -389,6 +389,19 @@ async def test_a_rebuilding_that_was_cut_off_is_done_again(state: StateDir, audi
     damage(state)
     recovery.open_journal(state, audit).journal.close()  # and the agent dies here
     assert set(await rebuilt(state, audit)) == {"r1", "r2"}
+
+
+async def test_starts_that_fail_do_not_push_out_the_damaged_journal(state: StateDir, audit: Audit) -> None:
+    """Each leaves a new empty one; and the reserve is given up for it, or a full disk would never let one be made."""
+    await accepted(audit, "t", "r1")
+    damage(state)
+    before = state.journal.read_bytes()
+    for _ in range(5):
+        state.reserve.write_bytes(b"reserved")
+        recovery.open_journal(state, audit).journal.close()  # and the agent dies here
+        assert not state.reserve.exists()
+    (kept,) = state.path.glob("journal.db.damaged-*")
+    assert kept.read_bytes() == before
 
 
 async def test_of_a_task_that_was_accepted_again_only_the_last_run_is_lost(state: StateDir, audit: Audit) -> None:

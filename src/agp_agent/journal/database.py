@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar, cast
@@ -31,11 +30,7 @@ _OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite
 _NOT_ALL_WRITTEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 """Errors of a COMMIT whose last frame, the one that makes it count, is not in the write-ahead log."""
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_PARTS: Final = ("-wal", "-shm", "")
-"""What a database consists of, by the ends of the files' names; the file itself last."""
 _PRIMARY_CODE: Final = 0xFF
-_SET_ASIDE_KEPT: Final = 3
-"""Damaged journals that are kept; the oldest goes first."""
 
 
 class JournalUnavailable(AgentError):
@@ -256,30 +251,6 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
     if write.error is not None:
         connection.execute("ROLLBACK TO one")
     connection.execute("RELEASE one")
-
-
-def set_aside(path: Path) -> Path | None:
-    """Move a database away, with the files that belong to it; return its new name, None where there was none.
-
-    Of those that were moved away before, only the newest few are kept.
-    """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    kept_as = path.with_name(f"{path.name}.damaged-{stamp}")
-    for suffix in _PARTS:
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(kept_as.with_name(kept_as.name + suffix))
-    _forget_set_aside(path, kept_as)
-    return kept_as if kept_as.exists() else None
-
-
-def _forget_set_aside(path: Path, newest: Path) -> None:
-    """Remove the oldest; never the newest, whatever the clock says of it."""
-    mark = f"{path.name}.damaged-"
-    names = {mark + part.name.removeprefix(mark).partition("-")[0] for part in path.parent.glob(f"{mark}*")}
-    for name in sorted(names - {newest.name})[: -(_SET_ASIDE_KEPT - 1)]:
-        for suffix in _PARTS:
-            path.with_name(name + suffix).unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
