@@ -113,6 +113,22 @@ async def test_a_journal_that_is_gone_is_rebuilt_too(state: StateDir, audit: Aud
     assert set(await rebuilt(state, audit)) == {"r1"}
 
 
+async def test_the_log_beside_an_emptied_journal_is_kept(state: StateDir, audit: Audit) -> None:
+    """It may be all that is left; SQLite would remove it as soon as the empty file is opened."""
+    journal = Journal(state.journal)
+    await accepted(audit, "t", (await journal.accept(order("t"), ROOM)).run_id)
+    log = state.journal.with_name("journal.db-wal").read_bytes()
+    journal.close()
+    state.journal.write_bytes(b"")
+    state.journal.with_name("journal.db-wal").write_bytes(log)
+    recovery.check_schema(state)
+    opened = recovery.open_journal(state, audit)
+    assert opened.damage is not None
+    assert opened.damage.kept_as is not None
+    assert opened.damage.kept_as.with_name(f"{opened.damage.kept_as.name}-wal").read_bytes() == log
+    opened.journal.close()
+
+
 async def test_rebuilding_again_reports_nothing_twice(state: StateDir, audit: Audit) -> None:
     """The second damage comes before the first result was delivered: the same run, once."""
     await accepted(audit, "t", "r1")

@@ -309,7 +309,7 @@ def check_schema(path: Path) -> None:
     Raises:
         StateDirectoryError: it is of a newer agent, or cannot be opened.
     """
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:  # SQLite removes the write-ahead log of an empty file
         return
     # Read-only: whoever closes a journal last would otherwise move what is in its write-ahead log.
     address = f"{path.absolute().as_uri()}?mode=ro"
