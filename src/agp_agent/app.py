@@ -190,7 +190,7 @@ class Agent:
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._catalog_watch, self._dispatcher, self._reconciler)
         others = (self._outbox, self._canary, self.auth_failures, self._refusals)
-        return [loop.run() for loop in (*loops, *others)]
+        return [*(loop.run() for loop in (*loops, *others)), self.journal.broken()]
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""

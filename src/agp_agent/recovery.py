@@ -96,6 +96,8 @@ def open_journal(state: StateDir, audit: Audit) -> Opened:
 
 
 def _anew(state: StateDir, why: str) -> Opened:
+    with contextlib.suppress(OSError):  # the new one may need its space; the disk watch takes it again
+        state.reserve.unlink()
     kept_as = set_aside(state.journal)
     return Opened(Journal(state.journal), Damage(why, kept_as))
 

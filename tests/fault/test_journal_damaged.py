@@ -1,11 +1,13 @@
 """Row 15: the journal is locked, corrupt, truncated, empty or gone: every task that was accepted is reported."""
 
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from fault.conftest import StartWatched
@@ -137,6 +139,32 @@ def test_a_damaged_journal_is_rebuilt_and_every_task_reported(
     watched = start_watched({"AGP_MAX_RUNNING": RUNNING})
     for damage in damages:
         check_damage(watched, damage)
+    watched.neighbours()
+    watched.check()
+
+
+def test_a_journal_damaged_under_a_running_agent_ends_it(start_watched: StartWatched) -> None:
+    """Row 15: with exit code 1 and its reason; the next start rebuilds the journal and reports every task."""
+    watched = start_watched()
+    agent = watched.agent
+    for _ in range(3):
+        watched.send("echo a\n", ends_well=True)
+    watched.check()
+    overwritten(agent.state / "journal.db")
+
+    def look() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            watched.try_send("echo z\n", f"task-{secrets.token_hex(4)}")
+        return agent.process.poll() is not None
+
+    eventually(look, "the agent's end")
+    assert agent.wait() == 1
+    assert "the journal cannot be used any more" in agent.log_text()
+    agent.start()
+    agent.wait_log("journal rebuilt")
+    for line in agent.audit("task accepted"):
+        if line["task_id"] not in watched.accepted:  # its answer went with the agent
+            watched.note(line["task_id"])
     watched.neighbours()
     watched.check()
 

@@ -117,6 +117,25 @@ async def test_a_journal_full_of_what_was_not_acknowledged_is_reported_until_it_
     await until(lambda: parts.readiness.ready, "all well")
 
 
+async def test_nothing_is_forgotten_that_the_audit_trail_may_lack(parts: Parts) -> None:
+    """A delivery that is not in the trail yet would look lost with the journal's row; once it is, room is made."""
+    run_id = await finished(parts.journal, "t", output=LARGE)
+    (seq,) = await due_now(parts.journal)
+    await parts.journal.acknowledge(seq)
+    parts.clock.advance(60)
+    good, full = os.dup(parts.audit._fd), os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, parts.audit._fd)
+    parts.audit.record(AuditEvent.TASK_DELIVERED, task_id="t", attempt=1, run_id=run_id)
+    watch(parts, journal_limit_bytes=200_000)
+    await until(lambda: "AGP_JOURNAL_LIMIT_BYTES" in parts.readiness.problems.get("journal size", ""), "the report")
+    assert await parts.journal.attempt(run_id) is not None
+    os.dup2(good, parts.audit._fd)
+    await until(lambda: parts.readiness.ready, "all well")
+    assert await parts.journal.attempt(run_id) is None
+    os.close(good)
+    os.close(full)
+
+
 # --- the reserve -------------------------------------------------------------------------------------------------
 
 MIB = 2**20

@@ -1,6 +1,7 @@
 """SQLite as the journal needs it: commits shared by many, errors that stay with their owner, schema, damage."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from agp_agent.errors import JournalDamaged, StateDirectoryError
-from agp_agent.journal.database import Database, JournalUnavailable, migrations, set_aside
+from agp_agent.journal.aside import set_aside
+from agp_agent.journal.database import (
+    Database,
+    JournalBroken,
+    JournalInDoubt,
+    JournalUnavailable,
+    migrations,
+)
+from agp_agent.journal.journal import Journal
+from support.orders import ROOM, order
 
 PATIENCE_S = 20.0
 
@@ -206,6 +216,69 @@ async def test_after_closing_nothing_hangs(path: Path) -> None:
         await asyncio.wait_for(database.read(lambda db: db.execute("SELECT 1")), PATIENCE_S)
 
 
+# --- what ends the agent --------------------------------------------------------------------------------------------
+
+
+async def fill_and_overwrite(database: Database, path: Path) -> None:
+    """Make a table of many pages, and write noise over the whole file but its first page."""
+
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE filler (t TEXT)")
+        db.executemany("INSERT INTO filler VALUES (?)", [(str(number) * 500,) for number in range(5000)])
+
+    await database.write(fill)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+async def test_a_file_that_is_damaged_while_it_is_in_use_is_told(database: Database, path: Path, how: str) -> None:
+    """By whoever meets it first; from then on nothing is written to it."""
+    await fill_and_overwrite(database, path)
+    told = asyncio.create_task(database.broken())
+    sum_up = lambda db: db.execute("SELECT sum(length(t)) FROM filler").fetchall()  # noqa: E731
+    with pytest.raises(JournalUnavailable, match="malformed"):
+        await (database.read(sum_up) if how == "read" else database.write(sum_up))
+    with pytest.raises(JournalBroken, match=r"journal\.db: the journal cannot be used any more \(.*malformed"):
+        await asyncio.wait_for(told, PATIENCE_S)
+    with pytest.raises(JournalBroken):
+        await database.write(insert(1))  # type: ignore[arg-type]
+
+
+async def test_a_writer_that_fails_as_nobody_foresaw_leaves_nobody_waiting(database: Database) -> None:
+    """Neither this write nor a later one, nor the end; whether it was written nobody knows."""
+
+    class OutOfMemory(BaseException):
+        """Not even an ``Exception``."""
+
+    def fail(_db: sqlite3.Connection) -> None:
+        raise OutOfMemory
+
+    told = asyncio.create_task(database.broken())
+    with pytest.raises(JournalInDoubt, match="OutOfMemory"):
+        await asyncio.wait_for(database.write(fail), PATIENCE_S)
+    with pytest.raises(JournalBroken, match="OutOfMemory"):
+        await asyncio.wait_for(told, PATIENCE_S)
+    with pytest.raises(JournalBroken):
+        await asyncio.wait_for(database.write(insert(1)), PATIENCE_S)  # type: ignore[arg-type]
+
+
+async def test_other_errors_do_not_end_the_agent(database: Database) -> None:
+    """Of a write or of a query; nor does giving up waiting for the one that would."""
+    told = asyncio.create_task(database.broken())
+    for ask in (database.read, database.write):
+        with pytest.raises((JournalUnavailable, sqlite3.Error)):
+            await ask(lambda db: db.execute("SELECT * FROM nowhere"))
+    await asyncio.sleep(0)
+    assert not told.done()
+    told.cancel()
+    await asyncio.gather(told, return_exceptions=True)
+    assert await database.write(insert(1)) == 1  # type: ignore[arg-type]
+
+
 # --- schema ------------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +382,7 @@ def test_of_the_journals_that_were_set_aside_the_newest_are_kept(path: Path) -> 
     kept = [future]
     for part in ("", "-wal", "-shm"):
         path.with_name(f"journal.db.damaged-20260101T000000Z{part}").touch()
-    future.touch()
+    future.write_text("later")
     for number in range(5):
         path.write_text(str(number))
         path.with_name("journal.db-wal").write_text(str(number))
@@ -320,6 +393,44 @@ def test_of_the_journals_that_were_set_aside_the_newest_are_kept(path: Path) -> 
     found = sorted(file.name for file in path.parent.glob("*damaged*") if not file.name.endswith("-wal"))
     assert found == sorted(file.name for file in (future, *kept[-2:]))
     assert {file.name for file in path.parent.glob("*-wal")} == {f"{file.name}-wal" for file in kept[-2:]}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_journal_that_never_held_an_attempt_is_not_kept(path: Path, *, closed: bool) -> None:
+    """Starts that fail one after another leave such, and would push out the one that matters."""
+    opened = Database(path)
+    if closed:
+        opened.close()
+    assert set_aside(path) is None
+    opened.close()
+    assert list(path.parent.glob("journal.db*")) == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_journal_that_held_an_attempt_is_kept(path: Path, *, closed: bool) -> None:
+    """Whatever is damaged: in the file itself or in its write-ahead log alone, and if nothing of it can be opened."""
+    journal = Journal(path)
+    await journal.accept(order("t"), ROOM)
+    if closed:
+        journal.close()
+    path.write_bytes(path.read_bytes()[:16] + bytes(84) + path.read_bytes()[100:])
+    aside = set_aside(path)
+    journal.close()
+    assert aside is not None
+    assert aside.exists()
+
+
+def test_empty_journals_that_were_set_aside_go_before_others(path: Path) -> None:
+    """An earlier agent kept those, too."""
+    full = path.with_name("journal.db.damaged-20260101T000000.0Z")
+    full.write_bytes(b"SQLite format 3\0" + b"0123456789abcdef" * 2)
+    for day in (2, 3):
+        path.with_name(f"journal.db.damaged-2026010{day}T000000.0Z").write_bytes(b"SQLite format 3\0")
+    path.write_text("noise")
+    assert set_aside(path) is not None
+    names = sorted(file.name.removeprefix("journal.db.damaged-")[:8] for file in path.parent.glob("*.damaged-*"))
+    assert names[:2] == ["20260101", "20260103"]
+    assert len(names) == 3
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:

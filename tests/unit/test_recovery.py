@@ -113,6 +113,22 @@ async def test_a_journal_that_is_gone_is_rebuilt_too(state: StateDir, audit: Aud
     assert set(await rebuilt(state, audit)) == {"r1"}
 
 
+async def test_the_log_beside_an_emptied_journal_is_kept(state: StateDir, audit: Audit) -> None:
+    """It may be all that is left; SQLite would remove it as soon as the empty file is opened."""
+    journal = Journal(state.journal)
+    await accepted(audit, "t", (await journal.accept(order("t"), ROOM)).run_id)
+    log = state.journal.with_name("journal.db-wal").read_bytes()
+    journal.close()
+    state.journal.write_bytes(b"")
+    state.journal.with_name("journal.db-wal").write_bytes(log)
+    recovery.check_schema(state)
+    opened = recovery.open_journal(state, audit)
+    assert opened.damage is not None
+    assert opened.damage.kept_as is not None
+    assert opened.damage.kept_as.with_name(f"{opened.damage.kept_as.name}-wal").read_bytes() == log
+    opened.journal.close()
+
+
 async def test_rebuilding_again_reports_nothing_twice(state: StateDir, audit: Audit) -> None:
     """The second damage comes before the first result was delivered: the same run, once."""
     await accepted(audit, "t", "r1")
@@ -264,7 +280,7 @@ async def check_forgotten(rolled: Rolled, state: StateDir, audit: Audit, what: s
     opened = recovery.open_journal(state, audit)
     assert opened.damage is not None
     assert f"the journal has forgotten that run {rolled.run_id} {what}" in opened.damage.why
-    assert opened.damage.kept_as is not None
+    assert (opened.damage.kept_as is None) is (what == "was accepted")  # that older one has nothing worth keeping
     await recovery.rebuild(opened.journal, state, audit, opened.damage)
     opened.journal.close()
 
@@ -440,6 +456,19 @@ async def test_a_rebuilding_that_was_cut_off_is_done_again(state: StateDir, audi
     damage(state)
     recovery.open_journal(state, audit).journal.close()  # and the agent dies here
     assert set(await rebuilt(state, audit)) == {"r1", "r2"}
+
+
+async def test_starts_that_fail_do_not_push_out_the_damaged_journal(state: StateDir, audit: Audit) -> None:
+    """Each leaves a new empty one; and the reserve is given up for it, or a full disk would never let one be made."""
+    await accepted(audit, "t", "r1")
+    damage(state)
+    before = state.journal.read_bytes()
+    for _ in range(5):
+        state.reserve.write_bytes(b"reserved")
+        recovery.open_journal(state, audit).journal.close()  # and the agent dies here
+        assert not state.reserve.exists()
+    (kept,) = state.path.glob("journal.db.damaged-*")
+    assert kept.read_bytes() == before
 
 
 async def test_of_a_task_that_was_accepted_again_only_the_last_run_is_lost(state: StateDir, audit: Audit) -> None:

@@ -1,7 +1,14 @@
 """The journal: the one durable truth about every accepted task, and the place where the loops meet."""
 
 from agp_agent.errors import JournalDamaged
-from agp_agent.journal.database import JournalInDoubt, JournalLocked, JournalUnavailable, check_schema, set_aside
+from agp_agent.journal.aside import set_aside
+from agp_agent.journal.database import (
+    JournalBroken,
+    JournalInDoubt,
+    JournalLocked,
+    JournalUnavailable,
+    check_schema,
+)
 from agp_agent.journal.journal import Journal
 from agp_agent.journal.records import (
     Accepted,
@@ -26,6 +33,7 @@ __all__ = [
     "DeliveryView",
     "DueResult",
     "Journal",
+    "JournalBroken",
     "JournalDamaged",
     "JournalInDoubt",
     "JournalLocked",

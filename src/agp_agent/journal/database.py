@@ -6,14 +6,17 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
+import structlog
+
 from agp_agent.errors import AgentError, JournalDamaged, StateDirectoryError
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -26,11 +29,8 @@ _OWN_PROBLEMS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite
 """What one write does wrong by itself."""
 _NOT_ALL_WRITTEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 """Errors of a COMMIT whose last frame, the one that makes it count, is not in the write-ahead log."""
-_PARTS: Final = ("-wal", "-shm", "")
-"""What a database consists of, by the ends of the files' names; the file itself last."""
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE: Final = 0xFF
-_SET_ASIDE_KEPT: Final = 3
-"""Damaged journals that are kept; the oldest goes first."""
 
 
 class JournalUnavailable(AgentError):
@@ -43,6 +43,10 @@ class JournalLocked(JournalUnavailable):
 
 class JournalInDoubt(JournalUnavailable):
     """Nothing of it stands in the journal now, but should the agent die before its next write, it may stand there."""
+
+
+class JournalBroken(JournalUnavailable):
+    """It cannot be used any more by this process; the check at the next start tells what of it is left."""
 
 
 @dataclass(slots=True)
@@ -74,10 +78,19 @@ class Database:
         self._reader_connection = _connect(path)
         self._reader_connection.execute("PRAGMA query_only = ON")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agp-journal-read")
+        self._broken: Future[None] = Future()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, args=(connection,), name="agp-journal", daemon=True)
         self._writer.start()
         self._closed = False
+
+    async def broken(self) -> None:
+        """Wait, for ever where all is well.
+
+        Raises:
+            JournalBroken: the file was found to be damaged, or the writer failed as nobody foresaw.
+        """
+        await asyncio.shield(asyncio.wrap_future(self._broken))
 
     async def write(self, operation: Operation[T]) -> T:
         """Run ``operation`` inside a transaction and return its result once that is durable.
@@ -106,6 +119,7 @@ class Database:
         try:
             return await loop.run_in_executor(self._reader, operation, self._reader_connection)
         except sqlite3.Error as error:
+            self._look_for_damage(error)
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def close(self) -> None:
@@ -122,12 +136,37 @@ class Database:
         while (first := self._writes.get()) is not None:
             batch = [first]
             last = _drain(self._writes, batch)
-            _commit(connection, batch)
+            self._try_commit(connection, batch)
             for write in batch:
                 write.settle()
             if last:
                 break
         connection.close()
+
+    def _try_commit(self, connection: sqlite3.Connection, batch: list[_Write]) -> None:
+        """Commit, and never raise: the thread lives on, so that nobody waits for ever."""
+        if self._broken.done():
+            for write in batch:
+                write.error = JournalBroken(str(self._broken.exception()))
+            return
+        try:
+            if (failure := _commit(connection, batch)) is not None:
+                self._look_for_damage(failure)
+        except BaseException as error:  # noqa: BLE001  out of memory, above all
+            for write in batch:
+                write.error = JournalInDoubt(f"the journal cannot be written: {error!r}")
+            self._break(error)
+
+    def _look_for_damage(self, error: sqlite3.Error) -> None:
+        if _code(error) & _PRIMARY_CODE in _DAMAGE:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """End the agent, by whoever waits for ``broken``: what it would do from now on nobody could vouch for."""
+        why = f"the journal cannot be used any more ({error!r}); the agent ends, and checks it at its next start"
+        with contextlib.suppress(InvalidStateError):  # known already
+            self._broken.set_exception(JournalBroken(f"{self._path}: {why}."))
+            log.critical("journal broken", why=why)
 
 
 def _drain(writes: "queue.SimpleQueue[_Write | None]", batch: list[_Write]) -> bool:
@@ -143,8 +182,8 @@ def _drain(writes: "queue.SimpleQueue[_Write | None]", batch: list[_Write]) -> b
     return False
 
 
-def _commit(connection: sqlite3.Connection, batch: list[_Write]) -> None:
-    """Run a batch in one transaction, each write in a savepoint of its own."""
+def _commit(connection: sqlite3.Connection, batch: list[_Write]) -> sqlite3.Error | None:
+    """Run a batch in one transaction, each write in a savepoint of its own; return why nothing of it was written."""
     committing = False
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -158,6 +197,8 @@ def _commit(connection: sqlite3.Connection, batch: list[_Write]) -> None:
         in_doubt = committing and not _is_undone(connection, error)
         for write in batch:
             write.error = _unavailable(error, in_doubt=in_doubt)
+        return error
+    return None
 
 
 def _unavailable(error: sqlite3.Error, *, in_doubt: bool = False) -> JournalUnavailable:
@@ -210,30 +251,6 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
     if write.error is not None:
         connection.execute("ROLLBACK TO one")
     connection.execute("RELEASE one")
-
-
-def set_aside(path: Path) -> Path | None:
-    """Move a database away, with the files that belong to it; return its new name, None where there was none.
-
-    Of those that were moved away before, only the newest few are kept.
-    """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    kept_as = path.with_name(f"{path.name}.damaged-{stamp}")
-    for suffix in _PARTS:
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(kept_as.with_name(kept_as.name + suffix))
-    _forget_set_aside(path, kept_as)
-    return kept_as if kept_as.exists() else None
-
-
-def _forget_set_aside(path: Path, newest: Path) -> None:
-    """Remove the oldest; never the newest, whatever the clock says of it."""
-    mark = f"{path.name}.damaged-"
-    names = {mark + part.name.removeprefix(mark).partition("-")[0] for part in path.parent.glob(f"{mark}*")}
-    for name in sorted(names - {newest.name})[: -(_SET_ASIDE_KEPT - 1)]:
-        for suffix in _PARTS:
-            path.with_name(name + suffix).unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -292,7 +309,7 @@ def check_schema(path: Path) -> None:
     Raises:
         StateDirectoryError: it is of a newer agent, or cannot be opened.
     """
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:  # SQLite removes the write-ahead log of an empty file
         return
     # Read-only: whoever closes a journal last would otherwise move what is in its write-ahead log.
     address = f"{path.absolute().as_uri()}?mode=ro"

@@ -56,6 +56,10 @@ class Journal:
         self.outbox_changed = asyncio.Event()
         self._cancels: dict[str, asyncio.Event] = {}
 
+    async def broken(self) -> None:
+        """Wait, for ever where all is well. Raises ``JournalBroken`` once the journal cannot be used any more."""
+        await self._db.broken()
+
     def close(self) -> None:
         """Finish what was asked for and close the file. Idempotent."""
         self._db.close()
