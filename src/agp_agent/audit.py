@@ -247,8 +247,7 @@ class Audit:
     def _begin_new_file(self) -> None:
         """Put the full file aside under the number of its last line."""
         try:
-            self._path.rename(audit_files.full_name(self._path, self._head_on_disk.seq))
-            fd = audit_files.open_file(self._path)
+            fd = audit_files.replace_file(self._path, self._head_on_disk.seq)
         except OSError as error:
             self._log.warning("audit trail goes on in its full file", error=str(error))
             return

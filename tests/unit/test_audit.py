@@ -1,9 +1,11 @@
 """The audit trail: its chain, its flushes, and what a broken disk does to it."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -446,6 +448,43 @@ async def test_a_full_file_that_cannot_be_put_aside_goes_on(path: Path) -> None:
     audit.record(AuditEvent.AGENT_STOPPED)
     await audit.aclose()
     assert len(lines(path.with_name(f"audit-{2:015d}.jsonl"))) == 2
+
+
+async def test_a_new_file_that_cannot_be_opened_once_is_begun_the_next_time(path: Path) -> None:
+    """There are no file descriptors for a moment, for real: the trail goes on where it is, and is put aside later."""
+    audit = Audit(path, file_max_bytes=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    taken = list[int]()
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        audit.record(AuditEvent.AGENT_STARTED)
+        await audit.flush()
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (len(lines(path)), full_files(path)) == (1, [])
+    audit.record(AuditEvent.AGENT_STOPPED)
+    await audit.aclose()
+    assert [file.name for file in full_files(path)] == [f"audit-{2:015d}.jsonl"]
+    assert len(all_lines(path)) == 2
+    assert sorted(file.name for file in path.parent.glob("audit*")) == [f"audit-{2:015d}.jsonl", path.name]
+
+
+async def test_what_is_open_in_a_file_with_too_small_a_number_is_carried_forward(path: Path) -> None:
+    """The last line tells what is in it, not the name."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    audit.record(AuditEvent.AGENT_STARTED)
+    accept(audit, "t")
+    await fill_files(audit, 1)
+    full_files(path)[0].rename(path.with_name(f"audit-{1:015d}.jsonl"))
+    while "task accepted" in {event["event"] for event in read_events(path)}:
+        await fill_files(audit, 1)
+    await audit.aclose()
+    assert open_in(path) == {"run t": None}
 
 
 async def test_reading_passes_over_what_is_no_event(path: Path) -> None:
