@@ -398,6 +398,32 @@ async def test_a_journal_that_forgot_a_delivery_is_rebuilt(rolled: Rolled, state
     opened.journal.close()
 
 
+@pytest.mark.parametrize("step", [None, AuditEvent.TASK_STARTED, AuditEvent.TASK_FINISHED])
+async def test_a_task_that_the_trail_does_not_know_is_told_to_it(
+    state: StateDir, audit: Audit, step: AuditEvent | None
+) -> None:
+    """The agent died before its acceptance was in the trail: when the journal is lost later, it is reported."""
+    journal = Journal(state.journal)
+    run_id = (await journal.accept(order("t"), ROOM)).run_id
+    if step is not None:
+        await to_preparing(journal, run_id)
+        await journal.running(run_id, release())
+    if step is AuditEvent.TASK_FINISHED:
+        await journal.finish(run_id, SUCCESS, PRINTED)
+    journal.close()
+    opened = recovery.open_journal(state, audit)
+    await recovery.settle(opened, state, audit)
+    opened.journal.close()
+    assert audit.head_on_disk == audit.head
+    (told,) = Audit(state.audit).open_tasks()
+    assert (told.run_id, told.facts["task_id"], told.last_step) == (run_id, "t", step)
+    again = recovery.open_journal(state, audit)
+    assert (again.damage, again.doubtful, again.unknown) == (None, [], [])
+    again.journal.close()
+    damage(state)
+    assert set(await rebuilt(state, audit)) == {run_id}
+
+
 @pytest.mark.parametrize("told", [False, True])
 async def test_what_was_put_back_is_no_contradiction(
     rolled: Rolled, state: StateDir, audit: Audit, *, told: bool
