@@ -101,6 +101,12 @@ def append(fd: int, data: bytes) -> None:
         raise
 
 
+def cut(fd: int, size: int) -> None:
+    """Cut off what is left of a batch that could neither be synced nor cut off at once; what is shorter stays."""
+    if os.fstat(fd).st_size > size:
+        os.ftruncate(fd, size)
+
+
 def last_line(fd: int) -> tuple[bytes | None, bytes]:
     """The last whole line of a file, None where it has none; a torn one behind it is cut off and returned."""
     size = os.fstat(fd).st_size

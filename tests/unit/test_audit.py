@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -272,6 +273,29 @@ def test_an_agent_that_ends_on_a_full_disk_says_how_much_is_missing(path: Path) 
     said = on_a_full_disk(path, "stays full")
     assert len(lines(path)) == 1
     assert any("audit trail incomplete on disk" in line and "lines=3" in line for line in said)
+
+
+async def test_what_a_failing_disk_would_not_let_go_is_cut_off_before_the_next_try(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the batch, could not sync it, and could not cut it off either: each line stands there once in the end."""
+    audit = Audit(path)
+    audit.record(AuditEvent.AGENT_STARTED)
+    await audit.flush()
+
+    def fails(*_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    audit.record(AuditEvent.TASK_ACCEPTED)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", fails)
+        failing.setattr(os, "ftruncate", fails)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Input/output"):
+                await audit.flush()
+    audit.record(AuditEvent.AGENT_STOPPED)
+    await audit.aclose()
+    assert [line["event"] for line in lines(path)] == ["agent started", "task accepted", "agent stopped"]
 
 
 # --- files that are full -----------------------------------------------------------------------------------------
