@@ -83,7 +83,7 @@ def open_journal(state: StateDir, audit: Audit) -> Opened:
         StateDirectoryError: it cannot be opened at all, or is of a newer agent.
     """
     missing = not state.journal.exists() or state.journal.stat().st_size == 0
-    if missing and _to_report(state, audit):
+    if missing and (audit.head.seq or _to_report(state, audit)):  # an agent's first line comes after its journal
         return _anew(state, "the journal is missing or empty")
     try:
         journal = Journal(state.journal)

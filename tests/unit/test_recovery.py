@@ -113,6 +113,32 @@ async def test_a_journal_that_is_gone_is_rebuilt_too(state: StateDir, audit: Aud
     assert set(await rebuilt(state, audit)) == {"r1"}
 
 
+@pytest.mark.parametrize("how", ["missing", "empty"])
+async def test_a_journal_that_is_gone_is_told_of_also_where_nothing_was_open(
+    state: StateDir, audit: Audit, how: str
+) -> None:
+    """What was delivered is forgotten, too, and with it each Idempotency-Key: the trail says so."""
+    await accepted(audit, "t", "r1")
+    audit.record(AuditEvent.TASK_DELIVERED, task_id="t", run_id="r1")
+    await audit.flush()
+    if how == "empty":
+        state.journal.write_bytes(b"")
+    assert await rebuilt(state, audit) == {}
+    await audit.flush()
+    (event,) = [event for event in read_events(state.audit) if event["event"] == "journal rebuilt"]
+    assert (event["tasks_lost"], event["why"]) == (0, "the journal is missing or empty")
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_first_start_has_no_journal_to_miss(state: StateDir, audit: Audit, how: str) -> None:
+    """Also where the one before was killed while it made the file."""
+    if how == "empty":
+        state.journal.write_bytes(b"")
+    opened = recovery.open_journal(state, audit)
+    assert opened.damage is None
+    opened.journal.close()
+
+
 async def test_rebuilding_again_reports_nothing_twice(state: StateDir, audit: Audit) -> None:
     """The second damage comes before the first result was delivered: the same run, once."""
     await accepted(audit, "t", "r1")
