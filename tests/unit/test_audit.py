@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from agp_agent import audit_files
 from agp_agent.audit import FILES_KEPT, GENESIS, Audit, AuditEvent, AuditHead, OpenTasks, read_events
 from agp_agent.audit_files import full_files
 from agp_agent.redaction import Masker
@@ -391,6 +392,26 @@ async def test_an_open_task_outlives_the_file_with_its_acceptance(path: Path) ->
     assert next(task.facts for task in Audit(path).open_tasks()) == before.facts
     seqs = [event["seq"] for event in read_events(path)]
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+
+
+async def test_no_file_goes_before_what_is_open_in_it_is_on_disk_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that dies in between forgets nothing: at the moment before each removal a trail read anew has it."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    accept(audit, "t")
+    await audit.flush()
+    seen, unlink = [], Path.unlink
+
+    def look_and_unlink(file: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002  as pathlib has it
+        seen.append([event["event"] for event in audit_files.events_of(path)])
+        unlink(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", look_and_unlink)
+    while "task accepted" in {event["event"] for event in read_events(path)}:
+        await fill_files(audit, 1)
+    await audit.aclose()
+    assert seen[0] == ["task carried forward"]
 
 
 async def test_a_carried_task_that_is_delivered_is_carried_no_more(path: Path) -> None:
