@@ -171,7 +171,8 @@ class Audit:
         self._max_age_s = max_age_s
         self._fd = audit_files.open_file(path)
         self._head, torn = _resume(self._fd)
-        if os.fstat(self._fd).st_size == 0 and (full := full_files(path)):
+        self._is_torn, self._whole_bytes = False, os.fstat(self._fd).st_size
+        if self._whole_bytes == 0 and (full := full_files(path)):
             self._head = _head_of(full[-1])
         self._head_on_disk = self._head
         self._began_s = audit_files.began_s(path)
@@ -239,23 +240,26 @@ class Audit:
             batch, self._pending = self._pending, []
             head = self._head
         try:
+            if self._is_torn:
+                audit_files.cut(self._fd, self._whole_bytes)
             audit_files.append(self._fd, b"".join(batch))
         except OSError:
+            self._is_torn = True
             with self._lock:
                 self._pending = batch + self._pending
             raise
+        self._is_torn, self._whole_bytes = False, os.fstat(self._fd).st_size
         self._head_on_disk = head
 
     def _begin_new_file(self) -> None:
         """Put the full file aside under the number of its last line."""
         try:
-            self._path.rename(audit_files.full_name(self._path, self._head_on_disk.seq))
-            fd = audit_files.open_file(self._path)
+            fd = audit_files.replace_file(self._path, self._head_on_disk.seq)
         except OSError as error:
             self._log.warning("audit trail goes on in its full file", error=str(error))
             return
         os.close(self._fd)
-        self._fd, self._began_s = fd, time.time()
+        self._fd, self._whole_bytes, self._began_s = fd, 0, time.time()
         try:
             self._drop_old_files()
         except OSError as error:

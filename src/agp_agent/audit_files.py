@@ -1,5 +1,6 @@
 """The files of the audit trail: one that grows, and full ones beside it, each named by the number of its last line."""
 
+import contextlib
 import json
 import os
 import time
@@ -22,7 +23,11 @@ def full_name(path: Path, last_seq: int) -> Path:
 
 
 def last_seq(full: Path) -> int:
-    """The number of the last line of a full file; 0 where its name does not tell."""
+    """The number of the last line of a full file; where that is no event, what its name says, or 0."""
+    with full.open("rb") as file:
+        whole = _tail(file.fileno(), os.fstat(file.fileno()).st_size).rpartition(b"\n")[0]
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return int(json.loads(whole.rpartition(b"\n")[2])["seq"])
     number = full.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
 
@@ -62,6 +67,27 @@ def open_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
+def replace_file(path: Path, last_seq: int) -> int:
+    """Put the current file aside as a full one and begin a new one; return its descriptor.
+
+    Raises:
+        OSError: everything is as it was. So the new file is opened first: for that there may be no descriptor.
+    """
+    new, full = path.with_name(f"{path.name}.new"), full_name(path, last_seq)
+    fd = open_file(new)
+    try:
+        path.rename(full)
+        try:
+            new.rename(path)
+        except OSError:
+            full.rename(path)
+            raise
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def append(fd: int, data: bytes) -> None:
     """Append all or nothing: what a full disk took of a batch is cut off again, or the chain would break there."""
     size = os.fstat(fd).st_size
@@ -73,6 +99,12 @@ def append(fd: int, data: bytes) -> None:
     except OSError:
         os.ftruncate(fd, size)
         raise
+
+
+def cut(fd: int, size: int) -> None:
+    """Cut off what is left of a batch that could neither be synced nor cut off at once; what is shorter stays."""
+    if os.fstat(fd).st_size > size:
+        os.ftruncate(fd, size)
 
 
 def last_line(fd: int) -> tuple[bytes | None, bytes]:

@@ -21,6 +21,7 @@ import structlog
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent, read_events
 from agp_agent.capture import left_output
+from agp_agent.ending import facts as facts_of
 from agp_agent.errors import JournalDamaged
 from agp_agent.journal import Journal, LostAttempt, Standing, set_aside, survey
 from agp_agent.journal import check_schema as check_schema_of
@@ -36,6 +37,8 @@ _CLOSED = AuditEvent.TASK_DELIVERED.value
 _CARRIED = AuditEvent.TASK_CARRIED.value
 _STARTED = AuditEvent.TASK_STARTED.value
 _PUT_BACK = AuditEvent.TASK_REQUEUED.value
+_LAST_STEPS = {State.RUNNING: _STARTED, State.FINISHED: AuditEvent.TASK_FINISHED.value}
+"""What a trail that knew of a run would have of it last."""
 _ENDED = frozenset({AuditEvent.TASK_FINISHED.value, AuditEvent.TASK_LOST.value})
 
 
@@ -59,6 +62,8 @@ class Opened:
     """Runs of which nobody can say whether they were started."""
     put_back: list[str] = field(default_factory=list)
     """Runs that were put back into the queue, where the agent died before it could be written into the trail."""
+    unknown: list[str] = field(default_factory=list)
+    """Runs that the trail does not know: the agent died before their acceptance could be written into it."""
 
 
 def check_schema(state: StateDir) -> None:
@@ -78,21 +83,21 @@ def open_journal(state: StateDir, audit: Audit) -> Opened:
         StateDirectoryError: it cannot be opened at all, or is of a newer agent.
     """
     missing = not state.journal.exists() or state.journal.stat().st_size == 0
-    if missing and _to_report(state, audit):
+    if missing and (audit.head.seq or _to_report(state, audit)):  # an agent's first line comes after its journal
         return _anew(state, "the journal is missing or empty")
     try:
         journal = Journal(state.journal)
     except JournalDamaged as error:
         return _anew(state, str(error))
     try:
-        unrecorded, doubtful, put_back = _compare(state, audit)
+        opened = _compare(journal, state, audit)
     except JournalDamaged as error:
         journal.close()
         return _anew(state, str(error))
     except BaseException:
         journal.close()
         raise
-    return Opened(journal, None, unrecorded, doubtful, put_back)
+    return opened
 
 
 def _anew(state: StateDir, why: str) -> Opened:
@@ -120,7 +125,11 @@ async def rebuild(journal: Journal, state: StateDir, audit: Audit, damage: Damag
 
 
 async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
-    """Bring journal and trail together: write late deliveries into the trail, and end what is doubtful as lost."""
+    """Bring journal and trail together: write into the trail what it lacks, and end what is doubtful as lost."""
+    for run_id in opened.unknown:
+        if attempt := await opened.journal.attempt(run_id):
+            last_step = _LAST_STEPS.get(attempt.state)
+            audit.record(AuditEvent.TASK_CARRIED, **facts_of(attempt), runner=attempt.runner, last_step=last_step)
     for accepted in opened.unrecorded:
         facts = {name: accepted.get(name) for name in ("task_id", "attempt", "run_id")}
         audit.record(AuditEvent.TASK_DELIVERED, **facts, why="noted when the agent started again")
@@ -185,8 +194,8 @@ def _all_notes(state: StateDir) -> Iterator[tuple[str, str, Event]]:
 # --- whether the journal still knows it ------------------------------------------------------------------------------
 
 
-def _compare(state: StateDir, audit: Audit) -> tuple[list[Event], list[str], list[str]]:
-    """Hold the journal against the trail; return the deliveries that it lacks, what is doubtful, and what was put back.
+def _compare(journal: Journal, state: StateDir, audit: Audit) -> Opened:
+    """Hold the journal against the trail, and say what either lacks.
 
     Raises:
         JournalDamaged: it has forgotten something that the trail has.
@@ -197,7 +206,9 @@ def _compare(state: StateDir, audit: Audit) -> tuple[list[Event], list[str], lis
         if run_id not in known.unacknowledged and run_id not in known.acknowledged:
             raise _forgotten(state, run_id, "was accepted")
     doubtful, put_back = _compare_steps(state, known.unacknowledged) if known.unacknowledged else ([], [])
-    return [accepted[run_id] for run_id in accepted if run_id in known.acknowledged], doubtful, put_back
+    unrecorded = [accepted[run_id] for run_id in accepted if run_id in known.acknowledged]
+    unknown = [run_id for run_id in known.unacknowledged if run_id not in accepted]
+    return Opened(journal, None, unrecorded, doubtful, put_back, unknown)
 
 
 def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> tuple[list[str], list[str]]:

@@ -1,9 +1,12 @@
 """The audit trail: its chain, its flushes, and what a broken disk does to it."""
 
 import asyncio
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from agp_agent import audit_files
 from agp_agent.audit import FILES_KEPT, GENESIS, Audit, AuditEvent, AuditHead, OpenTasks, read_events
 from agp_agent.audit_files import full_files
 from agp_agent.redaction import Masker
@@ -272,6 +276,29 @@ def test_an_agent_that_ends_on_a_full_disk_says_how_much_is_missing(path: Path) 
     assert any("audit trail incomplete on disk" in line and "lines=3" in line for line in said)
 
 
+async def test_what_a_failing_disk_would_not_let_go_is_cut_off_before_the_next_try(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the batch, could not sync it, and could not cut it off either: each line stands there once in the end."""
+    audit = Audit(path)
+    audit.record(AuditEvent.AGENT_STARTED)
+    await audit.flush()
+
+    def fails(*_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    audit.record(AuditEvent.TASK_ACCEPTED)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", fails)
+        failing.setattr(os, "ftruncate", fails)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Input/output"):
+                await audit.flush()
+    audit.record(AuditEvent.AGENT_STOPPED)
+    await audit.aclose()
+    assert [line["event"] for line in lines(path)] == ["agent started", "task accepted", "agent stopped"]
+
+
 # --- files that are full -----------------------------------------------------------------------------------------
 
 
@@ -406,6 +433,26 @@ async def test_an_open_task_outlives_the_file_with_its_acceptance(path: Path) ->
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
 
 
+async def test_no_file_goes_before_what_is_open_in_it_is_on_disk_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that dies in between forgets nothing: at the moment before each removal a trail read anew has it."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    accept(audit, "t")
+    await audit.flush()
+    seen, unlink = [], Path.unlink
+
+    def look_and_unlink(file: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002  as pathlib has it
+        seen.append([event["event"] for event in audit_files.events_of(path)])
+        unlink(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", look_and_unlink)
+    while "task accepted" in {event["event"] for event in read_events(path)}:
+        await fill_files(audit, 1)
+    await audit.aclose()
+    assert seen[0] == ["task carried forward"]
+
+
 async def test_a_carried_task_that_is_delivered_is_carried_no_more(path: Path) -> None:
     """Also by an agent that was started since."""
     audit = Audit(path, file_max_bytes=FILE_BYTES)
@@ -485,6 +532,43 @@ async def test_a_full_file_that_cannot_be_put_aside_goes_on(path: Path) -> None:
     audit.record(AuditEvent.AGENT_STOPPED)
     await audit.aclose()
     assert len(lines(path.with_name(f"audit-{2:015d}.jsonl"))) == 2
+
+
+async def test_a_new_file_that_cannot_be_opened_once_is_begun_the_next_time(path: Path) -> None:
+    """There are no file descriptors for a moment, for real: the trail goes on where it is, and is put aside later."""
+    audit = Audit(path, file_max_bytes=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    taken = list[int]()
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        audit.record(AuditEvent.AGENT_STARTED)
+        await audit.flush()
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (len(lines(path)), full_files(path)) == (1, [])
+    audit.record(AuditEvent.AGENT_STOPPED)
+    await audit.aclose()
+    assert [file.name for file in full_files(path)] == [f"audit-{2:015d}.jsonl"]
+    assert len(all_lines(path)) == 2
+    assert sorted(file.name for file in path.parent.glob("audit*")) == [f"audit-{2:015d}.jsonl", path.name]
+
+
+async def test_what_is_open_in_a_file_with_too_small_a_number_is_carried_forward(path: Path) -> None:
+    """The last line tells what is in it, not the name."""
+    audit = Audit(path, file_max_bytes=FILE_BYTES)
+    audit.record(AuditEvent.AGENT_STARTED)
+    accept(audit, "t")
+    await fill_files(audit, 1)
+    full_files(path)[0].rename(path.with_name(f"audit-{1:015d}.jsonl"))
+    while "task accepted" in {event["event"] for event in read_events(path)}:
+        await fill_files(audit, 1)
+    await audit.aclose()
+    assert open_in(path) == {"run t": None}
 
 
 async def test_reading_passes_over_what_is_no_event(path: Path) -> None:

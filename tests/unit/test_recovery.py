@@ -129,6 +129,32 @@ async def test_the_log_beside_an_emptied_journal_is_kept(state: StateDir, audit:
     opened.journal.close()
 
 
+@pytest.mark.parametrize("how", ["missing", "empty"])
+async def test_a_journal_that_is_gone_is_told_of_also_where_nothing_was_open(
+    state: StateDir, audit: Audit, how: str
+) -> None:
+    """What was delivered is forgotten, too, and with it each Idempotency-Key: the trail says so."""
+    await accepted(audit, "t", "r1")
+    audit.record(AuditEvent.TASK_DELIVERED, task_id="t", run_id="r1")
+    await audit.flush()
+    if how == "empty":
+        state.journal.write_bytes(b"")
+    assert await rebuilt(state, audit) == {}
+    await audit.flush()
+    (event,) = [event for event in read_events(state.audit) if event["event"] == "journal rebuilt"]
+    assert (event["tasks_lost"], event["why"]) == (0, "the journal is missing or empty")
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_first_start_has_no_journal_to_miss(state: StateDir, audit: Audit, how: str) -> None:
+    """Also where the one before was killed while it made the file."""
+    if how == "empty":
+        state.journal.write_bytes(b"")
+    opened = recovery.open_journal(state, audit)
+    assert opened.damage is None
+    opened.journal.close()
+
+
 async def test_rebuilding_again_reports_nothing_twice(state: StateDir, audit: Audit) -> None:
     """The second damage comes before the first result was delivered: the same run, once."""
     await accepted(audit, "t", "r1")
@@ -412,6 +438,32 @@ async def test_a_journal_that_forgot_a_delivery_is_rebuilt(rolled: Rolled, state
     opened = recovery.open_journal(state, audit)
     assert await due_now(opened.journal) == []
     opened.journal.close()
+
+
+@pytest.mark.parametrize("step", [None, AuditEvent.TASK_STARTED, AuditEvent.TASK_FINISHED])
+async def test_a_task_that_the_trail_does_not_know_is_told_to_it(
+    state: StateDir, audit: Audit, step: AuditEvent | None
+) -> None:
+    """The agent died before its acceptance was in the trail: when the journal is lost later, it is reported."""
+    journal = Journal(state.journal)
+    run_id = (await journal.accept(order("t"), ROOM)).run_id
+    if step is not None:
+        await to_preparing(journal, run_id)
+        await journal.running(run_id, release())
+    if step is AuditEvent.TASK_FINISHED:
+        await journal.finish(run_id, SUCCESS, PRINTED)
+    journal.close()
+    opened = recovery.open_journal(state, audit)
+    await recovery.settle(opened, state, audit)
+    opened.journal.close()
+    assert audit.head_on_disk == audit.head
+    (told,) = Audit(state.audit).open_tasks()
+    assert (told.run_id, told.facts["task_id"], told.last_step) == (run_id, "t", step)
+    again = recovery.open_journal(state, audit)
+    assert (again.damage, again.doubtful, again.unknown) == (None, [], [])
+    again.journal.close()
+    damage(state)
+    assert set(await rebuilt(state, audit)) == {run_id}
 
 
 @pytest.mark.parametrize("told", [False, True])

@@ -18,6 +18,7 @@ from fakes.fake_host import FakeHost
 from support.agent_parts import IMAGE, LIMITS, Parts, agent, catalog_of, machine
 from support.async_waiting import until
 from support.clock import SetClock
+from support.orders import to_preparing
 
 
 @pytest.fixture
@@ -602,6 +603,17 @@ async def test_a_container_that_cannot_be_removed_now_is_left_to_the_reconciler(
     parts.engine.go_away()
     await ending.discard(run.slot)
     assert (parts.folder / "slots" / run.slot).exists()
+
+
+async def test_what_was_put_back_is_in_the_trail_before_it_can_be_prepared_again(parts: Parts) -> None:
+    """On disk: else an agent that dies now leaves a start that the next one takes for forgotten."""
+    await parts.freeze()
+    run_id = await parts.post("print hi\n")
+    await to_preparing(parts.journal, run_id, "agp-1")
+    ending = Ending(parts.journal, parts.executor, parts.audit, parts.readiness, parts.catalogs)
+    await ending.requeue(await parts.attempt(run_id), "agp-1", State.PREPARING, "why")
+    on_disk = [json.loads(line)["event"] for line in (parts.folder / "audit.jsonl").read_bytes().splitlines()]
+    assert on_disk[-1] == "task requeued"
 
 
 async def test_an_attempt_ends_once(parts: Parts) -> None:
