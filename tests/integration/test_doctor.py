@@ -181,7 +181,7 @@ def test_another_engine_is_judged_by_what_it_says(configured: dict[str, str]) ->
     found = checks(ended)
     assert (found["live restore"]["level"], found["socket"]["level"]) == ("ok", "fail")
     assert "has mode 0666" in found["socket"]["said"]
-    assert (found["runner shell"]["level"], ended.returncode) == ("warn", 1)
+    assert (found["runner shell"]["level"], ended.returncode) == ("fail", 1), "built-in images are never pulled"
 
 
 def test_an_engine_that_is_silent_does_not_hang_it(configured: dict[str, str], tmp_path: Path) -> None:
