@@ -38,7 +38,11 @@ def _after(call: str, names: str, number: int, file: str | None = None) -> Calla
 
 
 def _delivery(moment: Moment) -> Callable[[Death, Gates], None]:
-    return lambda death, gates: gates.dashboard.at(moment, _REPORT, death.kill)
+    def arm(death: Death, gates: Gates) -> None:
+        gates.engine.at(Moment.CALL, _REMOVE, lambda: False)  # side by side with it: nothing would be left to remove
+        gates.dashboard.at(moment, _REPORT, death.kill)
+
+    return arm
 
 
 RECOVERY: Final = (

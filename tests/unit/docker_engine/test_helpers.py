@@ -14,7 +14,10 @@ from fakes.docker_api import Answer, DockerApi, answer
 
 JOINED = "a" * 64
 COMMAND = ("/usr/local/bin/agp-fence", "table inet x {", "}")
-MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
+MASKED = [
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
+    *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+]
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 ASKED = helper_body(JOINED, "agp/fence:0.2.0", COMMAND, {"agp.instance": "1"})
 
