@@ -19,7 +19,8 @@ from support.http_gate import Moment
 from support.ledger import Ledger
 from support.waiting import eventually
 
-pytest_plugins = ("fault.engines", "fault.gated")
+pytest_plugins = ("fault.gated",)
+pytestmark = pytest.mark.usefixtures("every_runner")
 
 MIB: Final = 2**20
 LINES: Final = (1, 700, 80, 16_383, 16_384, 16_385, 120, 40_000, 5, 32_768)

@@ -23,6 +23,7 @@ _TESTS: Final = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("every_runner")
 def test_nothing_is_lost_doubled_or_leaked(tmp_path: Path) -> None:
     """Rows 1, 2, 3, 4, 5, 6, 7, 8: after 25 deaths at steps in turn and at random, nothing is lost, doubled or left.
 

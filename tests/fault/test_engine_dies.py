@@ -9,8 +9,6 @@ from fault.conftest import StartWatched
 from support.own_engine import OwnEngine
 from support.waiting import eventually
 
-pytest_plugins = ("fault.engines",)
-
 COUNTING: Final = """\
 number=0
 until [ -e /work/go ]; do number=$((number + 1)); echo "line $number"; sleep 0.02; done
@@ -28,10 +26,10 @@ ENDS: Final[dict[str, Callable[[OwnEngine], object]]] = {"SIGKILL": OwnEngine.ki
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_with_live_restore_the_result_is_the_same(own_engine: OwnEngine, on_own_engine: StartWatched, way: str) -> None:
+def test_with_live_restore_the_result_is_the_same(own_engine: OwnEngine, start_watched: StartWatched, way: str) -> None:
     """Row 9: containers live on without their engine; output and exit code are those of an undisturbed run."""
     own_engine.restart(live_restore=True)
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": 300})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300})
     agent = watched.agent
     counting, ending = watched.send(COUNTING), watched.send("echo before\nsleep 2\necho after\n", ends_well=True)
     container = agent.container_of(counting)
@@ -53,11 +51,11 @@ def test_with_live_restore_the_result_is_the_same(own_engine: OwnEngine, on_own_
 
 @pytest.mark.parametrize("way", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.campaign)])
 def test_a_flood_that_the_engine_took_along_is_said_to_be_missing(
-    own_engine: OwnEngine, on_own_engine: StartWatched, way: str
+    own_engine: OwnEngine, start_watched: StartWatched, way: str
 ) -> None:
     """Row 9: what died inside the engine cannot be had back; the output is never short without saying so."""
     own_engine.restart(live_restore=True)
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": 300, "AGP_OUTPUT_LIMIT_BYTES": 64 * 2**20})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300, "AGP_OUTPUT_LIMIT_BYTES": 64 * 2**20})
     agent = watched.agent
     flood = watched.send(FLOOD)
     container = agent.container_of(flood)
@@ -78,9 +76,9 @@ def test_a_flood_that_the_engine_took_along_is_said_to_be_missing(
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_without_live_restore_it_is_told_so(own_engine: OwnEngine, on_own_engine: StartWatched, way: str) -> None:
+def test_without_live_restore_it_is_told_so(own_engine: OwnEngine, start_watched: StartWatched, way: str) -> None:
     """Row 9: what the engine took along failed with engine_lost, even where the playbook ended by exit code 0."""
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": 300})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300})
     agent = watched.agent
     tasks = [watched.send(COUNTING), watched.send(POLITE)]
     containers = [agent.container_of(task_id) for task_id in tasks]

@@ -5,8 +5,6 @@ from typing import Final
 from fault.conftest import StartWatched
 from support.own_engine import OwnEngine
 
-pytest_plugins = ("fault.engines",)
-
 TIMEOUT_S: Final = 5
 FOREVER: Final = "echo before\nwhile :; do sleep 0.05; done\n"
 SOON: Final = "echo before\nsleep 2\necho after\n"
@@ -14,10 +12,10 @@ BY_ITSELF: Final = "echo before\nkill -KILL $$\n"
 
 
 def test_a_container_whose_shim_died_is_lost_with_its_engine(
-    own_engine: OwnEngine, on_own_engine: StartWatched
+    own_engine: OwnEngine, start_watched: StartWatched
 ) -> None:
     """Row 12: it is told from a playbook that a signal ended, though both leave exit code 137."""
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": 300})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300})
     agent = watched.agent
     held, by_itself = watched.send(FOREVER), watched.send(BY_ITSELF)
     container = agent.container_of(held)
@@ -31,10 +29,10 @@ def test_a_container_whose_shim_died_is_lost_with_its_engine(
 
 
 def test_while_containerd_is_away_nothing_hangs_and_nothing_fails(
-    own_engine: OwnEngine, on_own_engine: StartWatched
+    own_engine: OwnEngine, start_watched: StartWatched
 ) -> None:
     """Row 12: what runs runs on and ends as it would; deadlines hold when containerd is back; what comes waits."""
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": TIMEOUT_S})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": TIMEOUT_S})
     agent = watched.agent
     overdue, ended_meanwhile = watched.send(FOREVER), watched.send(SOON, ends_well=True)
     for task_id in (overdue, ended_meanwhile):
