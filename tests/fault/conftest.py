@@ -14,7 +14,7 @@ import pytest
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.ledger import Ledger
-from support.own_engine import RUNNER_IMAGES, OwnEngine
+from support.own_engine import OwnEngine
 
 StartWatched = Callable[..., Ledger]
 """``start_watched(settings, wrapper=…)``: a ready agent, and the ledger of what it is sent."""
@@ -37,12 +37,6 @@ def own_engine(loaded_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("DOCKER_HOST", loaded_engine.docker_host)
     yield loaded_engine
     loaded_engine.restart()
-
-
-@pytest.fixture
-def every_runner(own_engine: OwnEngine) -> None:
-    """The images of all built-in runners, for tests that run more than shell playbooks."""
-    own_engine.load_runner_images(*RUNNER_IMAGES)
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 SHELL_IMAGE: Final = f"agp/runner-shell:{__version__}"
 """The runner that most faults need; the catalog's other images are larger, and may be missing."""
-RUNNER_IMAGES: Final = tuple(f"agp/runner-{name}:{__version__}" for name in ("shell", "python", "ansible"))
+PYTHON_IMAGE: Final = f"agp/runner-python:{__version__}"
+RUNNER_IMAGES: Final = (SHELL_IMAGE, PYTHON_IMAGE, f"agp/runner-ansible:{__version__}")
 """Those of all built-in runners."""
 
 _HOLDER: Final = """
@@ -51,15 +52,15 @@ class OwnEngine:
     def __init__(self, runtimes: Mapping[str, Sequence[str]] | None = None) -> None:
         """Make the namespaces and the folders; nothing is started.
 
-        ``runtimes`` are those that it has beside runc: names, each with a program and its arguments. The machine's
-        engine, of which it gets its images, is the one that the environment names now.
+        ``runtimes`` are those that it has beside runc: names, each with a program and its arguments. ``machine``
+        is the environment of now: it names the machine's engine, of which this one gets its images.
         """
         assert os.geteuid() == 0, "an engine of the tests' own can be started by root alone"
         self.folder = Path(tempfile.mkdtemp(prefix="agp-engine-"))
         self.log_path = self.folder / "dockerd.log"
         self.docker_host = f"unix://{self.folder}/docker.sock"
         self._cgroup = self.folder.name
-        self._machine = dict(os.environ)
+        self.machine = dict(os.environ)
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._live_restore = False
         configured = {
@@ -180,7 +181,7 @@ class OwnEngine:
         """Copy images of the machine's engine, by default the shell runner's, unless they are there already."""
         for name in names or (SHELL_IMAGE,):
             if self._docker("image", "inspect", name).returncode != 0:
-                with subprocess.Popen(("docker", "save", name), stdout=subprocess.PIPE, env=self._machine) as saving:
+                with subprocess.Popen(("docker", "save", name), stdout=subprocess.PIPE, env=self.machine) as saving:
                     loaded = self._docker("load", stdin=saving.stdout)
                 assert (saving.returncode, loaded.returncode) == (0, 0), loaded.stdout
 
