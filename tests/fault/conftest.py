@@ -40,6 +40,14 @@ def own_engine(loaded_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.fixture
+def machines_engine(own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's engine instead, for a test that runs more than shell playbooks: it has all images at hand."""
+    monkeypatch.delenv("DOCKER_HOST")
+    if address := own_engine.machine.get("DOCKER_HOST"):
+        monkeypatch.setenv("DOCKER_HOST", address)
+
+
+@pytest.fixture
 def dashboard() -> Iterator[DashboardStub]:
     """A dashboard on loopback, which acknowledges whatever no test told it to answer otherwise."""
     with DashboardStub() as stub:
@@ -47,9 +55,8 @@ def dashboard() -> Iterator[DashboardStub]:
 
 
 @pytest.fixture
-def start_watched(own_engine: OwnEngine, dashboard: DashboardStub, tmp_path: Path) -> Iterator[StartWatched]:
+def start_watched(dashboard: DashboardStub, tmp_path: Path) -> Iterator[StartWatched]:
     """Start agents, each with a ledger; after a test that passed, nothing of any of them may be left."""
-    assert os.environ["DOCKER_HOST"] == own_engine.docker_host
     with ExitStack() as ledgers:
         agents: list[AgentProcess] = []
 

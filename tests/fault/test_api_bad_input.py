@@ -8,11 +8,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import pytest
+
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
 from support.engine_events import EngineEvents
 from support.memory import MemoryGrowth
-from support.own_engine import RUNNER_IMAGES, OwnEngine
 from support.raw_http import RawAnswer, chunked, connect, exchange, read_answer, request
 from support.wrong_bodies import MARK, WRONG_BODIES
 
@@ -71,9 +72,9 @@ def _send(agent: AgentProcess, task_id: str, content: str, name: str = "playbook
     return exchange(agent.port, [request("POST", "/execute_task", agent.headers | JSON, body.encode())])
 
 
-def test_playbooks_are_judged_by_their_interpreter(own_engine: OwnEngine, start_watched: StartWatched) -> None:
+@pytest.mark.usefixtures("machines_engine")
+def test_playbooks_are_judged_by_their_interpreter(start_watched: StartWatched) -> None:
     """Row 28: NUL, CRLF, BOM and invalid YAML arrive byte for byte; a YAML bomb costs us nothing; empty is 400."""
-    own_engine.load_runner_images(*RUNNER_IMAGES)
     watched = start_watched()
     agent = watched.agent
     exact = {

@@ -4,6 +4,7 @@ No single row: tasks of all kinds flow while the agent is killed at random insta
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Final
 import pytest
 
 from campaign.book import FAULTS
-from support.own_engine import OwnEngine
 
 ROUNDS: Final = 25
 STEPS_TRIED: Final = 13
@@ -23,7 +23,8 @@ _TESTS: Final = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_doubled_or_leaked(own_engine: OwnEngine, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("machines_engine")
+def test_nothing_is_lost_doubled_or_leaked(tmp_path: Path) -> None:
     """Rows 1, 2, 3, 4, 5, 6, 7, 8: after 25 deaths at steps in turn and at random, nothing is lost, doubled or left.
 
     Tasks of all kinds flow meanwhile, and the dashboard is moody.
@@ -32,7 +33,7 @@ def test_nothing_is_lost_doubled_or_leaked(own_engine: OwnEngine, tmp_path: Path
     command = (sys.executable, "-m", "campaign", "--engine", "machine", "--rounds", str(ROUNDS), "--pace", "0.2")
     ended = subprocess.run(
         (*command, "--dir", str(tmp_path), "--json", str(counts)),
-        env=own_engine.machine | {"PYTHONPATH": str(_TESTS)},
+        env=os.environ | {"PYTHONPATH": str(_TESTS)},
         capture_output=True,
         text=True,
         check=False,

@@ -35,6 +35,8 @@ echo ready
 exec sleep infinity
 """
 """Keeps the namespaces alive. The empty folder hides the machine's containerd: dockerd then starts one of its own."""
+_DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Before a command: where this process is killed, the engine stops as it is told to, and its containers with it."""
 _PING_S: Final = 5.0
 _CLONE_NEWNET: Final = 0x40000000
 _SIOCGIFFLAGS: Final = 0x8913
@@ -68,7 +70,7 @@ class OwnEngine:
         }
         (self.folder / "daemon.json").write_text(json.dumps({"runtimes": configured}))
         self._holder = subprocess.Popen(
-            ("unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", _HOLDER),
+            (*_DIES_WITH_US, "unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", _HOLDER),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
@@ -94,6 +96,7 @@ class OwnEngine:
             (self.folder / stale).unlink(missing_ok=True)
         self._live_restore = live_restore
         command = (
+            *_DIES_WITH_US,
             *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", "--"),
             *("dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
             *("--pidfile", f"{self.folder}/docker.pid", "--host", self.docker_host),
