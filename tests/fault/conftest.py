@@ -20,6 +20,11 @@ StartWatched = Callable[..., Ledger]
 """``start_watched(settings, wrapper=…)``: a ready agent, and the ledger of what it is sent."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test, so that one worker is not left with it when the others are done."""
+    items.sort(key=lambda item: "test_campaign" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def loaded_engine() -> Iterator[OwnEngine]:
     """An engine with the shell runner's image; between tests it runs, without live-restore."""
@@ -41,7 +46,7 @@ def own_engine(loaded_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def machines_engine(own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's engine instead, for a test that runs more than shell playbooks: it has all images at hand."""
+    """The machine's engine instead: it has the images of all runners, and whoever fills its memory does no harm."""
     monkeypatch.delenv("DOCKER_HOST")
     if address := own_engine.machine.get("DOCKER_HOST"):
         monkeypatch.setenv("DOCKER_HOST", address)
