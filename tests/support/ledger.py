@@ -30,8 +30,8 @@ _LEGAL_ERROR: Final = re.compile(
     re.DOTALL,
 )
 LOST_WITH_ENGINE: Final = "lost: the container engine, or what held the container for it, ended and took it along"
-"""Also of a playbook that ended by itself while its engine was away: a containerd that finds the shim of a container
-without processes may throw away how it ended, and dockerd then says 137 or 255."""
+"""Seen on a busy machine also of a playbook that ended by itself while its engine was away: what dockerd then says of
+its end is not always right, and so not believed."""
 MORE_FDS: Final = 24
 """Connections that may be kept open for later, and files of the journal, above what the agent had when it was ready."""
 MORE_THREADS: Final = 24
