@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -56,8 +56,11 @@ class Agent:
         dashboard: Dashboard,
         masker: Masker,
         observer: Observer,
+        configured: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """Build the parts; nothing moves yet. ``observer`` may follow the output of runs.
+
+        ``configured``: what the audit trail tells of the configuration beside the catalog.
 
         Raises:
             ConfigurationError: the catalog or the state directory cannot be used.
@@ -106,7 +109,9 @@ class Agent:
             state.reserve,
             journal_limit_bytes=settings.journal_limit_bytes,
         )
-        self._catalog_watch = CatalogWatch(self.catalogs, self.readiness, self.audit, settings.catalog, rules)
+        self._catalog_watch = CatalogWatch(
+            self.catalogs, self.readiness, self.audit, settings.catalog, rules, configured
+        )
         self._canary = Canary(
             engine,
             self._fencing,
@@ -238,7 +243,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         if settings.interface:
             listeners.append(healthcheck.listen(state.path))
         settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})  # of several free ones, this
-        agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
+        engine = engine_of(settings)
+        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None, tokens.fingerprints)
         await _serve(agent, tokens, listeners)
 
 
