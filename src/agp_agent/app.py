@@ -259,6 +259,7 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -
             lambda: signals.put_nowait(None),
             tls_cert_file=settings.tls_cert_file,
             tls_key_file=settings.tls_key_file,
+            max_strangers=settings.max_strangers,
         )
         host, port = listeners[0].getsockname()[:2]
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
