@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 
-from agp_agent import __version__, catalog, descriptors, healthcheck, recovery
+from agp_agent import __version__, catalog, descriptors, healthcheck, leftovers, recovery
 from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.server import listen
 from agp_agent.audit import Audit, AuditEvent
@@ -43,6 +45,8 @@ from agp_agent.tokens import Tokens
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
+
+_LOOK_S: Final = 1.0
 
 
 class Agent:
@@ -197,6 +201,12 @@ class Agent:
         others = (self._outbox, self._canary, self.auth_failures, self._refusals)
         return [*(loop.run() for loop in (*loops, *others)), self.journal.broken()]
 
+    async def remove_leftovers(self) -> None:
+        """As soon as the engine is there, remove what killed commands such as ``run`` have left on it."""
+        while "engine" in self.readiness.problems:  # noqa: ASYNC110  `changed` is not ours to clear
+            await asyncio.sleep(_LOOK_S)
+        await leftovers.remove(self._engine, {Path(tempfile.gettempdir()), self.settings.state_dir})
+
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
         self.readiness.drain()
@@ -266,12 +276,13 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -
         serving = asyncio.create_task(server.serve(sockets=listeners))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
         watching = asyncio.create_task(watch.run())
+        sweeping = asyncio.create_task(agent.remove_leftovers())
         await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         if watching.done():
             watching.result()  # it ends by an error only
-        for task in (stopping, watching):
+        for task in (stopping, watching, sweeping):
             task.cancel()
         watch.look()
 

@@ -128,6 +128,30 @@ def test_ctrl_c_before_the_playbook_runs_leaves_nothing(
 
 
 @pytest.mark.usefixtures("nothing_left")
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    environment: dict[str, str], cli: Cli, tmp_path: Path, engine: EngineSide
+) -> None:
+    """Its container and its folder; that of one that lives is not touched."""
+    path = written(tmp_path, "p.sh", "echo begin; sleep 600")
+    running = [subprocess.Popen([COMMAND, "run", str(path)], env=environment, stdout=subprocess.PIPE) for _ in "12"]
+    killed, alive = running
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begin\n"
+    killed.kill()
+    killed.wait(PATIENCE_S)
+    assert len(engine.containers("run", label="agp.agent_id", running=True)) == 2
+    assert cli("run", written(tmp_path, "next.sh", "echo next")).stdout == "next\n"
+    assert len(engine.containers("run", label="agp.agent_id", running=True)) == 1
+    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    alive.send_signal(signal.SIGINT)
+    assert alive.wait(PATIENCE_S) == 130
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_run_works_beside_a_running_agent(cli: Cli, tmp_path: Path, dashboard: DashboardStub) -> None:
     """With a temporary state of its own; neither notices the other."""
     with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token) as agent:
