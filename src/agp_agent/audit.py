@@ -177,8 +177,12 @@ class Audit:
         self._head_on_disk = self._head
         self._began_s = audit_files.began_s(path)
         self._open = OpenTasks()
+        self._dropped: str | None = None
+        """The head of the file that was dropped last."""
         for event in read_events(path):
             self._open.hear(event)
+            if event.get("event") == AuditEvent.AUDIT_FILE_DROPPED:
+                self._dropped = str(event.get("head"))
         if torn:
             self.record(AuditEvent.AUDIT_REPAIRED, bytes_cut=len(torn), sha256_cut=hashlib.sha256(torn).hexdigest())
 
@@ -273,8 +277,12 @@ class Audit:
                 return
             if not self._carry_forward(audit_files.last_seq(old)):
                 return
-            self.record(AuditEvent.AUDIT_FILE_DROPPED, file=old.name, head=str(_head_of(old)))
+            head, first_seq = str(_head_of(old)), audit_files.first_seq(old)
+            self.record(
+                AuditEvent.AUDIT_FILE_DROPPED, file=old.name, first_seq=first_seq, head=head, after=self._dropped
+            )
             self._append_pending()
+            self._dropped = head
             old.unlink(missing_ok=True)
 
     def _carry_forward(self, last_seq: int) -> bool:

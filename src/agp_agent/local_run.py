@@ -113,7 +113,11 @@ async def run_file(name: str, content: str, settings: Settings, masker: Masker) 
 
 
 async def contact(agent: Agent) -> None:
-    """Wait until the agent can run something. Raises ``EngineUnavailable`` after ten seconds, with the reason."""
+    """Wait until the agent can run something; then clear up behind commands like this one that were killed.
+
+    Raises:
+        EngineUnavailable: after ten seconds, with the reason.
+    """
     readiness = agent.readiness
     try:
         async with asyncio.timeout(_ENGINE_PATIENCE_S):
@@ -122,6 +126,7 @@ async def contact(agent: Agent) -> None:
                 await readiness.changed.wait()
     except TimeoutError:
         raise EngineUnavailable("; ".join(readiness.problems.values())) from None
+    await agent.remove_leftovers()
 
 
 async def _submit(agent: Agent, name: str, content: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ from agp_agent.journal.database import (
     migrations,
 )
 from agp_agent.journal.journal import Journal
+from support.clock import SetClock
 from support.orders import ROOM, order
 
 PATIENCE_S = 20.0
@@ -294,6 +296,7 @@ def schema(path: Path) -> list[tuple[object, ...]]:
 def migrated(path: Path, number: int) -> None:
     """Make a file as an agent that knew only the first ``number`` migrations would have."""
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.create_function("sha256", 1, lambda text: hashlib.sha256(text.encode()).hexdigest())
     for sql in migrations()[:number]:
         connection.executescript(sql)
     connection.execute(f"PRAGMA user_version = {number}")
@@ -308,6 +311,21 @@ def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> None:
         migrated(old, number)
         Database(old).close()
         assert schema(old) == schema(tmp_path / "new.db")
+
+
+def test_a_task_of_an_older_agent_is_found_by_its_alias(tmp_path: Path) -> None:
+    """The migration gives one to every attempt that is there."""
+    migrated(tmp_path / "old.db", 2)
+    connection = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
+    columns = "run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, state"
+    connection.execute(
+        f"INSERT INTO attempts ({columns}, accepted_at_ms) VALUES ('r', 'a/b', 1, '', 'pending', 'p', '', 'queued', 0)"  # noqa: S608
+    )
+    connection.close()
+    journal = Journal(tmp_path / "old.db", SetClock())
+    alias = f"~{hashlib.sha256(b'a/b').hexdigest()}"
+    assert asyncio.run(journal.views.task_id_of(alias)) == "a/b"
+    journal.close()
 
 
 def test_opening_again_changes_nothing(path: Path) -> None:

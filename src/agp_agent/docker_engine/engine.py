@@ -19,6 +19,7 @@ from agp_agent.docker_engine.errors import CONFLICT, explanation
 from agp_agent.docker_engine.events import EventWatch
 from agp_agent.docker_engine.http import get_chunks
 from agp_agent.docker_engine.images import Images
+from agp_agent.docker_engine.read_back import Known, check_apparmor
 from agp_agent.engine import (
     Attachment,
     Bridge,
@@ -78,6 +79,7 @@ class DockerEngine:
         self._events = EventWatch(lambda: endpoint.client(timeout_s), self._calls.renew)
         self._images = Images(self._calls, pull_timeout_s)
         self._bridges = asyncio.Lock()
+        self._known = Known()
 
     @classmethod
     def from_environment(
@@ -132,7 +134,7 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create, read back, compare. A caller that is cancelled leaves no container behind."""
-        creation = Creation(spec, self._accepted)
+        creation = Creation(spec, self._known, self._accepted)
         future = self._calls.submit(creation.run)
         try:
             return await asyncio.wrap_future(future)
@@ -154,6 +156,7 @@ class DockerEngine:
             if reading.container_state(client.inspect_container(container_id)).ended:
                 raise EngineError(f"container {container_id} has ended: it is never started again")
             client.start(container_id)
+            check_apparmor(client, container_id, self._known)
 
         await self._calls.run(start)
 
@@ -277,7 +280,7 @@ class DockerEngine:
     ) -> Helped:
         """Run a helper in a container's network namespace; it is removed even when the caller is cancelled."""
         return await self._calls.run(
-            lambda client: helpers.run_beside(client, container_id, image, command, labels, self._accepted)
+            lambda client: helpers.run_beside(client, container_id, image, command, labels, self._accepted, self._known)
         )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import queue
 import sqlite3
 import threading
@@ -256,6 +257,7 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_AT_START_S)
     connection.row_factory = sqlite3.Row
+    connection.create_function("sha256", 1, _sha256, deterministic=True)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -263,6 +265,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

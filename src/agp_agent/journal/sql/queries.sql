@@ -13,9 +13,10 @@ SELECT state, count(*) FROM attempts WHERE state <> 'finished' GROUP BY state;
 
 -- name: insert
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, idempotency_key, accepted_status, playbook_name,
-                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s)
+                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s, alias)
 VALUES (:run_id, :task_id, :attempt, :body_sha256, :idempotency_key, :accepted_status, :playbook_name,
-        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms, :boot_id, :boot_s);
+        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms, :boot_id, :boot_s,
+        sha256(:task_id));
 
 -- (state <> 'finished' is said again where it is implied: only so SQLite sees that the index on live rows will do)
 
@@ -36,8 +37,9 @@ SELECT * FROM attempts WHERE state <> 'finished' AND state IN ('preparing', 'run
 
 -- name: restore
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, runner,
-                      state, accepted_at_ms)
-VALUES (:run_id, :task_id, :attempt, '', 'pending', :playbook_name, :playbook_sha256, :runner, 'queued', :accepted_at_ms)
+                      state, accepted_at_ms, alias)
+VALUES (:run_id, :task_id, :attempt, '', 'pending', :playbook_name, :playbook_sha256, :runner, 'queued', :accepted_at_ms,
+        sha256(:task_id))
 ON CONFLICT DO NOTHING;
 
 -- name: by_run_id
@@ -176,8 +178,8 @@ SELECT a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exit_code,
   FROM attempts a LEFT JOIN outbox o USING (seq)
  WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
 
--- name: task_ids
-SELECT DISTINCT task_id FROM attempts;
+-- name: task_id_of
+SELECT task_id FROM attempts WHERE alias = :alias LIMIT 1;
 
 -- (by the index on open tasks: all results that were ever acknowledged stand in the outbox too)
 
