@@ -300,6 +300,23 @@ def migrated(path: Path, number: int) -> None:
     connection.close()
 
 
+def test_what_waited_before_the_states_were_counted_is_counted(tmp_path: Path) -> None:
+    """A journal of an agent that counted anew for every order."""
+    path = tmp_path / "journal.db"
+    migrated(path, 2)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, "
+            "playbook_sha256, state, accepted_at_ms) VALUES (?, ?, 1, '', 'pending', 'a.sh', '', ?, 0)",
+            [("r1", "a", "queued"), ("r2", "b", "queued"), ("r3", "c", "running")],
+        )
+        connection.commit()
+    database = Database(path)
+    counted = asyncio.run(database.read(lambda db: db.execute("SELECT state, number FROM live").fetchall()))
+    database.close()
+    assert {tuple(row) for row in counted} == {("queued", 2), ("preparing", 0), ("running", 1)}
+
+
 def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> None:
     """One by one or at once, from any version."""
     Database(tmp_path / "new.db").close()
