@@ -13,13 +13,44 @@ from agp_agent.engine import ContainerSpec
 from agp_agent.errors import EngineError, LockdownRefused
 from agp_agent.lacks import Lack
 
+_CONFIGS_MAX = 64
+"""Images in use at a time are far fewer."""
+
+
+class ImageConfigs:
+    """What images bring with them, by their ids: an id is a hash of it, so each is asked for once."""
+
+    def __init__(self) -> None:
+        """Nothing was asked for yet."""
+        self._by_id: dict[str, Json] = {}  # of several threads, so each step stands by itself
+
+    def of(self, client: APIClient, image_id: str) -> Json:
+        """The ``Config`` of an image. Blocks."""
+        config = self._by_id.get(image_id)
+        if config is None:
+            config = inspect_image(client, image_id)["Config"]
+            if len(self._by_id) >= _CONFIGS_MAX:
+                self._by_id.clear()
+            self._by_id[image_id] = config
+        return config
+
+    def forget(self) -> None:
+        """The engine was away: the next one may be another."""
+        self._by_id.clear()
+
 
 class Creation:
     """Runs in a thread, while its caller may go away: then whoever learns it last removes the container."""
 
-    def __init__(self, spec: ContainerSpec, accepted: frozenset[Lack] = frozenset()) -> None:
-        """``accepted``: what the container may lack where the engine cannot do it."""
+    def __init__(
+        self, spec: ContainerSpec, accepted: frozenset[Lack] = frozenset(), configs: ImageConfigs | None = None
+    ) -> None:
+        """``accepted``: what the container may lack where the engine cannot do it; ``configs``: what is known already.
+
+        The container itself is read back each time.
+        """
         self._spec = spec
+        self._configs = configs or ImageConfigs()
         self._accepted = accepted
         self._lock = threading.Lock()
         self._abandoned = False
@@ -38,7 +69,7 @@ class Creation:
         body = creation(self._spec, self._accepted and self._accepted & lacks(client.info()))
         container_id = self._create(client, body)
         try:
-            _compare(client, body, container_id)
+            self._compare(client, body, container_id)
             self._hand_over(container_id)
         except BaseException:
             _remove(client, container_id)
@@ -54,21 +85,20 @@ class Creation:
                 raise
             raise EngineError(f"the engine has no runtime {runtime}; it has {', '.join(sorted(known))}") from error
 
+    def _compare(self, client: APIClient, asked: Json, container_id: str) -> None:
+        inspected = client.inspect_container(container_id)
+        wrong = differences(asked, inspected, self._configs.of(client, inspected["Image"]))
+        if wrong:
+            raise LockdownRefused(
+                f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "
+                f"it was removed again{_way_out(wrong)}",
+            )
+
     def _hand_over(self, container_id: str) -> None:
         with self._lock:
             if self._abandoned:
                 raise EngineError("nobody waits for this container any more")
             self._made = container_id
-
-
-def _compare(client: APIClient, asked: Json, container_id: str) -> None:
-    inspected = client.inspect_container(container_id)
-    wrong = differences(asked, inspected, inspect_image(client, inspected["Image"])["Config"])
-    if wrong:
-        raise LockdownRefused(
-            f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "
-            f"it was removed again{_way_out(wrong)}",
-        )
 
 
 def _way_out(wrong: tuple[str, ...]) -> str:
