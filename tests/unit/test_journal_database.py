@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,27 @@ def insert(number: int) -> object:
 async def numbers(database: Database) -> list[int]:
     """Return what was written."""
     return [row[0] for row in await database.read(lambda db: db.execute("SELECT n FROM numbers ORDER BY n").fetchall())]
+
+
+def test_writers_on_several_loops_share_commits(database: Database) -> None:
+    """Each is told on its own loop; one that gave its loop up hurts nobody."""
+    held, entered = threading.Event(), threading.Event()
+
+    def hold(_db: sqlite3.Connection) -> None:
+        entered.set()
+        held.wait(PATIENCE_S)
+
+    async def give_up() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await database.write(hold)
+
+    asyncio.run(give_up())
+    entered.wait(PATIENCE_S)
+    with ThreadPoolExecutor(3) as threads:
+        told = [threads.submit(asyncio.run, database.write(insert(number))) for number in range(3)]  # type: ignore[arg-type]
+        held.set()
+        assert [one.result(PATIENCE_S) for one in told] == [1, 1, 1]
 
 
 async def test_what_was_written_is_read_from_then_on_also_by_others(database: Database, path: Path) -> None:
