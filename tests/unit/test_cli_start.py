@@ -21,7 +21,7 @@ def test_what_stays_for_good_is_not_looked_through_for_garbage() -> None:
     before = gc.get_freeze_count()
     with cli._kept_for_good():
         assert not gc.isenabled()
-        came = [[] for _ in range(100)]
+        came: list[list[object]] = [[] for _ in range(100)]
     assert gc.isenabled()
     assert gc.get_freeze_count() >= before + len(came)
 

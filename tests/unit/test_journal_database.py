@@ -5,7 +5,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,10 +64,13 @@ def test_writers_on_several_loops_share_commits(database: Database) -> None:
             async with asyncio.timeout(0):
                 await database.write(hold)
 
+    def count(number: int) -> Callable[[sqlite3.Connection], int]:
+        return lambda db: db.execute("INSERT INTO numbers VALUES (?)", (number,)).rowcount
+
     asyncio.run(give_up())
     entered.wait(PATIENCE_S)
     with ThreadPoolExecutor(3) as threads:
-        told = [threads.submit(asyncio.run, database.write(insert(number))) for number in range(3)]  # type: ignore[arg-type]
+        told = [threads.submit(asyncio.run, database.write(count(number))) for number in range(3)]
         held.set()
         assert [one.result(PATIENCE_S) for one in told] == [1, 1, 1]
 
