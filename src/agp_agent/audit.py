@@ -36,6 +36,7 @@ FILE_MAX_BYTES: Final = 32 * 2**20
 FILES_KEPT: Final = 8
 """Full files that are kept beside the current one; the oldest goes first."""
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 _CARRIED_BYTES: Final = 400
 """About as long is the line by which an open task is carried forward."""
 
@@ -161,7 +162,7 @@ class Audit:
             OSError: the file cannot be read or written.
         """
         self._mask = mask
-        self._log = structlog.get_logger("audit")
+        self._log = structlog.get_logger("audit").bind()  # once: it is built anew for every line otherwise
         self._lock = threading.Lock()
         self._pending: list[bytes] = []
         self._synced: asyncio.Future[None] | None = None
@@ -212,8 +213,7 @@ class Audit:
         seq = self._head.seq + 1
         line = {"time": audit_files.now(), "seq": seq, "event": event.value} | known | {"prev": self._head.sha256}
         masked = cast("dict[str, Any]", self._mask(line))
-        text = json.dumps(masked, ensure_ascii=False, separators=(",", ":"), default=str)
-        encoded = text.encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
+        encoded = _JSON.encode(masked).encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
         self._head = AuditHead(seq, hashlib.sha256(encoded).hexdigest())
         self._pending.append(encoded + b"\n")
         self._open.hear(masked)

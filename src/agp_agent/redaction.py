@@ -6,6 +6,7 @@ masked by shape in what the agent writes, never in what a playbook prints.
 """
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +48,8 @@ _KEYS: Final = re.compile(
     r"|x-registry-auth)"
 )
 """Keys that hold secrets by their names; ``token_fingerprint`` and ``idempotency_key`` are none of them."""
+_KEYS_REMEMBERED: Final = 256
+"""The agent's own events have about fifty."""
 
 
 class Masker:
@@ -55,6 +58,8 @@ class Masker:
     def __init__(self, known: Callable[[], Iterable[bytes]]) -> None:
         """``known`` returns all secret values of now."""
         self._known = known
+        self._seen: tuple[bytes, ...] = ()
+        self._longest_first: tuple[str, ...] = ()
         self._secrets_of: dict[str, Needles] = {}
 
     def hold(self, run: str, secrets: "Needles") -> None:
@@ -74,10 +79,16 @@ class Masker:
         return self._mask_tree(value, self._tokens())
 
     def _tokens(self) -> tuple[str, ...]:
-        # The longest first: one may be part of another.
-        return tuple(sorted((secret.decode(errors="replace") for secret in self._known()), key=len, reverse=True))
+        known = tuple(self._known())
+        if known != self._seen:
+            # The longest first: one may be part of another.
+            texts = sorted((secret.decode(errors="replace") for secret in known), key=len, reverse=True)
+            self._seen, self._longest_first = known, tuple(texts)
+        return self._longest_first
 
     def _mask_tree(self, value: object, tokens: tuple[str, ...]) -> object:
+        if type(value) is str:  # most are
+            return self._mask_leaf(value, tokens)
         if isinstance(value, dict):
             return {key: MASK if is_secret(key) else self._mask_tree(item, tokens) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -91,12 +102,14 @@ class Masker:
             value = value.replace(token, MASK)
         for secrets in self._secrets_of.values():
             value = secrets.masked(value.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+        folded = value.casefold()  # far cheaper than the expressions, and most lines have none of the hints
         for hint, shape, replacement in _SHAPES:
-            if hint in value.casefold():  # far cheaper than the expression, and most lines have none
+            if hint in folded:
                 value = shape.sub(replacement, value)
         return value
 
 
+@functools.lru_cache(_KEYS_REMEMBERED)
 def is_secret(key: object) -> bool:
     """Whether what stands under a key is a secret by that key's name, whatever it is."""
     return isinstance(key, str) and _KEYS.fullmatch(key) is not None

@@ -6,7 +6,8 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,30 @@ def insert(number: int) -> object:
 async def numbers(database: Database) -> list[int]:
     """Return what was written."""
     return [row[0] for row in await database.read(lambda db: db.execute("SELECT n FROM numbers ORDER BY n").fetchall())]
+
+
+def test_writers_on_several_loops_share_commits(database: Database) -> None:
+    """Each is told on its own loop; one that gave its loop up hurts nobody."""
+    held, entered = threading.Event(), threading.Event()
+
+    def hold(_db: sqlite3.Connection) -> None:
+        entered.set()
+        held.wait(PATIENCE_S)
+
+    async def give_up() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await database.write(hold)
+
+    def count(number: int) -> Callable[[sqlite3.Connection], int]:
+        return lambda db: db.execute("INSERT INTO numbers VALUES (?)", (number,)).rowcount
+
+    asyncio.run(give_up())
+    entered.wait(PATIENCE_S)
+    with ThreadPoolExecutor(3) as threads:
+        told = [threads.submit(asyncio.run, database.write(count(number))) for number in range(3)]
+        held.set()
+        assert [one.result(PATIENCE_S) for one in told] == [1, 1, 1]
 
 
 async def test_what_was_written_is_read_from_then_on_also_by_others(database: Database, path: Path) -> None:
@@ -301,6 +326,23 @@ def migrated(path: Path, number: int) -> None:
         connection.executescript(sql)
     connection.execute(f"PRAGMA user_version = {number}")
     connection.close()
+
+
+def test_what_waited_before_the_states_were_counted_is_counted(tmp_path: Path) -> None:
+    """A journal of an agent that counted anew for every order."""
+    path = tmp_path / "journal.db"
+    migrated(path, 2)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, "
+            "playbook_sha256, state, accepted_at_ms) VALUES (?, ?, 1, '', 'pending', 'a.sh', '', ?, 0)",
+            [("r1", "a", "queued"), ("r2", "b", "queued"), ("r3", "c", "running")],
+        )
+        connection.commit()
+    database = Database(path)
+    counted = asyncio.run(database.read(lambda db: db.execute("SELECT state, number FROM live").fetchall()))
+    database.close()
+    assert {tuple(row) for row in counted} == {("queued", 2), ("preparing", 0), ("running", 1)}
 
 
 def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> None:

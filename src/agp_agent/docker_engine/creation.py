@@ -19,7 +19,10 @@ class Creation:
     """Runs in a thread, while its caller may go away: then whoever learns it last removes the container."""
 
     def __init__(self, spec: ContainerSpec, known: Known, accepted: frozenset[Lack] = frozenset()) -> None:
-        """``accepted``: what the container may lack where the engine cannot do it."""
+        """``accepted``: what the container may lack where the engine cannot do it; ``known``: what need not be asked.
+
+        The container itself is read back each time.
+        """
         self._spec = spec
         self._known = known
         self._accepted = accepted

@@ -10,16 +10,35 @@ from agp_agent.docker_engine.translate import Json, confined_by_apparmor, differ
 from agp_agent.errors import LockdownRefused
 
 _RUNTIME: Final = "HostConfig.Runtime"
+_CONFIGS_MAX: Final = 64
+"""Images in use at a time are far fewer."""
 
 
 class Known:
-    """What the engine says of itself, asked once for each contact: it is compared with for every container."""
+    """What the engine says of itself and its images, asked once for each contact: every container is held against it."""
 
     def __init__(self) -> None:
         """Nothing is known yet."""
         self._lock = threading.Lock()
         self._client: APIClient | None = None
         self._info: Json = {}
+        self._configs: dict[str, Json] = {}  # of several threads, so each step stands by itself
+
+    def forget(self) -> None:
+        """The engine was away: the next one may be another."""
+        with self._lock:
+            self._client = None
+        self._configs.clear()
+
+    def image_config(self, client: APIClient, image_id: str) -> Json:
+        """What an image brings with it, by its id: that is a hash of it."""
+        config = self._configs.get(image_id)
+        if config is None:
+            config = inspect_image(client, image_id)["Config"]
+            if len(self._configs) >= _CONFIGS_MAX:
+                self._configs.clear()
+            self._configs[image_id] = config
+        return config
 
     def default_runtime(self, client: APIClient, *, anew: bool = False) -> str:
         """What runs containers that ask for no other; ``anew``: it may have been set again meanwhile."""
@@ -42,7 +61,7 @@ class Known:
 def read_back(client: APIClient, asked: Json, container_id: str, known: Known) -> tuple[str, ...]:
     """Names of the fields in which a container that was made, and not started, differs from what was asked for."""
     inspected = client.inspect_container(container_id)
-    image = inspect_image(client, inspected["Image"])["Config"]
+    image = known.image_config(client, inspected["Image"])
     wrong = differences(asked, inspected, image, known.default_runtime(client))
     if _RUNTIME in wrong:  # engines take another default without a restart
         wrong = differences(asked, inspected, image, known.default_runtime(client, anew=True))

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from agp_agent.docker_engine import DockerEngine
 from agp_agent.docker_engine.calls import EngineCalls
 from agp_agent.docker_engine.creation import Creation
 from agp_agent.docker_engine.endpoint import Endpoint
@@ -63,6 +64,37 @@ async def test_hands_the_container_to_its_caller(api: DockerApi, calls: EngineCa
     """And to nobody else: it is not removed."""
     assert await calls.run(Creation(SPEC, Known()).run) == "abc"
     assert REMOVE not in api.requests
+
+
+async def test_every_container_is_read_back_and_its_image_once(api: DockerApi, calls: EngineCalls) -> None:
+    """An image's id is a hash of it; after an interruption it is asked for again."""
+    known = Known()
+    for _ in range(3):
+        await calls.run(Creation(SPEC, known).run)
+    assert api.requests.count("GET /containers/abc/json") == 3
+    assert api.requests.count("GET /images/sha256:1/json") == 1
+    known.forget()
+    await calls.run(Creation(SPEC, known).run)
+    assert api.requests.count("GET /images/sha256:1/json") == 2
+
+
+async def test_what_was_made_just_now_is_started_without_another_look(api: DockerApi, calls: EngineCalls) -> None:
+    """But only once: whoever starts it again has it looked at, for Docker would run an ended one again."""
+    del calls
+    api.routes["POST /containers/abc/start"] = answer({}, 200)
+    engine = DockerEngine(api.url, timeout_s=5)
+    try:
+        made = await engine.create(SPEC)
+        looks = api.requests.count("GET /containers/abc/json")
+        await engine.start(made)
+        assert api.requests.count("GET /containers/abc/json") == looks
+        ended = {"Running": False, "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0, "OOMKilled": False, "Error": ""}
+        api.routes["GET /containers/abc/json"] = answer({"Id": "abc", "State": ended})
+        with pytest.raises(EngineError, match="has ended"):
+            await engine.start(made)
+        assert api.requests.count("POST /containers/abc/start") == 1
+    finally:
+        await engine.aclose()
 
 
 async def test_removes_what_nobody_waits_for(api: DockerApi, calls: EngineCalls) -> None:
