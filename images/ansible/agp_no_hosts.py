@@ -5,7 +5,7 @@ leaves nobody over (`all:!localhost`, an empty group) is still "skipping: no hos
 governed by the same setting.
 """
 
-# ruff: noqa: INP001 -- Ansible loads it by its path; it belongs to no package
+
 
 from __future__ import annotations
 
