@@ -5,8 +5,6 @@ leaves nobody over (`all:!localhost`, an empty group) is still "skipping: no hos
 governed by the same setting.
 """
 
-
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -25,8 +25,8 @@ _INTERRUPTED = 130
 def wait() -> None:
     """Warm up, take secrets, and return at the release; otherwise the process ends here and has run nothing."""
     try:
-        os.close(_MARK)
         still_right = _warm_up()
+        os.close(_MARK)  # for whoever watches: all is loaded
         nonce = _released()
         os.write(_TO_AGENT, b"agp1 started " + nonce + b"\n")
         os.close(_FROM_AGENT)
