@@ -46,7 +46,10 @@ def _warm_up():  # noqa: ANN202 -- types would cost an import here
         return lambda: True
     import agp_ansible  # noqa: PLC0415 -- of the Ansible image
 
-    return agp_ansible.warm_up(_is_awaited)
+    try:
+        return agp_ansible.warm_up(_is_awaited)
+    except OSError:  # a kernel or a runtime that lacks what it takes
+        return lambda: False
 
 
 def _is_awaited() -> bool:
