@@ -20,7 +20,7 @@ SCRIPTS: dict[str, str | bytes] = {
     "its surroundings": (
         "import os, sys, resource, locale, threading\n"
         "print(sorted(os.environ.items()), open('/proc/self/environ').read().split(chr(0)))\n"
-        "print(os.getcwd(), os.umask(0o22), os.getuid(), os.getpgid(0), os.getsid(0), os.getpid(), os.getppid())\n"
+        "print(os.getcwd(), os.umask(0o22), os.getuid(), os.getpgid(0) == os.getpid(), os.getsid(0), os.getppid())\n"
         "print(open('/proc/self/cmdline').read().split(chr(0)), threading.active_count(), locale.getlocale())\n"
         "print([os.readlink('/proc/self/fd/0'), os.fstat(1).st_ino == os.fstat(2).st_ino])\n"
         "print(sorted(os.listdir('/proc/self/fd')), resource.getrlimit(resource.RLIMIT_NOFILE))\n"
