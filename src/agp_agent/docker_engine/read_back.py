@@ -15,7 +15,7 @@ _CONFIGS_MAX: Final = 64
 
 
 class Known:
-    """What the engine says of itself and its images, asked once for each contact: every container is held against it."""
+    """What the engine says of itself and its images, asked once for each contact: each container is held against it."""
 
     def __init__(self) -> None:
         """Nothing is known yet."""
