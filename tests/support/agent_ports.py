@@ -240,6 +240,7 @@ class FullDisk:
         """Stand before the real ones."""
         self._around = around
         self.open, self.note, self.drop, self.names = inner.open, inner.note, inner.drop, inner.names
+        self.sync, self.is_untouched = inner.sync, inner.is_untouched
         self._fill = inner.fill
 
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
