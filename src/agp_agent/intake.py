@@ -129,10 +129,11 @@ class Intake:
         reject = None if runner else lifecycle.no_runner(task.playbook.name, catalog.names)
         lane = self._fast_lane
         if lane and runner and (claim := lane.walk.claim(runner)):
-            # Shielded: once it is written down that it runs, somebody has to let it.
-            accepted = await asyncio.shield(asyncio.create_task(self._take_on_claimed(new, claim, caller, lane)))
+            taking_on = self._take_on_claimed(new, claim, caller, lane)
         else:
-            accepted = await self._take_on(new, runner, caller, reject)
+            taking_on = self._take_on(new, runner, caller, reject)
+        # Shielded: once it is written down that it runs, somebody has to let it.
+        accepted = await asyncio.shield(asyncio.create_task(taking_on))
         if not accepted.replayed:
             await self._flush_audit()
         return accepted
