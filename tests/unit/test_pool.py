@@ -309,7 +309,7 @@ async def test_an_image_that_moves_costs_all_that_wait(parts: Parts) -> None:
 async def test_a_changed_catalog_costs_what_it_changes(parts: Parts) -> None:
     """The runner has other limits: a task that is accepted now gets them; one that is gone has none that wait."""
     (waiting,) = await filled(parts)
-    parts.catalogs.replace(catalog_of(shell={"memory": "64MiB"}))
+    parts.catalogs.replace(catalog_of(shell={"memory": "64MiB"}))  # noqa: S604  a runner
     run_id = (await send(parts)).run_id
     assert (await parts.verdict(run_id)).outcome is Outcome.SUCCEEDED
     attempt = await parts.attempt(run_id)
@@ -482,7 +482,7 @@ def test_what_an_operator_asks_for_and_cannot_have_is_refused(wish: Wish, room: 
 async def test_a_catalog_that_asks_for_too_many_later_is_a_warning(parts: Parts) -> None:
     """An agent at work is not ended by it: as many wait as fit."""
     await filled(parts)
-    parts.catalogs.replace(catalog_of(shell={"warm": 300}))
+    parts.catalogs.replace(catalog_of(shell={"warm": 300}))  # noqa: S604  a runner
     parts.pool.fit(INFO)
     assert "(shell 300) may take 153600 MiB" in parts.readiness.warnings["warm containers"]
     assert parts.pool.wanted["shell"] < 300
