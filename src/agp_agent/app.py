@@ -6,7 +6,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -26,11 +26,13 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.fencing import Fencing
-from agp_agent.intake import Intake
+from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Delivery
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
+from agp_agent.pool import Pool, PoolRules
+from agp_agent.pool_sizes import Wish
 from agp_agent.preflight import check, dashboard_of, engine_of, mount_rules
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
@@ -46,8 +48,6 @@ from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
 
-_LOOK_S: Final = 1.0
-
 
 class Agent:
     """All parts of one agent. It runs in ``running``, and is done with when that ends."""
@@ -61,10 +61,12 @@ class Agent:
         masker: Masker,
         observer: Observer,
         configured: Callable[[], Mapping[str, object]] = dict,
+        wish: Wish | None = None,
     ) -> None:
         """Build the parts; nothing moves yet. ``observer`` may follow the output of runs.
 
-        ``configured``: what the audit trail tells of the configuration beside the catalog.
+        ``configured``: what the audit trail tells of the configuration beside the catalog; ``wish``: how many warm
+        containers there are to be, where that is not what the settings say.
 
         Raises:
             ConfigurationError: the catalog or the state directory cannot be used.
@@ -87,10 +89,27 @@ class Agent:
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
         executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules)
+        self._executor = executor
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
+        self.pool = Pool(
+            engine,
+            executor,
+            self.catalogs,
+            self.readiness,
+            self.reach,
+            limits=limits,
+            labels=labels,
+            rules=PoolRules(
+                wish or Wish(settings.warm, is_asked="warm" in settings.model_fields_set),
+                len(settings.uids),
+                settings.warm_max_age_s,
+                settings.warm_before_ready,
+            ),
+        )
         walk = Walk(
             self.journal,
             executor,
+            self.pool,
             self.audit,
             catalogs=self.catalogs,
             readiness=self.readiness,
@@ -103,7 +122,7 @@ class Agent:
             self.journal, walk, self.catalogs, self.readiness, queue_timeout_s=settings.queue_timeout_s
         )
         self._reconciler = Reconciler(
-            self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
+            self.journal, engine, executor, walk, self.pool, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
         self._disk_watch = DiskWatch(
@@ -130,6 +149,7 @@ class Agent:
         self._engine_watch = EngineWatch(
             engine,
             executor,
+            self.pool,
             self.catalogs,
             self.readiness,
             self._reconciler.reconcile,
@@ -148,6 +168,7 @@ class Agent:
             lambda: self.catalogs.current,
             limits,
             self.reach,
+            warm=self.pool.status,
             accepted=settings.accepted_lacks,
             agent_id=state.identity.agent_id,
             max_queued=settings.max_queued,
@@ -163,6 +184,7 @@ class Agent:
             max_queued=settings.max_queued,
             rerun_after_s=settings.rerun_after_s,
             playbook_limit_bytes=settings.playbook_limit_bytes,
+            fast_lane=FastLane(walk, self._dispatcher.hold),
         )
 
     @contextlib.asynccontextmanager
@@ -198,13 +220,15 @@ class Agent:
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._catalog_watch, self._dispatcher, self._reconciler)
-        others = (self._outbox, self._canary, self.auth_failures, self._refusals)
+        others = (self.pool, self._outbox, self._canary, self.auth_failures, self._refusals)
         return [*(loop.run() for loop in (*loops, *others)), self.journal.broken()]
 
     async def remove_leftovers(self) -> None:
         """As soon as the engine is there, remove what killed commands such as ``run`` have left on it."""
-        while "engine" in self.readiness.problems:  # noqa: ASYNC110  `changed` is not ours to clear
-            await asyncio.sleep(_LOOK_S)
+        changed = self.readiness.subscribe()
+        while "engine" in self.readiness.problems:
+            changed.clear()
+            await changed.wait()
         await leftovers.remove(self._engine, {Path(tempfile.gettempdir()), self.settings.state_dir})
 
     async def drain(self, timeout_s: float) -> None:
@@ -212,13 +236,18 @@ class Agent:
         self.readiness.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._dispatcher.idle()
-                await self._reconciler.idle()
-                await self._outbox.flushed()
+                await asyncio.gather(self.pool.drain(), self._idle())
+
+    async def _idle(self) -> None:
+        await self._dispatcher.idle()
+        await self._reconciler.idle()
+        await self._outbox.flushed()
 
     async def _aclose(self) -> None:
         await self._dispatcher.aclose()
         await self._reconciler.aclose()
+        await self.pool.aclose()
+        await self._executor.aclose()
         await self._fencing.aclose()
         await self.overview.aclose()
         await self._engine.aclose()
