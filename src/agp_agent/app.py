@@ -35,6 +35,7 @@ from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
+from agp_agent.stages import Stages
 from agp_agent.state_dir import StateDir
 from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
@@ -76,10 +77,11 @@ class Agent:
         self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
+        self.stages = Stages()
         self._dashboard = dashboard
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
-        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules)
+        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules, self.stages)
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         walk = Walk(
             self.journal,
@@ -91,6 +93,7 @@ class Agent:
             limits=limits,
             labels=labels,
             observer=observer,
+            stages=self.stages,
         )
         self._dispatcher = Dispatcher(
             self.journal, walk, self.catalogs, self.readiness, queue_timeout_s=settings.queue_timeout_s
@@ -98,7 +101,7 @@ class Agent:
         self._reconciler = Reconciler(
             self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
         )
-        self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
+        self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id, stages=self.stages)
         self._disk_watch = DiskWatch(
             self.journal,
             self.audit,
@@ -154,6 +157,7 @@ class Agent:
             max_queued=settings.max_queued,
             rerun_after_s=settings.rerun_after_s,
             playbook_limit_bytes=settings.playbook_limit_bytes,
+            stages=self.stages,
         )
 
     @contextlib.asynccontextmanager

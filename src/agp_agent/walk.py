@@ -26,6 +26,7 @@ from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
+from agp_agent.stages import Stages
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
 log = structlog.get_logger(__name__)
@@ -56,8 +57,9 @@ class Walk:
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
+        stages: Stages | None = None,
     ) -> None:
-        """``labels`` are the agent's own; ``observer`` may follow a run's output."""
+        """``labels`` are the agent's own; ``observer`` may follow a run's output; ``stages`` keeps the time."""
         self._journal = journal
         self._executor = executor
         self._audit = audit
@@ -66,7 +68,8 @@ class Walk:
         self._reach = reach
         self._limits = limits
         self._labels = labels
-        self._ending = Ending(journal, executor, audit, readiness, catalogs)
+        self._stages = stages or Stages()
+        self._ending = Ending(journal, executor, audit, readiness, catalogs, self._stages)
         self._observer = observer
         self._digests: dict[str, str] = {}
         self.active: dict[str, str] = {}
@@ -130,6 +133,7 @@ class Walk:
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
+        self._stages.claim(attempt.run_id, slot)
         try:
             prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
         except (EngineUnavailable, OSError) as error:
