@@ -42,7 +42,7 @@ class Intake:
         playbook_limit_bytes: int,
         stages: Stages | None = None,
     ) -> None:
-        """``refusals`` counts what is refused, ``stages`` times what is taken on; the rest are settings of the names."""
+        """``refusals`` counts what is refused, ``stages`` times what is taken on; the rest are settings."""
         self._journal = journal
         self._audit = audit
         self._refusals = refusals
