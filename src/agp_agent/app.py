@@ -26,6 +26,7 @@ from agp_agent.executor import Executor
 from agp_agent.fencing import Fencing
 from agp_agent.intake import Intake
 from agp_agent.journal import Delivery
+from agp_agent.metrics import Metrics
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
@@ -35,7 +36,6 @@ from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
-from agp_agent.stages import Stages
 from agp_agent.state_dir import StateDir
 from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
@@ -77,7 +77,8 @@ class Agent:
         self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
-        self.stages = Stages()
+        self.metrics = Metrics()
+        self.stages = self.metrics.stages
         self._dashboard = dashboard
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
@@ -253,7 +254,7 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -
     async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
         access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
         server = AgentServer(
-            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access),
+            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access, agent.metrics),
             lambda: signals.put_nowait(None),
             tls_cert_file=settings.tls_cert_file,
             tls_key_file=settings.tls_key_file,

@@ -49,7 +49,7 @@ class Start(StrEnum):
 
 
 _PREPARED: Final = (Stage.CREATED, Stage.ATTACHED, Stage.STARTED)
-_COLD: Final = {
+_COLD: Final[Mapping[Stage, Stage]] = {
     Stage.ACCEPTED: Stage.RECEIVED,
     Stage.CLAIMED: Stage.ACCEPTED,
     Stage.CREATED: Stage.CLAIMED,
@@ -63,11 +63,12 @@ _COLD: Final = {
     Stage.REMOVED: Stage.FINISHED,
     Stage.ACKNOWLEDGED: Stage.FINISHED,
 }
-BEFORE: Final[Mapping[Start, Mapping[Stage, Stage]]] = {
-    Start.COLD: _COLD,
-    Start.WARM: {stage: before for stage, before in _COLD.items() if stage not in _PREPARED}
-    | {Stage.RELEASED: Stage.CLAIMED},
+_WARM: Final[Mapping[Stage, Stage]] = {
+    stage: Stage.CLAIMED if stage is Stage.RELEASED else before
+    for stage, before in _COLD.items()
+    if stage not in _PREPARED
 }
+BEFORE: Final[Mapping[Start, Mapping[Stage, Stage]]] = {Start.COLD: _COLD, Start.WARM: _WARM}
 """From which stage on the time of each is counted."""
 _UNTIL_FINISHED: Final = tuple(stage for stage in Stage if stage not in (Stage.REMOVED, Stage.ACKNOWLEDGED))
 _BOUND: Final = 20_000
