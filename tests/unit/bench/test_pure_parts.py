@@ -159,6 +159,19 @@ def test_a_missed_goal_stands_out() -> None:
     assert "| fast | 5/s | 5 to 5 | 1 |  | >= 1: met |" in table
 
 
+def test_the_goals_stand_together() -> None:
+    """Each with its section; what has no goal is not among them."""
+    rows = [
+        row("plain"),
+        Row("one", "slow", "ms", (9.0,), "3 x", "<= 1 ms: missed"),
+        Row("two", "ok", "s", (1.0,), "", "y: met"),
+    ]
+    assert page.goals(rows).splitlines()[2:] == [
+        "| one: slow | 9 ms | 3 x | **<= 1 ms: missed** |",
+        "| two: ok | 1 s |  | y: met |",
+    ]
+
+
 def test_loads_become_one_line_each() -> None:
     """A column a figure; what was not measured at a load is empty."""
     rows = [row("memory", 70, unit="MB", at=0), row("memory", 75, unit="MB", at=10_000), row("wait", 4, at=0)]
@@ -206,7 +219,7 @@ def test_charts_of_nothing_and_of_zero_are_drawn() -> None:
 def test_the_page_is_written_with_its_charts(tmp_path: Path) -> None:
     """Markers of machine and table; the charts beside it."""
     (tmp_path / "performance.md").write_text(
-        "# P\n<!-- bench:machine --><!-- /bench:machine -->\n<!-- bench:table --><!-- /bench:table -->\n"
+        "# P\n" + "".join(f"<!-- bench:{name} --><!-- /bench:{name} -->\n" for name in ("machine", "goals", "table"))
     )
     files = page.write(Figures(MACHINE, (row(section=page.SINGLE),)), tmp_path)
     assert [file.name for file in files] == ["performance.md", "performance-single.svg"]
