@@ -24,12 +24,14 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.fencing import Fencing
-from agp_agent.intake import Intake
+from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Delivery
 from agp_agent.metrics import Metrics
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
+from agp_agent.pool import Pool, PoolRules
+from agp_agent.pool_sizes import Wish
 from agp_agent.preflight import check, dashboard_of, engine_of, mount_rules
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
@@ -57,8 +59,11 @@ class Agent:
         dashboard: Dashboard,
         masker: Masker,
         observer: Observer,
+        wish: Wish | None = None,
     ) -> None:
         """Build the parts; nothing moves yet. ``observer`` may follow the output of runs.
+
+        ``wish``: how many warm containers there are to be, where that is not what the settings say.
 
         Raises:
             ConfigurationError: the catalog or the state directory cannot be used.
@@ -83,10 +88,27 @@ class Agent:
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
         executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules, self.stages)
+        self._executor = executor
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
+        self.pool = Pool(
+            engine,
+            executor,
+            self.catalogs,
+            self.readiness,
+            self.reach,
+            limits=limits,
+            labels=labels,
+            rules=PoolRules(
+                wish or Wish(settings.warm, is_asked="warm" in settings.model_fields_set),
+                len(settings.uids),
+                settings.warm_max_age_s,
+                settings.warm_before_ready,
+            ),
+        )
         walk = Walk(
             self.journal,
             executor,
+            self.pool,
             self.audit,
             catalogs=self.catalogs,
             readiness=self.readiness,
@@ -100,7 +122,7 @@ class Agent:
             self.journal, walk, self.catalogs, self.readiness, queue_timeout_s=settings.queue_timeout_s
         )
         self._reconciler = Reconciler(
-            self.journal, engine, executor, walk, self.audit, labels, retention_s=settings.result_retention_s
+            self.journal, engine, executor, walk, self.pool, self.audit, labels, retention_s=settings.result_retention_s
         )
         self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id, stages=self.stages)
         self._disk_watch = DiskWatch(
@@ -125,6 +147,7 @@ class Agent:
         self._engine_watch = EngineWatch(
             engine,
             executor,
+            self.pool,
             self.catalogs,
             self.readiness,
             self._reconciler.reconcile,
@@ -143,6 +166,7 @@ class Agent:
             lambda: self.catalogs.current,
             limits,
             self.reach,
+            warm=self.pool.status,
             accepted=settings.accepted_lacks,
             agent_id=state.identity.agent_id,
             max_queued=settings.max_queued,
@@ -159,6 +183,7 @@ class Agent:
             rerun_after_s=settings.rerun_after_s,
             playbook_limit_bytes=settings.playbook_limit_bytes,
             stages=self.stages,
+            fast_lane=FastLane(walk, self._dispatcher.hold),
         )
 
     @contextlib.asynccontextmanager
@@ -194,7 +219,7 @@ class Agent:
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = (self._engine_watch, self._disk_watch, self._catalog_watch, self._dispatcher, self._reconciler)
-        others = (self._outbox, self._canary, self.auth_failures, self._refusals)
+        others = (self.pool, self._outbox, self._canary, self.auth_failures, self._refusals)
         return [*(loop.run() for loop in (*loops, *others)), self.journal.broken()]
 
     async def drain(self, timeout_s: float) -> None:
@@ -202,13 +227,18 @@ class Agent:
         self.readiness.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._dispatcher.idle()
-                await self._reconciler.idle()
-                await self._outbox.flushed()
+                await asyncio.gather(self.pool.drain(), self._idle())
+
+    async def _idle(self) -> None:
+        await self._dispatcher.idle()
+        await self._reconciler.idle()
+        await self._outbox.flushed()
 
     async def _aclose(self) -> None:
         await self._dispatcher.aclose()
         await self._reconciler.aclose()
+        await self.pool.aclose()
+        await self._executor.aclose()
         await self._fencing.aclose()
         await self.overview.aclose()
         await self._engine.aclose()

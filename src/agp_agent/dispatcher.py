@@ -27,7 +27,6 @@ class Dispatcher:
         """``queue_timeout_s``: longest wait in the queue; 0 is no limit."""
         self._journal = journal
         self._walk = walk
-        self._catalogs = catalogs
         self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
         self._queue_timeout_s = queue_timeout_s
@@ -74,27 +73,23 @@ class Dispatcher:
         while (free := self._readiness.slots - len(self._walk.active)) > 0:
             # Those on their way are still queued until their first step is written: they must not hide the others.
             limit = free + len(self._walk.active)
-            batch = await self._journal.next_queued(limit=limit, skip=self._full_runners())
+            batch = await self._journal.next_queued(limit=limit, skip=self._walk.full_runners())
             started = [waiting for waiting in batch if self._start(waiting)]
             if not started:
                 return
-
-    def _full_runners(self) -> list[str]:
-        running = self._walk.running_of()
-        limits = {name: runner.max_running for name, runner in self._catalogs.current.runners.items()}
-        return [name for name, limit in limits.items() if limit is not None and running[name] >= limit]
 
     def _start(self, waiting: Waiting) -> bool:
         runner = waiting.runner or ""
         if len(self._walk.active) >= self._readiness.slots:
             return False
-        if waiting.run_id in self._walk.active or runner in self._full_runners():
+        if waiting.run_id in self._walk.active or runner in self._walk.full_runners():
             return False
         self._walk.active[waiting.run_id] = runner  # its place, before the walk's first step
-        self._hold(self._walk.run(waiting.run_id, runner), waiting.run_id)
+        self.hold(self._walk.run(waiting.run_id, runner), waiting.run_id)
         return True
 
-    def _hold(self, walk: Coroutine[Any, Any, None], run_id: str) -> None:
+    def hold(self, walk: Coroutine[Any, Any, None], run_id: str) -> None:
+        """Let a walk go, and hold it to its end; its place is taken already."""
         task = asyncio.create_task(walk, name=f"walk {run_id}")
         self._walks.add(task)
         task.add_done_callback(self._walks.discard)

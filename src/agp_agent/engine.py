@@ -171,6 +171,8 @@ class ContainerState:
     """It was seen running over the contact to the engine that told of its end: an engine was there all the while."""
     killed: bool = False
     """The engine told of a signal to it, whoever sent that. Known by its events, so False proves nothing."""
+    paused: bool = False
+    """It runs, and somebody froze it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,12 @@ class ContainerEngine(Protocol):
 
         Outlives interruptions of the engine: it asks again when the engine is back, and never raises
         ``EngineUnavailable``.
+        """
+
+    async def spoiled(self, container_id: str) -> None:
+        """Return once a container that runs and waits is of no use: it has ended, was paused, or cannot be asked.
+
+        Does not poll, and raises nothing. Where contact to the engine breaks it need not return: see ``epoch``.
         """
 
     async def signal(self, container_id: str, signal: Signal) -> bool:

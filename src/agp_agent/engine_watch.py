@@ -13,17 +13,17 @@ import structlog
 from agp_agent import descriptors, lacks
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
-from agp_agent.errors import AgentError, EngineUnavailable, ImageUnavailable
+from agp_agent.errors import AgentError, ConfigurationError, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
 from agp_agent.lacks import Lack
+from agp_agent.pool import Pool
+from agp_agent.pool_sizes import MEMORY_SHARE
 from agp_agent.readiness import Readiness
 from agp_agent.slots import choose_slots
 
 log = structlog.get_logger(__name__)
 
 TASKS_PER_CORE: Final = 4
-_MEMORY_SHARE: Final = 0.8
-"""Of the engine's host; the rest is for the host itself."""
 _CHECK_S: Final = 5.0
 _RETRY_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
@@ -43,6 +43,7 @@ class EngineWatch:
         self,
         engine: ContainerEngine,
         executor: Executor,
+        pool: Pool,
         catalogs: Catalogs,
         readiness: Readiness,
         on_contact: Callable[[], Awaitable[None]],
@@ -60,6 +61,7 @@ class EngineWatch:
         """
         self._engine = engine
         self._executor = executor
+        self._pool = pool
         self._catalogs = catalogs
         self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
@@ -102,6 +104,8 @@ class EngineWatch:
                 self._catalog_changed.clear()  # other images, and other limits to divide the memory by
                 await self._contact(info)
                 self._epoch = epoch
+        except ConfigurationError:  # nothing that goes away by itself
+            raise
         except ImageUnavailable as error:
             return "runner images", str(error)
         except (AgentError, OSError) as error:  # the journal's too: it is read at each contact
@@ -131,12 +135,13 @@ class EngineWatch:
         image = await self._any_image()
         slots = await choose_slots(self._engine, self._slots, image, self._labels, self._engine_state_dir)
         self._executor.use_slots(slots)
+        warm = self._pool.fit(info)
         number, why = decide_max_running(
             info,
             self._catalogs.current.largest_memory_bytes,
             self._max_running,
-            self._max_uids,
-            descriptors.tasks_max(descriptors.limit()),
+            max(1, self._max_uids - warm),
+            max(1, descriptors.tasks_max(descriptors.limit()) - warm),
         )
         self._readiness.max_running = number
         self._readiness.warn(LOCKDOWN, describe_lacks(info.lacks, self._accepted))
@@ -148,6 +153,7 @@ class EngineWatch:
             playbooks_by=slots.kind,
             max_running=number,
             max_running_because=why,
+            warm=self._pool.wanted,
         )
         await self._on_contact()
 
@@ -193,7 +199,7 @@ def decide_max_running(
         return min([(wanted, "AGP_MAX_RUNNING"), *bounds], key=lambda candidate: candidate[0])
     cores = info.cores or os.cpu_count() or 1
     by_cores = TASKS_PER_CORE * cores
-    by_memory = max(1, int(info.memory_bytes * _MEMORY_SHARE) // largest_memory_bytes)
+    by_memory = max(1, int(info.memory_bytes * MEMORY_SHARE) // largest_memory_bytes)
     candidates = [
         (by_cores, f"{TASKS_PER_CORE} x {cores} cores"),
         (by_memory, f"{largest_memory_bytes // 2**20} MiB each in 80 % of the host's memory"),

@@ -9,12 +9,14 @@ import base64
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+
+import structlog
 
 from agp_agent.capture import Spool, left_output
 from agp_agent.engine import Attachment, ContainerEngine, ContainerSpec, Image, Mount, NameTaken
@@ -30,6 +32,8 @@ from agp_agent.slots import PROBE_PREFIX, Slots
 from agp_agent.stages import Stage, Stages
 from agp_agent.watch import LiveRun, Stop, see_to_end
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -42,6 +46,8 @@ class Prepared:
     attachment: Attachment
     epoch: int
     """The engine's when the container was created."""
+    is_warm: bool = False
+    """It has waited for whoever might come."""
 
 
 NO_SECRETS: Final[Mapping[str, bytes]] = MappingProxyType({})
@@ -54,6 +60,14 @@ def release_lines(nonce: str, secrets: Mapping[str, bytes]) -> bytes:
     """What gives the entry its secrets and lets it start the playbook: the runner contract, version 1."""
     lines = [f"agp1 secret {name} {base64.b64encode(value).decode()}\n" for name, value in secrets.items()]
     return "".join([*lines, f"agp1 release {nonce}\n"]).encode()
+
+
+def _identity(path: str) -> Hashable:
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        return error.errno
+    return found.st_dev, found.st_ino
 
 
 def start_marker(nonce: str) -> bytes:
@@ -87,6 +101,7 @@ class Executor:
         self._rules = rules or MountRules()
         self._stages = stages or Stages()
         self._uid_of: dict[str, int] = {}
+        self._syncing: set[asyncio.Task[None]] = set()
         self._slots: Slots | None = None
 
     def use_slots(self, slots: Slots) -> None:
@@ -195,6 +210,7 @@ class Executor:
             raise
         run = LiveRun(prepared.container_id, slot, start_marker(nonce), spool, prepared.epoch, secrets=needles)
         run.mark = partial(self._stages.mark, slot)
+        run.was_warm = prepared.is_warm
         run.take_in(prepared.attachment)
         try:
             async with asyncio.timeout(_HAND_OVER_S):
@@ -202,7 +218,34 @@ class Executor:
             run.mark(Stage.RELEASED)
         except (EngineUnavailable, TimeoutError):
             run.interrupted = True  # the line may have arrived: the end of the container will tell
+        syncing = asyncio.create_task(self._sync(slot), name=f"sync {slot}")
+        self._syncing.add(syncing)
+        syncing.add_done_callback(self._syncing.discard)
         return run
+
+    async def _sync(self, slot: str) -> None:
+        """Have its note on disk: only a journal that loses what it had on disk ever needs that. Never fails."""
+        try:
+            await self.slots.sync(slot)
+        except OSError as error:
+            log.warning("note not on disk", slot=slot, why=error.strerror)
+
+    async def aclose(self) -> None:
+        """Return once nothing is under way that is still to be on disk. Idempotent."""
+        await asyncio.gather(*self._syncing)
+
+    async def never_filled(self, slot: str) -> bool:
+        """Whether certainly no playbook was handed over to this slot since this machine started."""
+        return await self.slots.is_untouched(slot)
+
+    def ground(self, spec: RunSpec) -> Hashable:
+        """What a container of this plan would stand on now: one that waits is good as long as that is the same.
+
+        These are the addresses of this machine that are fenced off, and the files that its mounts lead to, as far as
+        they are to be seen from here.
+        """
+        addresses = self._fencing.own_addresses() if spec.outbound else ()
+        return addresses, tuple(_identity(mount.source) for mount in spec.container.mounts)
 
     async def adopt(
         self,

@@ -1,21 +1,25 @@
 """Takes orders on: reads the body, chooses the runner, and answers only when the order is durable."""
 
+import asyncio
 import hashlib
 import re
-from typing import Final
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
 
 from agp_agent import lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.caller import Caller
-from agp_agent.catalog import Catalogs
+from agp_agent.catalog import Catalogs, Runner
 from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
-from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt
+from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt, Reservation
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
 from agp_agent.stages import Stages
 from agp_agent.tally import Tally
+from agp_agent.walk import Claim, Walk
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +27,16 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_GROWTH: Final = 6
 """JSON may spell one byte of a playbook with six: ``\\u0000``."""
 _JSON_FRAME_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FastLane:
+    """Past the queue: ``walk`` may hold a warm container for an order, and ``hold`` lets its walk go from there."""
+
+    walk: Walk
+    hold: Callable[[Coroutine[Any, Any, None], str], None]
+
+
 _NEEDED_TO_ACCEPT: Final = ("disk", "journal size", "file descriptors")
 
 
@@ -41,13 +55,18 @@ class Intake:
         rerun_after_s: float,
         playbook_limit_bytes: int,
         stages: Stages | None = None,
+        fast_lane: FastLane | None = None,
     ) -> None:
-        """``refusals`` counts what is refused, ``stages`` times what is taken on; the rest are settings."""
+        """``refusals`` counts what is refused, ``stages`` times what is taken on; see the settings of the other names.
+
+        ``fast_lane``: where an order may go at once into a container that waits for it; else all go into the queue.
+        """
         self._journal = journal
         self._audit = audit
         self._refusals = refusals
         self._readiness = readiness
         self._catalogs = catalogs
+        self._fast_lane = fast_lane
         self._max_queued = max_queued
         self._rerun_after_s = rerun_after_s
         self._playbook_limit_bytes = playbook_limit_bytes
@@ -111,18 +130,56 @@ class Intake:
             idempotency_key=idempotency_key,
         )
         reject = None if runner else lifecycle.no_runner(task.playbook.name, catalog.names)
-        accepted = await self._commit(new, reject)
-        if runner and not accepted.replayed:
-            self._catalogs.keep(accepted.run_id, runner)
+        lane = self._fast_lane
+        if lane and runner and (claim := lane.walk.claim(runner)):
+            taking_on = self._take_on_claimed(new, claim, caller, lane)
+        else:
+            taking_on = self._take_on(new, runner, caller, reject)
+        # Shielded: once it is written down that it runs, somebody has to let it.
+        accepted = await asyncio.shield(asyncio.create_task(taking_on))
         if not accepted.replayed:
             self._stages.accepted(accepted.run_id, received_s)
-            await self._audit_accepted(new, accepted, caller, reject)
+            await self._flush_audit()
         return accepted
 
-    async def _commit(self, new: NewAttempt, reject: lifecycle.Verdict | None) -> Accepted:
+    async def _take_on_claimed(self, new: NewAttempt, claim: Claim, caller: Caller, lane: FastLane) -> Accepted:
+        """Write down in one commit that the order is taken on and may start, and let it start."""
+        is_untouched = False
+        accepted = None
+        try:
+            accepted = await self._take_on(new, claim.runner, caller, reservation=claim.reservation)
+            is_untouched = True
+        except Refused as refused:
+            is_untouched = not isinstance(refused.__cause__, JournalUnavailable)
+            raise
+        finally:
+            if accepted is None or accepted.begun is None:
+                lane.walk.unclaim(claim, is_untouched=is_untouched)
+        if accepted.begun is not None:
+            lane.hold(lane.walk.run_claimed(claim, accepted.begun), accepted.run_id)
+        return accepted
+
+    async def _take_on(
+        self,
+        new: NewAttempt,
+        runner: Runner | None,
+        caller: Caller,
+        reject: lifecycle.Verdict | None = None,
+        reservation: Reservation | None = None,
+    ) -> Accepted:
+        accepted = await self._commit(new, reject, reservation)
+        if not accepted.replayed:
+            if runner:
+                self._catalogs.keep(accepted.run_id, runner)
+            self._audit_accepted(new, accepted, caller, reject)
+        return accepted
+
+    async def _commit(
+        self, new: NewAttempt, reject: lifecycle.Verdict | None, reservation: Reservation | None
+    ) -> Accepted:
         admission = Admission(self._readiness.slots, self._max_queued, self._rerun_after_s)
         try:
-            accepted = await self._journal.accept(new, admission, reject)
+            accepted = await self._journal.accept(new, admission, reject, reservation)
         except JournalInDoubt as error:
             self._readiness.report("journal", str(error))
             raise
@@ -132,7 +189,7 @@ class Intake:
         self._readiness.report("journal", None)
         return accepted
 
-    async def _audit_accepted(
+    def _audit_accepted(
         self, new: NewAttempt, accepted: Accepted, caller: Caller, reject: lifecycle.Verdict | None
     ) -> None:
         facts = {"task_id": new.task_id, "attempt": accepted.attempt, "run_id": accepted.run_id}
@@ -142,6 +199,8 @@ class Intake:
             self._stages.finished(accepted.run_id, reject.outcome)
             verdict = {"outcome": reject.outcome.value, "reason": reject.reason.value, "error": reject.error}
             self._audit.record(AuditEvent.TASK_FINISHED, **facts, **verdict)
+
+    async def _flush_audit(self) -> None:
         try:
             await self._audit.flush()
         except OSError as error:

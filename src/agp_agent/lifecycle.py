@@ -50,7 +50,8 @@ class Reason(StrEnum):
 
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.QUEUED: frozenset({State.PREPARING, State.FINISHED}),
+    # At once to running: where a container was prepared before the task came.
+    State.QUEUED: frozenset({State.PREPARING, State.RUNNING, State.FINISHED}),
     # Back to queued: only where it is certain that the playbook never started.
     State.PREPARING: frozenset({State.RUNNING, State.QUEUED, State.FINISHED}),
     State.RUNNING: frozenset({State.QUEUED, State.FINISHED}),

@@ -15,6 +15,7 @@ from agp_agent.dashboard import Answer, Meaning
 from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult
+from agp_agent.pool_sizes import NONE_WARM
 from agp_agent.preflight import engine_of
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
@@ -99,7 +100,7 @@ async def run_file(
     """
     here, terminal = _Here(), _Terminal(sys.stdout.buffer)
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
-        agent = Agent(settings, state, engine_of(settings), here, masker, terminal.observe)
+        agent = Agent(settings, state, engine_of(settings), here, masker, terminal.observe, NONE_WARM)
         async with agent.running():
             await contact(agent)
             run_id = await _submit(agent, name, content)

@@ -18,6 +18,7 @@ from agp_agent.lacks import Lack
 from agp_agent.lifecycle import State
 from agp_agent.lockdown import lockdown
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.pool import WarmStatus
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 
@@ -61,6 +62,7 @@ class RunnerStatus:
     pids: int
     timeout_s: float
     max_running: int | None
+    warm: WarmStatus
     lockdown: dict[str, str]
     """What confines each of its containers, by the measure's name."""
 
@@ -120,11 +122,15 @@ class Overview:
         limits: Limits,
         reach: Reach,
         *,
+        warm: Callable[[str], WarmStatus] = lambda _runner: WarmStatus(),
         accepted: frozenset[Lack] = frozenset(),
         agent_id: str,
         max_queued: int,
     ) -> None:
-        """``catalog`` returns the one of now; ``accepted`` is what containers may lack where the engine cannot."""
+        """``catalog`` returns the one of now; ``accepted`` is what containers may lack where the engine cannot.
+
+        ``warm`` tells how it stands with the warm containers of a runner.
+        """
         self._journal = journal
         self._audit = audit
         self._readiness = readiness
@@ -132,6 +138,7 @@ class Overview:
         self._catalog = catalog
         self._limits = limits
         self._reach = reach
+        self._warm = warm
         self._accepted = accepted
         self._agent_id = agent_id
         self._max_queued = max_queued
@@ -185,6 +192,7 @@ class Overview:
             pids=spec.container.pids,
             timeout_s=spec.timeout_s,
             max_running=runner.max_running,
+            warm=self._warm(runner.name),
             lockdown=lockdown(spec.container, network=_network(spec), without=self._lacks()),
         )
 

@@ -12,6 +12,7 @@ from agp_agent.dashboard import HttpDashboard
 from agp_agent.docker_engine import DockerEngine, Endpoint
 from agp_agent.errors import ConfigurationError
 from agp_agent.mount_rules import MountRules
+from agp_agent.pool_sizes import Wish, room_of_users
 from agp_agent.settings import Settings
 from agp_agent.tokens import Tokens, TokenSource
 
@@ -67,7 +68,7 @@ def check(settings: Settings) -> None:
     looks: tuple[Callable[[], object], ...] = (
         tokens_of(settings).check,
         lambda: dashboard_of(settings, tokens_of(settings)),
-        lambda: catalog.load(settings.catalog, mount_rules(settings)),
+        lambda: _check_catalog(settings),
         lambda: check_address(settings.host),
         lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
         lambda: Endpoint.from_environment(os.environ),
@@ -79,6 +80,13 @@ def check(settings: Settings) -> None:
             problems += error.problems
     if problems:
         raise ConfigurationError(*problems)
+
+
+def _check_catalog(settings: Settings) -> None:
+    """The catalog, and whether there are users for the warm containers of its runners."""
+    loaded = catalog.load(settings.catalog, mount_rules(settings))
+    wish = Wish(settings.warm, is_asked="warm" in settings.model_fields_set)
+    room_of_users(len(settings.uids)).check(loaded, wish)
 
 
 def check_all(settings: Settings) -> None:

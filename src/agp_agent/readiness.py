@@ -21,6 +21,7 @@ class Readiness:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody saw that a part is not well: whoever watches that part looks again at once."""
+    listeners: list[asyncio.Event] = field(default_factory=list)
     on_news: Callable[[str, str | None], None] = lambda _part, _problem: None
     """Called at every change of a part, with its problem or None."""
 
@@ -33,6 +34,11 @@ class Readiness:
     def ready(self) -> bool:
         """Whether a task that is accepted now would be started."""
         return self.slots > 0
+
+    def subscribe(self) -> asyncio.Event:
+        """An event of the caller's own that is set at every change."""
+        self.listeners.append(asyncio.Event())
+        return self.listeners[-1]
 
     def report(self, part: str, problem: str | None) -> bool:
         """Say how a part is; None is well. True where that is news."""
@@ -49,7 +55,7 @@ class Readiness:
             notes.pop(part, None)
         else:
             notes[part] = problem
-        self.changed.set()
+        self._tell()
         self.on_news(part, problem)
         return True
 
@@ -61,4 +67,8 @@ class Readiness:
     def drain(self) -> None:
         """Start nothing any more."""
         self.draining = True
-        self.changed.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        for event in (self.changed, *self.listeners):
+            event.set()

@@ -7,13 +7,14 @@ from typing import Final
 
 import structlog
 
-from agp_agent import lifecycle
+from agp_agent import clock, lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.engine import ContainerEngine, OwnedContainer
 from agp_agent.errors import ContainerMissing, EngineError
 from agp_agent.executor import Executor
 from agp_agent.journal import Attempt, Journal, JournalUnavailable
 from agp_agent.lifecycle import Reason, State
+from agp_agent.pool import Pool
 from agp_agent.walk import Walk, log_failure
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,7 @@ class Reconciler:
         engine: ContainerEngine,
         executor: Executor,
         walk: Walk,
+        pool: Pool,
         audit: Audit,
         labels: Mapping[str, str],
         *,
@@ -42,6 +44,7 @@ class Reconciler:
         self._engine = engine
         self._executor = executor
         self._walk = walk
+        self._pool = pool
         self._audit = audit
         self._labels = labels
         self._retention_s = retention_s
@@ -101,7 +104,7 @@ class Reconciler:
         await asyncio.gather(*self._resumed, return_exceptions=True)
 
     async def _take_up(self, attempt: Attempt, container: OwnedContainer | None) -> None:
-        if attempt.state is State.PREPARING:
+        if attempt.state is State.PREPARING or await self._was_never_handed_over(attempt):
             await self._walk.start_over(attempt)
             return
         try:
@@ -123,8 +126,18 @@ class Reconciler:
         task.add_done_callback(self._resumed.discard)
         task.add_done_callback(log_failure)
 
+    async def _was_never_handed_over(self, attempt: Attempt) -> bool:
+        """Whether the agent died between writing down that it may start, and handing its playbook over.
+
+        Engines forget, and a container that waited for long may have been made by one that is no more. What this
+        machine has in its slot is not forgotten while it is up.
+        """
+        slot = attempt.slot
+        return slot is not None and attempt.boot_id == clock.boot_id() and await self._executor.never_filled(slot)
+
     async def _remove_leftovers(self, containers: dict[str, OwnedContainer], slots: list[str], grace_s: float) -> None:
-        needed = await self._journal.open_slots()
+        # First those of the pool: what a task claims meanwhile stands in the journal when it leaves them.
+        needed = self._pool.slots | await self._journal.open_slots()
         now_s = time.time()
         for container in list(containers.values()):
             # A container of the future is as old as one of long ago: a clock was set back since.

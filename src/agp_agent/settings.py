@@ -178,6 +178,15 @@ class Settings(BaseSettings):
     uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
     )
+    warm: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="Containers of each runner that are started ahead and wait for a task, where its key `warm` says "
+        "nothing; 0 is none.",
+    )
+    warm_max_age_s: Seconds = Field(3600, description="No container waits longer; then it is replaced.")
+    warm_before_ready: bool = Field(default=False, description="Be ready only once they wait, or were tried.")
     fence_image: str = Field(
         f"agp/fence:{__version__}",
         min_length=1,

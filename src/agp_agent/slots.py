@@ -5,6 +5,7 @@ depends on where agent and engine stand to each other, and is found by a probe a
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -28,6 +29,11 @@ _PROBE: Final = "probe"
 PROBE_PREFIX: Final = "agp-probe-"
 
 
+def new_name() -> str:
+    """A name for a slot: random, so that nothing of a task ever becomes a name."""
+    return f"agp-{secrets.token_hex(8)}"
+
+
 class Slots(Protocol):
     """A way to hand over playbooks. Names are the agent's own; nothing of a task ever becomes a path."""
 
@@ -38,7 +44,16 @@ class Slots(Protocol):
         """Make an empty slot and say how it is mounted."""
 
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
-        """Put the playbook in, readable by every user of the container, and the note beside it, both on disk."""
+        """Put the note beside the slot, then the playbook in, readable by every user of the container.
+
+        Neither need be on disk: a playbook goes with its container when the machine does. See ``sync``.
+        """
+
+    async def sync(self, name: str) -> None:
+        """Have the note on disk; where slot or note are gone meanwhile, nobody needs it. Raises ``OSError``."""
+
+    async def is_untouched(self, name: str) -> bool:
+        """Whether the slot is there, and certainly nothing was put into it since this machine started."""
 
     async def note(self, name: str) -> Mapping[str, object]:
         """What stands in the note; nothing where there is none, or it is torn."""
@@ -74,8 +89,19 @@ class BindSlots:
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
         """Write both files."""
         del image
-        await asyncio.to_thread(_fill_slot, self._slots / name, file, playbook, note)
-        await asyncio.to_thread(self._share, self._slots / name / _FOLDER / file)
+        await asyncio.to_thread(self._fill, self._slots / name, file, playbook, note)
+
+    def _fill(self, slot: Path, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
+        _fill_slot(slot, file, playbook, note)
+        self._share(slot / _FOLDER / file)
+
+    async def sync(self, name: str) -> None:
+        """Sync the note."""
+        await asyncio.to_thread(_sync_note, self._slots / name)
+
+    async def is_untouched(self, name: str) -> bool:
+        """Look for the note, which comes first."""
+        return await asyncio.to_thread(_is_untouched, self._slots / name)
 
     async def note(self, name: str) -> Mapping[str, object]:
         """Read it."""
@@ -112,6 +138,14 @@ class VolumeSlots:
         await asyncio.to_thread(_fill_slot, self._slots / name, None, b"", note)
         mount = Mount("volume", name, PLAYBOOK_DIR)
         await self._engine.put_file(mount, image, file, playbook, {**self._labels, "agp.slot": name})
+
+    async def sync(self, name: str) -> None:
+        """Sync the note: it is in the folder."""
+        await asyncio.to_thread(_sync_note, self._slots / name)
+
+    async def is_untouched(self, name: str) -> bool:
+        """Look for the note, which comes first."""
+        return await asyncio.to_thread(_is_untouched, self._slots / name)
 
     async def note(self, name: str) -> Mapping[str, object]:
         """Read it: it is in the folder."""
@@ -215,9 +249,23 @@ def _make_slot(slot: Path) -> None:
 
 
 def _fill_slot(slot: Path, file: str | None, playbook: bytes, note: Mapping[str, object]) -> None:
-    _write_durably(slot / _NOTE, json.dumps(note).encode(), 0o600)
+    _write(slot / _NOTE, json.dumps(note).encode(), 0o600)
     if file is not None:
-        _write_durably(slot / _FOLDER / file, playbook, 0o444)
+        _write(slot / _FOLDER / file, playbook, 0o444)
+
+
+def _sync_note(slot: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for path in (slot / _NOTE, slot):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _is_untouched(slot: Path) -> bool:
+    return slot.is_dir() and not (slot / _NOTE).exists()
 
 
 def _read_note(slot: Path) -> dict[str, object]:
@@ -228,9 +276,7 @@ def _read_note(slot: Path) -> dict[str, object]:
     return note if isinstance(note, dict) else {}
 
 
-def _write_durably(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, data: bytes, mode: int) -> None:
     with path.open("xb") as file:
         file.write(data)
-        file.flush()
         os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())

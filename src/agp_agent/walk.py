@@ -7,23 +7,25 @@ The dispatcher starts walks, the reconciler resumes those of an earlier agent; b
 import asyncio
 import contextlib
 import secrets
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from agp_agent import clock, descriptors, lifecycle, planner, secret_files
+from agp_agent import clock, descriptors, lifecycle, planner, secret_files, slots
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, SecretUnavailable
-from agp_agent.executor import Executor, Prepared
-from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release
+from agp_agent.executor import NO_SECRETS, Executor, Prepared
+from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release, Reservation, Start
 from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.pool import Pool
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.stages import Stages
@@ -37,9 +39,13 @@ Observer = Callable[[str, LiveRun], None]
 """Called with run_id and run as soon as output may come."""
 
 
-def new_slot_name() -> str:
-    """Random, so that nothing of a task ever becomes a name."""
-    return f"agp-{secrets.token_hex(8)}"
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A place and a warm container, held for an order that is being taken on."""
+
+    runner: Runner
+    prepared: Prepared
+    reservation: Reservation
 
 
 class Walk:
@@ -49,6 +55,7 @@ class Walk:
         self,
         journal: Journal,
         executor: Executor,
+        pool: Pool,
         audit: Audit,
         *,
         catalogs: Catalogs,
@@ -62,6 +69,7 @@ class Walk:
         """``labels`` are the agent's own; ``observer`` may follow a run's output; ``stages`` keeps the time."""
         self._journal = journal
         self._executor = executor
+        self._pool = pool
         self._audit = audit
         self._catalogs = catalogs
         self._readiness = readiness
@@ -81,6 +89,12 @@ class Walk:
         """How many places each runner holds."""
         return Counter(self.active.values())
 
+    def full_runners(self) -> list[str]:
+        """Runners that hold as many places as they may."""
+        running = self.running_of()
+        limits = {name: runner.max_running for name, runner in self._catalogs.current.runners.items()}
+        return [name for name, limit in limits.items() if limit is not None and running[name] >= limit]
+
     @contextlib.asynccontextmanager
     async def _place(self, run_id: str, runner: str) -> AsyncIterator[None]:
         self.active[run_id] = runner
@@ -88,9 +102,44 @@ class Walk:
         try:
             yield
         finally:
-            self.active.pop(run_id, None)
-            self._journal.forget_cancel(run_id)
-            self.ended.set()
+            self._leave(run_id)
+
+    def _leave(self, run_id: str) -> None:
+        self.active.pop(run_id, None)
+        self._journal.forget_cancel(run_id)
+        self.ended.set()
+
+    # --- an order that finds a warm container -------------------------------------------------------------------------
+
+    def claim(self, runner: Runner) -> Claim | None:
+        """Hold a place and a warm container for an order of this runner, where there are both.
+
+        It is ended by ``run_claimed`` or by ``unclaim``.
+        """
+        full = self.full_runners()
+        if len(self.active) >= self._readiness.slots or runner.name in full:
+            return None
+        spec = planner.plan(runner, self._limits, self._labels)
+        if (prepared := self._pool.claim(spec)) is None:
+            return None
+        run_id = uuid.uuid4().hex
+        self.active[run_id] = runner.name
+        self._journal.cancel_event(run_id)
+        return Claim(runner, prepared, Reservation(run_id, _start_of(prepared), tuple(full)))
+
+    def unclaim(self, claim: Claim, *, is_untouched: bool) -> None:
+        """The order was not taken on, or has to wait; where the journal is in doubt, nobody else gets the container."""
+        (self._pool.give_back if is_untouched else self._pool.abandon)(claim.prepared)
+        self._leave(claim.reservation.run_id)
+
+    async def run_claimed(self, claim: Claim, attempt: Attempt) -> None:
+        """Take an order to its end that was written down as running, in the container that was claimed for it."""
+        async with self._place(attempt.run_id, claim.runner.name):
+            self._stages.claim(attempt.run_id, claim.prepared.container.name)
+            try:
+                await self._release_started(attempt, claim.prepared)
+            except JournalUnavailable as error:
+                self._readiness.report("journal", str(error))
 
     # --- a queued attempt ------------------------------------------------------------------------------------------
 
@@ -129,7 +178,36 @@ class Walk:
         if (problem := await self._reach.problem(spec)) is not None:
             await self._ending.finish(attempt, lifecycle.not_fenced(problem))
             return
-        slot = new_slot_name()
+        # One that was given a container before had no luck with it: it gets one that was made for it.
+        if attempt.image is None and (prepared := self._pool.claim(spec)) is not None:
+            await self._run_warm(attempt, prepared)
+            return
+        self._pool.missed(spec.runner)
+        with self._pool.yielding():
+            await self._run_cold(attempt, spec)
+
+    async def _run_warm(self, attempt: Attempt, prepared: Prepared) -> None:
+        start, is_written = _start_of(prepared), False
+        try:
+            is_written = await self._journal.start(attempt.run_id, start)
+        finally:
+            if not is_written:
+                self._pool.abandon(prepared)
+        if is_written:
+            self._stages.claim(attempt.run_id, start.slot)
+            await self._release_started(_started(attempt, start), prepared)
+        else:
+            await self._ending.finish(attempt, lifecycle.cancelled_before_start())
+            await self._ending.discard(start.slot)
+
+    async def _release_started(self, attempt: Attempt, prepared: Prepared) -> None:
+        """Release a warm container that the journal has as running."""
+        values = await self._secrets_for(attempt, prepared, State.RUNNING)
+        if values is not None:
+            await self._release_and_watch(attempt, prepared, values)
+
+    async def _run_cold(self, attempt: Attempt, spec: RunSpec) -> None:
+        slot = slots.new_name()
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
@@ -145,7 +223,7 @@ class Walk:
             if prepared is None:
                 await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             else:
-                await self._release_with_secrets(attempt, spec, prepared)
+                await self._release_prepared(attempt, prepared)
 
     async def _prepared_unless_cancelled(self, attempt: Attempt, spec: RunSpec, slot: str) -> Prepared | None:
         """Prepare, but no longer than until the attempt is cancelled (None): pulling an image may take minutes."""
@@ -169,40 +247,38 @@ class Walk:
             memory_bytes=container.memory_bytes,
         )
 
-    async def _release_with_secrets(self, attempt: Attempt, spec: RunSpec, prepared: Prepared) -> None:
-        """Read the runner's secrets as they are now; without them nothing is released."""
-        slot = prepared.container.name
+    async def _release_prepared(self, attempt: Attempt, prepared: Prepared) -> None:
+        """Read the secrets, write down that the playbook may start, and let it."""
+        values = await self._secrets_for(attempt, prepared, State.PREPARING)
+        if values is None:
+            return
+        release = _release_of(prepared)
+        if not await self._note_running(attempt, prepared, release):
+            await self._ending.finish(attempt, lifecycle.cancelled_before_start())
+            await self._ending.discard(prepared.container.name)
+            return
+        await self._release_and_watch(_released(attempt, release), prepared, values)
+
+    async def _secrets_for(self, attempt: Attempt, prepared: Prepared, seen: State) -> Mapping[str, bytes] | None:
+        """The runner's secrets as they are now; without them (None) nothing is released, and the attempt is seen to."""
+        if not prepared.spec.secrets:
+            return NO_SECRETS
         try:
-            values = await asyncio.to_thread(secret_files.read_all, spec.secrets)
+            return await asyncio.to_thread(secret_files.read_all, prepared.spec.secrets)
         except SecretUnavailable as error:
             await prepared.attachment.aclose()
             await self._ending.finish(attempt, lifecycle.secret_unavailable(str(error)))
-            await self._ending.discard(slot)
         except OSError as error:  # no file descriptors: that says nothing of the secrets
             await prepared.attachment.aclose()
             self._doubt(error)
-            await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
-            await self._ending.discard(slot)
-        else:
-            await self._release_and_watch(attempt, spec, prepared, values)
+            await self._ending.requeue(attempt, prepared.container.name, seen, str(error))
+        self._pool.let_go(prepared)
+        await self._ending.discard(prepared.container.name)
+        return None
 
-    async def _release_and_watch(
-        self, attempt: Attempt, spec: RunSpec, prepared: Prepared, values: Mapping[str, bytes]
-    ) -> None:
-        slot, nonce = prepared.container.name, secrets.token_hex(16)
-        release = Release(
-            container_id=prepared.container_id,
-            image_digest=prepared.image.digest,
-            nonce=nonce,
-            boot_id=clock.boot_id(),
-            released_boot_s=clock.boot_s(),
-            started_at_ms=clock.wall_ms(),
-        )
-        if not await self._note_running(attempt, prepared, release):
-            await self._ending.finish(attempt, lifecycle.cancelled_before_start())
-            await self._ending.discard(slot)
-            return
-        attempt = replace(attempt, **{name: getattr(release, name) for name in Release.__slots__})
+    async def _release_and_watch(self, attempt: Attempt, prepared: Prepared, values: Mapping[str, bytes]) -> None:
+        """``attempt`` stands in the journal as running, with its nonce."""
+        spec, slot = prepared.spec, prepared.container.name
         self._note_image(prepared.image)
         self._audit.record(
             AuditEvent.TASK_STARTED,
@@ -213,9 +289,15 @@ class Walk:
             container_id=prepared.container_id,
         )
         try:
-            run = await self._executor.release(prepared, attempt.playbook, _note(attempt), nonce, values)
+            if not self._pool.let_go(prepared):
+                await prepared.attachment.aclose()
+                raise EngineError("its container was disturbed while it waited")  # noqa: TRY301  as the release would
+            run = await self._executor.release(prepared, attempt.playbook, _note(attempt), attempt.nonce or "", values)
+            if prepared.is_warm:
+                self._pool.served(spec.runner)
         except (EngineError, OSError) as error:
-            runner_is_at_fault = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
+            is_refusal = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
+            runner_is_at_fault = is_refusal and not prepared.is_warm
             self._doubt(error)
             await self._ending.requeue(attempt, slot, State.RUNNING, str(error), failed_try=runner_is_at_fault)
             await self._ending.discard(slot)
@@ -327,7 +409,7 @@ class Walk:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
         else:
             # A container that an earlier agent had released ended with that agent: that says nothing of its runner.
-            is_own = run.epoch is not None
+            is_own = run.epoch is not None and not run.was_warm
             await self._ending.requeue(attempt, run.slot, State.RUNNING, why, failed_try=is_own)
         await self._ending.discard(run.slot)
         run.spool.discard()
@@ -337,6 +419,37 @@ def log_failure(task: asyncio.Task[None]) -> None:
     """Say that a walk ended in an error nobody foresaw; the attempt stands in the journal, and is taken up again."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("walk failed", task=task.get_name(), exc_info=error)
+
+
+def _release_of(prepared: Prepared) -> Release:
+    """What is to be written down before this container is released now."""
+    return Release(
+        container_id=prepared.container_id,
+        image_digest=prepared.image.digest,
+        nonce=secrets.token_hex(16),
+        boot_id=clock.boot_id(),
+        released_boot_s=clock.boot_s(),
+        started_at_ms=clock.wall_ms(),
+    )
+
+
+def _start_of(prepared: Prepared) -> Start:
+    container = prepared.spec.container
+    return Start(
+        slot=prepared.container.name,
+        image=container.image,
+        timeout_s=prepared.spec.timeout_s,
+        memory_bytes=container.memory_bytes,
+        release=_release_of(prepared),
+    )
+
+
+def _released(attempt: Attempt, release: Release) -> Attempt:
+    return replace(attempt, **{name: getattr(release, name) for name in Release.__slots__})
+
+
+def _started(attempt: Attempt, start: Start) -> Attempt:
+    return _released(replace(attempt, slot=start.slot, image=start.image), start.release)
 
 
 def _note(attempt: Attempt) -> dict[str, object]:

@@ -102,6 +102,8 @@ class LiveRun:
     ended_in_flood: bool = False
     log_is_gone: bool = False
     """The container was removed before the engine's log of it could be read."""
+    was_warm: bool = False
+    """Its container had waited for whoever might come: what happened to it then says nothing of its runner."""
     ended_as_stuck: bool = False
     """The agent killed it because it seemed to wait for its release for ever."""
     secrets: Needles | None = None

@@ -44,9 +44,12 @@ def dagster(image: str, _folder: Path) -> Callable[[], str]:
     """The Pipes client, with the context of an op that runs. It leaves its container, and tells no output."""
     library, contexts = import_module("dagster"), Queue[Any]()
 
-    # No annotations: Dagster reads them, and knows no Any.
-    hold = library.op(name="hold")(lambda context: contexts.put(context) or Event().wait())
-    job = library.GraphDefinition("laps", node_defs=[hold]).to_job()
+    def hold(context: Any) -> None:
+        contexts.put(context)
+        Event().wait()
+
+    hold.__annotations__.clear()  # Dagster reads them, and knows no Any
+    job = library.GraphDefinition("laps", node_defs=[library.op(hold)]).to_job()
     Thread(target=job.execute_in_process, daemon=True).start()
     context, client = contexts.get(timeout=_PATIENCE_S), import_module("dagster_docker").PipesDockerClient()
 

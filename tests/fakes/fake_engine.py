@@ -208,6 +208,18 @@ class FakeEngine:
                 pass  # it is waited for
             await changed.wait()
 
+    async def spoiled(self, container_id: str) -> None:
+        """Return once it does not run and wait any more."""
+        while True:
+            changed = self.host.changed
+            try:
+                state = await self.inspect(container_id)
+            except EngineError:
+                return
+            if not state.running or state.paused:
+                return
+            await changed.wait()
+
     async def signal(self, container_id: str, signal: Signal) -> bool:
         """Send a signal to its first process."""
         hung = not self._going.is_set()

@@ -76,6 +76,7 @@ class Container:
     ended: Exit | None = None
     error: str = ""
     killed: bool = False
+    paused: bool = False
     ran_s: float | None = None
     """How long inspect says that it ran; tests set it, and the next three."""
     ended_s: float | None = None
@@ -107,6 +108,7 @@ class Container:
             ran_s=self.ran_s,
             ended_s=self.ended_s,
             killed=self.killed,
+            paused=self.paused,
         )
 
     async def write(self, stream: Stream, data: bytes) -> None:
@@ -166,6 +168,11 @@ class FakeHost:
         )
         container.spec = spec
         return container
+
+    def pause(self, container: Container) -> None:
+        """Freeze it, as an operator may."""
+        container.paused = True
+        self.wake()
 
     def ensure_bridge(self, name: str, labels: Mapping[str, str]) -> Bridge:
         """Make a bridge where it is missing; refuse one with other labels."""

@@ -20,6 +20,8 @@ from agp_agent.fencing import Fencing
 from agp_agent.journal import Accepted, Admission, Attempt, DueResult, Journal, NewAttempt
 from agp_agent.lifecycle import State, Verdict
 from agp_agent.planner import Limits
+from agp_agent.pool import Pool, PoolRules
+from agp_agent.pool_sizes import Wish
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
@@ -71,6 +73,14 @@ class GatedSlots:
             raise self.fill_errors.pop(0)
         await self.inner.fill(name, image, file, playbook, note)
 
+    async def sync(self, name: str) -> None:
+        """Sync for real."""
+        await self.inner.sync(name)
+
+    async def is_untouched(self, name: str) -> bool:
+        """Look for real."""
+        return await self.inner.is_untouched(name)
+
     async def note(self, name: str) -> Mapping[str, object]:
         """Read for real."""
         return await self.inner.note(name)
@@ -96,6 +106,7 @@ class Parts:
     readiness: Readiness
     catalogs: Catalogs
     executor: Executor
+    pool: Pool
     reach: Reach
     canary: Canary
     walk: Walk
@@ -119,6 +130,7 @@ class Parts:
         queue_timeout_s: float = 0,
         clock: SetClock | None = None,
         uids: range = range(20000, 20256),
+        rules: PoolRules | None = None,
         periods: Periods = Periods(),  # noqa: B008  it cannot be changed
         journal: Callable[[Path, SetClock], Journal] = lambda path, clock: Journal(path, clock, clock.boot_time),
     ) -> Self:
@@ -134,9 +146,20 @@ class Parts:
         slots = GatedSlots(BindSlots(folder / "slots", folder / "slots", "same path"))
         slots.may_fill.set()
         executor.use_slots(slots)
+        pool = Pool(
+            engine,
+            executor,
+            catalogs,
+            readiness,
+            reach,
+            limits=limits,
+            labels=LABELS,
+            rules=rules or PoolRules(Wish(0), len(uids)),
+        )
         walk = Walk(
             opened,
             executor,
+            pool,
             audit,
             catalogs=catalogs,
             readiness=readiness,
@@ -154,6 +177,7 @@ class Parts:
             readiness=readiness,
             catalogs=catalogs,
             executor=executor,
+            pool=pool,
             reach=reach,
             canary=Canary(
                 engine,
@@ -169,7 +193,7 @@ class Parts:
             ),
             walk=walk,
             dispatcher=Dispatcher(opened, walk, catalogs, readiness, queue_timeout_s=queue_timeout_s),
-            reconciler=Reconciler(opened, engine, executor, walk, audit, LABELS, retention_s=1000),
+            reconciler=Reconciler(opened, engine, executor, walk, pool, audit, LABELS, retention_s=1000),
             clock=clock,
             slots=slots,
             runs=runs,
@@ -188,6 +212,8 @@ class Parts:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.dispatcher.aclose()
         await self.reconciler.aclose()
+        await self.pool.aclose()
+        await self.executor.aclose()
 
     async def aclose(self) -> None:
         """Stop as an agent stops."""

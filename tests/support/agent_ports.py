@@ -14,8 +14,9 @@ from agp_agent.dashboard import Answer, Meaning, interpret
 from agp_agent.engine import ContainerSpec, OwnedContainer, Signal, Stream
 from agp_agent.errors import EngineUnavailable
 from agp_agent.executor import Executor
-from agp_agent.journal import Attempt, Journal, Release
+from agp_agent.journal import Accepted, Admission, Attempt, Journal, NewAttempt, Release, Reservation, Start
 from agp_agent.journal.database import Database, Operation, _Write
+from agp_agent.lifecycle import Verdict
 from agp_agent.models import TaskResult
 from agp_agent.slots import Slots
 from fakes.fake_engine import FakeEngine
@@ -240,6 +241,7 @@ class FullDisk:
         """Stand before the real ones."""
         self._around = around
         self.open, self.note, self.drop, self.names = inner.open, inner.note, inner.drop, inner.names
+        self.sync, self.is_untouched = inner.sync, inner.is_untouched
         self._fill = inner.fill
 
     async def fill(self, name: str, image: str, file: str, playbook: bytes, note: Mapping[str, object]) -> None:
@@ -273,6 +275,25 @@ class WorldJournal(Journal):
     async def running(self, run_id: str, release: Release) -> bool:
         """Note when this was by the clock of this world."""
         return await super().running(run_id, replace(release, released_boot_s=self._around.loop.time()))
+
+    async def start(self, run_id: str, start: Start) -> bool:
+        """The same, where a container had waited."""
+        return await super().start(run_id, self._in_this_world(start))
+
+    async def accept(
+        self,
+        new: NewAttempt,
+        admission: Admission,
+        reject: Verdict | None = None,
+        reservation: Reservation | None = None,
+    ) -> Accepted:
+        """The same, where it had waited for an order that comes in."""
+        if reservation is not None:
+            reservation = replace(reservation, start=self._in_this_world(reservation.start))
+        return await super().accept(new, admission, reject, reservation)
+
+    def _in_this_world(self, start: Start) -> Start:
+        return replace(start, release=replace(start.release, released_boot_s=self._around.loop.time()))
 
     async def attempt(self, run_id: str) -> Attempt | None:
         """Tell when that was for one who looks at the real boot clock."""

@@ -20,6 +20,9 @@ from support.waiting import PATIENCE_S, eventually
 COMMAND: Final = str(Path(sys.executable).with_name("agp-agent"))
 """The command as it is installed beside this Python."""
 
+WARM: Final = os.environ.get("AGP_TEST_WARM", "0")
+"""How many containers of each runner wait for a task, where a test does not say it."""
+
 GENESIS: Final = "0" * 64
 
 
@@ -77,6 +80,7 @@ class AgentProcess:
             "AGP_PORT": "0",
             "AGP_STATE_DIR": str(self.state),
             "AGP_STOP_GRACE_S": "1",
+            "AGP_WARM": WARM,
         }
         self.environment |= {name: str(value) for name, value in (settings or {}).items()}
         for name in ("AGP_TOKEN", "AGP_DASHBOARD_TOKEN"):

@@ -22,7 +22,8 @@ _ROWS: Final = """
     SELECT a.run_id, a.task_id, a.state, a.slot, a.container_id, a.cancel_requested, a.tries, a.outcome, a.reason,
            a.error, a.exit_code, a.is_open, o.state AS delivery
       FROM attempts a LEFT JOIN outbox o USING (seq) ORDER BY a.seq"""
-_FIRST_STATES: Final = (State.QUEUED, State.FINISHED)  # one that no runner takes is finished at once
+_FIRST_STATES: Final = (State.QUEUED, State.RUNNING, State.FINISHED)
+"""One that no runner takes is finished at once; one that a container waits for may be started at once."""
 
 
 @dataclass
@@ -88,6 +89,8 @@ class Witness:
 
     def _step(self, old: Row | None, new: Row, fate: Fate) -> None:
         self.seen[f"{old.state if old else 'nothing'} > {new.state}"] += 1
+        if new.state is State.RUNNING and (old is None or old.state is State.QUEUED):
+            self.seen["preparing > running"] += 1  # both at once: a container had waited
         if new.state not in (TRANSITIONS[old.state] if old else _FIRST_STATES):
             self._break(f"{new.run_id} went from {old and old.state} to {new.state}")
         if new.state is State.QUEUED and fate.container is not None:

@@ -108,8 +108,11 @@ class Inhabitant:
 class World:
     """The folder, the machine, the dashboard, the clocks, and the agent as long as there is one."""
 
-    def __init__(self, seed_bug: SeedBug = lambda _agent: None) -> None:
-        """An empty one, in which nothing is amiss. ``seed_bug`` may change the parts of every agent."""
+    def __init__(self, seed_bug: SeedBug = lambda _agent: None, *, warm: int = 0) -> None:
+        """An empty one, in which nothing is amiss. ``seed_bug`` may change the parts of every agent.
+
+        ``warm``: how many containers wait for a task.
+        """
         self._home = tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None)
         home = Path(self._home.name)
         (home / "catalog.yaml").write_text(_CATALOG)
@@ -128,6 +131,7 @@ class World:
             max_running=PLACES,
             max_queued=20,
             result_retention_s=10**9,
+            warm=warm,
         )
         self.start()
 
@@ -309,8 +313,10 @@ class World:
     def left(self) -> list[str]:
         """All that is not at its end yet."""
         rows = [row.run_id for row in self.witness.rows.values() if row.delivery not in ("acknowledged", "dead_letter")]
+        waiting = self.agent.agent.pool.slots if self.agent else frozenset()
         files = [path.name for kind in ("slots", "spool") for path in (self.folder / kind).iterdir()]
-        containers = [container.name for container in self.around.host.containers.values()]
+        files = [name for name in files if name not in waiting]
+        containers = [one.name for one in self.around.host.containers.values() if one.name not in waiting]
         places = list(self.agent.agent._dispatcher._walk.active) if self.agent else []
         return rows + files + containers + places
 

@@ -57,10 +57,11 @@ class AgentMachine(RuleBasedStateMachine):
 
     bug: ClassVar[SeedBug] = staticmethod(lambda _agent: None)
     seen: ClassVar[Counter[str]] = Counter()
+    warm: ClassVar[int] = 0
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(type(self).bug)
+        self.world = World(type(self).bug, warm=type(self).warm)
 
     @property
     def lives(self) -> bool:
@@ -224,6 +225,13 @@ class AgentMachine(RuleBasedStateMachine):
             self.world.close()
 
 
+class WarmMachine(AgentMachine):
+    """The same where containers wait for the tasks."""
+
+    seen: ClassVar[Counter[str]] = Counter()
+    warm: ClassVar[int] = 2
+
+
 def examples(number: int, steps: int = 25, *, same_each_time: bool = True) -> settings:
     """Return how the machine is run; where it is the same each time, a failure is told as it was found first."""
     return settings(
@@ -261,11 +269,25 @@ def test_no_promise_is_broken_whatever_happens() -> None:
         assert happened[what], f"{what!r} never happened: {happened}"
 
 
+def test_no_promise_is_broken_where_containers_wait() -> None:
+    """The same promises, with tasks that go at once, or out of the queue, into a container that waits."""
+    WarmMachine.seen.clear()
+    run_state_machine_as_test(WarmMachine, settings=examples(EXAMPLES))
+    happened = +WarmMachine.seen
+    for what in (
+        *("nothing > running", "queued > running", "preparing > running", "running > queued"),
+        *("killed", "stopped", "engine replaced", "killed by an operator", "removed by an operator"),
+        *("ended succeeded/exit_code", "ended failed/exit_code", "ended cancelled/cancel_requested"),
+    ):
+        assert happened[what], f"{what!r} never happened: {happened}"
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_no_promise_is_broken_in_a_long_campaign() -> None:
+@pytest.mark.parametrize("machine", [AgentMachine, WarmMachine])
+def test_no_promise_is_broken_in_a_long_campaign(machine: type[AgentMachine]) -> None:
     """Longer stories, others each time; one that breaks a promise is made as short as it can be."""
-    run_state_machine_as_test(AgentMachine, settings=examples(25 * EXAMPLES, 60, same_each_time=False))
+    run_state_machine_as_test(machine, settings=examples(25 * EXAMPLES, 60, same_each_time=False))
 
 
 # --- the machine sees bugs ---------------------------------------------------------------------------------------

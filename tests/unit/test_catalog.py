@@ -239,7 +239,7 @@ def test_sizes_have_units(size: str, size_bytes: int) -> None:
         ("user: 0", "runner x, user: expected: greater than or equal to 1."),
         ("user: 65536", None),
         ("user: root", None),
-        ("warm: 1", "runner x, warm: is not a known key."),
+        ("warmth: 1", "runner x, warmth: is not a known key."),
         ("image: Agp/Runner", None),
         ("image: 'a b'", None),
         (

@@ -92,6 +92,7 @@ def watch(parts: Parts, contacts: Contacts, *, max_running: int | None = 3) -> a
     made = EngineWatch(
         parts.engine,
         parts.executor,
+        parts.pool,
         parts.catalogs,
         parts.readiness,
         contacts,

@@ -384,7 +384,7 @@ async def test_two_reconciliations_do_not_overlap(tmp_path: Path, host: FakeHost
         engine = SlowToInspect(host)
         await engine.open()
         reconciler = Reconciler(
-            parts.journal, engine, parts.executor, parts.walk, parts.audit, LABELS, retention_s=1000
+            parts.journal, engine, parts.executor, parts.walk, parts.pool, parts.audit, LABELS, retention_s=1000
         )
         first, second = [parts.go(reconciler.reconcile()) for _ in range(2)]
         await engine.asked.wait()
@@ -487,7 +487,7 @@ async def test_a_container_that_vanishes_while_it_is_looked_at_is_lost(tmp_path:
         engine = SlowToInspect(host)
         await engine.open()
         reconciler = Reconciler(
-            parts.journal, engine, parts.executor, parts.walk, parts.audit, LABELS, retention_s=1000
+            parts.journal, engine, parts.executor, parts.walk, parts.pool, parts.audit, LABELS, retention_s=1000
         )
         looking = parts.go(reconciler.reconcile())
         await engine.asked.wait()

@@ -76,6 +76,7 @@ class Runner(_Part):
     command: Command
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_running: Annotated[int, Field(ge=1)] | None = None
+    warm: Annotated[int, Field(ge=0, le=1000)] | None = None
     memory: Memory = 512 * 2**20
     cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     pids: Annotated[int, Field(ge=8)] = 256

@@ -183,6 +183,20 @@ class DockerEngine:
                     patience_s = _RECHECK_S if rung else None
                 rung = await _rings(bell, patience_s)
 
+    async def spoiled(self, container_id: str) -> None:
+        """Return once it does not run and wait any more; woken by events, as ``wait`` is."""
+        rung = False
+        with self._events.waiting(container_id) as bell:
+            while True:
+                bell.clear()
+                try:
+                    state = await self.inspect(container_id)
+                except EngineError:
+                    return
+                if not state.running or state.paused:
+                    return
+                rung = await _rings(bell, _RECHECK_S if rung else None)
+
     async def signal(self, container_id: str, signal: Signal) -> bool:
         """Send a signal to its first process, which passes TERM on."""
 

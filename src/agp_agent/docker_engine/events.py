@@ -19,7 +19,7 @@ from agp_agent.docker_engine.translate import Json
 _Stream: TypeAlias = "CancellableStream[Json]"  # a string: only the stubs make it generic
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_FILTERS = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill"]})
+_FILTERS = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill", "pause"]})
 _REMEMBERED_KILLS = 1024
 _TIMEOUTS_S = (10.0, None)
 """To connect, and between events: there is none, for nothing may happen for days."""

@@ -29,6 +29,7 @@ def container_state(inspected: Json) -> ContainerState:
         error=state["Error"],
         ran_s=ended_s - started_s if started_s and ended_s else None,
         ended_s=ended_s,
+        paused=bool(state.get("Paused")),
     )
 
 

@@ -19,6 +19,8 @@ from agp_agent.journal.records import (
     LostAttempt,
     NewAttempt,
     Release,
+    Reservation,
+    Start,
     Waiting,
 )
 from agp_agent.journal.survey import Standing, Survey, survey
@@ -42,7 +44,9 @@ __all__ = [
     "NewAttempt",
     "OutboxView",
     "Release",
+    "Reservation",
     "Standing",
+    "Start",
     "Survey",
     "TaskView",
     "Waiting",

@@ -22,6 +22,8 @@ from agp_agent.journal.records import (
     LostAttempt,
     NewAttempt,
     Release,
+    Reservation,
+    Start,
     Waiting,
 )
 from agp_agent.journal.transactions import SQL
@@ -66,24 +68,34 @@ class Journal:
 
     # --- accepting -------------------------------------------------------------------------------------------------
 
-    async def accept(self, new: NewAttempt, admission: Admission, reject: Verdict | None = None) -> Accepted:
-        """Take on an order durably; with ``reject`` it is finished in the same commit.
+    async def accept(
+        self,
+        new: NewAttempt,
+        admission: Admission,
+        reject: Verdict | None = None,
+        reservation: Reservation | None = None,
+    ) -> Accepted:
+        """Take on an order durably; in the same commit it is finished with ``reject``, or begun as reserved.
 
         Raises:
             AlreadyRunning: the task_id is open, or its key or body was seen before (409).
             Unavailable: the queue is full (503).
             JournalUnavailable: it could not be made durable.
         """
-        run_id, now_ms, boot = uuid.uuid4().hex, self._now_ms(), self._boot_time()
+        run_id = reservation.run_id if reservation else uuid.uuid4().hex
+        now_ms, boot = self._now_ms(), self._boot_time()
 
         def operation(db: sqlite3.Connection) -> Accepted:
             accepted = transactions.accept(db, new, run_id, admission, now_ms, boot)
             if reject and not accepted.replayed:
                 transactions.finish(db, run_id, reject, Output(), now_ms)
+            if reservation and not accepted.replayed:
+                accepted = transactions.begin(db, accepted, reservation)
             return accepted
 
         accepted = await self._db.write(operation)
-        (self.outbox_changed if reject else self.queue_changed).set()
+        if accepted.begun is None:
+            (self.outbox_changed if reject else self.queue_changed).set()
         return accepted
 
     async def request_cancel(self, task_id: str) -> bool:
@@ -150,6 +162,13 @@ class Journal:
         """Note that the playbook may start from now on. False: it was cancelled meanwhile; do not release it."""
         row = {name: getattr(release, name) for name in Release.__slots__}
         return await self._update("running", row | {"run_id": run_id})
+
+    async def start(self, run_id: str, start: Start) -> bool:
+        """Note at once the slot of a container that waits, and that the playbook may start in it from now on.
+
+        False: it is not queued any more, or cancelled; do not release it.
+        """
+        return await self._db.write(lambda db: transactions.start(db, run_id, start))
 
     async def requeue(self, run_id: str, *, slot: str, seen: State, failed_try: bool) -> bool:
         """Put it back at its old place in the queue: only where it is certain that the playbook never started.

@@ -39,16 +39,6 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """What the 202 says. ``replayed``: the same Idempotency-Key had this answer before, and nothing new runs."""
-
-    status: TaskStatus
-    run_id: str = ""
-    attempt: int = 0
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Attempt:
     """One run of a task, as the journal has it. Times are wall-clock milliseconds since 1970."""
 
@@ -78,6 +68,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the 202 says. ``replayed``: the same Idempotency-Key had this answer before, and nothing new runs."""
+
+    status: TaskStatus
+    run_id: str = ""
+    attempt: int = 0
+    replayed: bool = False
+    begun: Attempt | None = None
+    """It has its reservation: it stands there as running, and waits for its release."""
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A queued attempt, without its playbook."""
 
@@ -96,6 +98,27 @@ class Release:
     boot_id: str
     released_boot_s: float
     started_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is written down where an attempt goes from the queue straight into a container that waits for it."""
+
+    slot: str
+    image: str
+    timeout_s: float
+    memory_bytes: int
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A place and a container for an order that comes in. It is theirs unless others wait that could have the place."""
+
+    run_id: str
+    start: Start
+    full_runners: tuple[str, ...] = ()
+    """Those that wait for one of these could not have it."""
 
 
 @dataclass(frozen=True, slots=True)

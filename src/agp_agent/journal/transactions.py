@@ -1,12 +1,24 @@
 """What the journal's transactions do, as plain functions of a connection. No threads, no clock, no events."""
 
+import json
 import sqlite3
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
 from agp_agent.clock import BootTime
 from agp_agent.errors import AlreadyRunning, Unavailable
-from agp_agent.journal.records import Accepted, Admission, Attempt, Delivery, DueResult, NewAttempt
+from agp_agent.journal.records import (
+    Accepted,
+    Admission,
+    Attempt,
+    Delivery,
+    DueResult,
+    NewAttempt,
+    Release,
+    Reservation,
+    Start,
+)
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
 from agp_agent.output import Output
@@ -44,6 +56,21 @@ def accept(
     row |= {name: getattr(new, name) for name in NewAttempt.__slots__} | {"accepted_at_ms": now_ms}
     db.execute(SQL["insert"], row | boot._asdict())
     return Accepted(status, run_id, attempt)
+
+
+def begin(db: sqlite3.Connection, accepted: Accepted, reservation: Reservation) -> Accepted:
+    """Let an order that was just taken on have its reservation, unless others wait that could have the place."""
+    row = {"run_id": reservation.run_id, "skip": json.dumps(reservation.full_runners)}
+    if db.execute(SQL["is_queued_before"], row).fetchone() or not start(db, reservation.run_id, reservation.start):
+        return accepted
+    return replace(accepted, begun=attempt_of(db.execute(SQL["by_run_id"], row).fetchone()))
+
+
+def start(db: sqlite3.Connection, run_id: str, start: Start) -> bool:
+    """Note that a queued attempt may be started in a container that waits. False: it is cancelled, or not queued."""
+    row = {name: getattr(start, name) for name in Start.__slots__ if name != "release"}
+    row |= {name: getattr(start.release, name) for name in Release.__slots__}
+    return bool(db.execute(SQL["start"], row | {"run_id": run_id}).rowcount)
 
 
 def _replay(db: sqlite3.Connection, new: NewAttempt, now_ms: int) -> Accepted | None:

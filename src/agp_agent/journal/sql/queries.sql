@@ -59,6 +59,18 @@ UPDATE attempts SET state = 'running', container_id = :container_id, image_diges
                     boot_id = :boot_id, released_boot_s = :released_boot_s, started_at_ms = :started_at_ms
  WHERE run_id = :run_id AND state = 'preparing' AND cancel_requested = 0;
 
+-- name: start
+UPDATE attempts SET state = 'running', slot = :slot, image = :image, timeout_s = :timeout_s,
+                    memory_bytes = :memory_bytes, container_id = :container_id, image_digest = :image_digest,
+                    nonce = :nonce, boot_id = :boot_id, released_boot_s = :released_boot_s,
+                    started_at_ms = :started_at_ms
+ WHERE run_id = :run_id AND state = 'queued' AND cancel_requested = 0;
+
+-- name: is_queued_before
+SELECT 1 FROM attempts
+ WHERE state <> 'finished' AND state = 'queued' AND run_id <> :run_id
+   AND runner NOT IN (SELECT value FROM json_each(:skip)) LIMIT 1;
+
 -- name: requeue
 UPDATE attempts SET state = 'queued', tries = tries + :tries, slot = NULL, container_id = NULL, nonce = NULL,
                     boot_id = NULL, released_boot_s = NULL, started_at_ms = NULL, asked = NULL

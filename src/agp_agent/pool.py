@@ -1,0 +1,440 @@
+"""Warm containers: ordinary prepared containers that no task has claimed yet.
+
+The pool prepares them in the background, one at a time, and hands each to one task. Nothing of a task is ever on one.
+It is best effort: where there is none, or none that is as good as one prepared now, a task runs cold and nobody sees
+more of it than the time.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from agp_agent import planner, pool_sizes, slots
+from agp_agent.catalog import Catalogs
+from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
+from agp_agent.errors import ConfigurationError, EngineError, ImageUnavailable
+from agp_agent.executor import Executor, Prepared
+from agp_agent.planner import Limits, RunSpec
+from agp_agent.pool_sizes import Wish
+from agp_agent.reach import Reach
+from agp_agent.readiness import Readiness
+
+log = structlog.get_logger(__name__)
+
+PART: Final = "warm containers"
+_LOOK_S: Final = 5.0
+"""So late is it seen at the latest that a tag has moved, or that a mount leads to another file."""
+_SETTLE_S: Final = 0.1
+"""After a claim: a task that just starts is not to share the machine with the making of the next container."""
+_FAILURES_MAX: Final = 9
+_LIVED_S: Final = 60.0
+"""One that ends later than that did not end because it cannot wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRules:
+    """What the settings say. ``uids``: how many users there are for containers; ``max_age_s``: none waits longer."""
+
+    wish: Wish
+    uids: int
+    max_age_s: float = 3600.0
+    before_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStatus:
+    """A runner's containers that are prepared ahead: how many there are to be, how many wait, and who had one."""
+
+    wanted: int = 0
+    ready: int = 0
+    hits: int = 0
+    """Tasks that had one, since the agent started."""
+    misses: int = 0
+    """Tasks that ran cold although there are to be some."""
+
+
+@dataclass(slots=True, eq=False)
+class _Warm:
+    prepared: Prepared
+    since_s: float
+    ground: Hashable
+    guard: asyncio.Task[None]
+    """Ends when the container is of no use any more."""
+
+    @property
+    def slot(self) -> str:
+        return self.prepared.container.name
+
+
+@dataclass(slots=True)
+class _Backoff:
+    failures: int = 0
+    until_s: float = 0.0
+
+    def fail(self, now_s: float) -> float:
+        """Wait longer each time, up to some minutes; return how long."""
+        wait_s = 2.0 ** min(self.failures, _FAILURES_MAX) / 2
+        self.failures += 1
+        self.until_s = now_s + wait_s
+        return wait_s
+
+
+class Pool:
+    """Prepares, keeps and hands out. Belongs to the event loop; ``claim`` never waits for anything."""
+
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        executor: Executor,
+        catalogs: Catalogs,
+        readiness: Readiness,
+        reach: Reach,
+        *,
+        limits: Limits,
+        labels: dict[str, str],
+        rules: PoolRules,
+    ) -> None:
+        """Nothing moves yet, and nothing is wanted before ``fit``."""
+        self._engine = engine
+        self._executor = executor
+        self._catalogs = catalogs
+        self._readiness = readiness
+        self._reach = reach
+        self._limits = limits
+        self._labels = labels
+        self._rules = rules
+        self._wakers = (asyncio.Event(), catalogs.subscribe(), readiness.subscribe())
+        self._news = self._wakers[0]
+        self._ready: defaultdict[str, list[_Warm]] = defaultdict(list)
+        self._claimed: dict[str, _Warm] = {}
+        self._slots: set[str] = set()
+        self._images: dict[str, str] = {}
+        self._backoffs: defaultdict[str, _Backoff] = defaultdict(_Backoff)
+        self._removing: set[asyncio.Task[None]] = set()
+        self._filling: asyncio.Task[Prepared] | None = None
+        self._looked_s = float("-inf")
+        self._not_before_s = 0.0
+        self._preparing = 0
+        self._closed = False
+        self._lock = asyncio.Lock()
+        self.wanted: dict[str, int] = {}
+        """How many each runner is to have."""
+        self.hits: Counter[str] = Counter()
+        """How many tasks of each runner had a warm container."""
+        self.misses: Counter[str] = Counter()
+        """How many ran cold although their runner is to have warm ones."""
+        if rules.before_ready:
+            readiness.problems[PART] = "they are being prepared"
+
+    # --- how many ----------------------------------------------------------------------------------------------------
+
+    def fit(self, info: EngineInfo) -> int:
+        """Decide how many there are to be on this engine, and return their sum.
+
+        Raises:
+            ConfigurationError: the operator wants more than it holds. Not while some are there: then it is a warning.
+        """
+        catalog, rules = self._catalogs.current, self._rules
+        rooms = (
+            pool_sizes.room_of_users(rules.uids),
+            pool_sizes.room_of_memory(info.memory_bytes, catalog.largest_memory_bytes),
+        )
+        problem = None
+        for room in rooms:
+            try:
+                room.check(catalog, rules.wish)
+            except ConfigurationError as error:
+                if not self.wanted:
+                    raise
+                problem = str(error)
+        self._readiness.warn(PART, problem)
+        self.wanted = pool_sizes.sizes(catalog, rules.wish, *rooms)
+        self._news.set()
+        return sum(self.wanted.values())
+
+    def status(self, runner: str) -> WarmStatus:
+        """How it stands."""
+        return WarmStatus(self.wanted.get(runner, 0), self.ready(runner), self.hits[runner], self.misses[runner])
+
+    def ready(self, runner: str) -> int:
+        """How many wait for a task of this runner."""
+        return len(self._ready[runner])
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """Slots that are the pool's, or were claimed so lately that the journal need not have them."""
+        return frozenset(self._slots)
+
+    # --- handing out -------------------------------------------------------------------------------------------------
+
+    def claim(self, spec: RunSpec) -> Prepared | None:
+        """A container that is as good as one that was prepared by this plan now; None: there is none.
+
+        Whoever has claimed it says what became of it: ``let_go`` before its release, else ``give_back`` or ``abandon``.
+        """
+        self._drop_what_is_not_good(spec.runner)
+        for warm in self._ready[spec.runner] if self._is_allowed(spec) else ():
+            if warm.prepared.spec == spec:
+                self._ready[spec.runner].remove(warm)
+                self._claimed[warm.slot] = warm
+                self._backoffs.pop(spec.runner, None)
+                self._not_before_s = self._now_s() + _SETTLE_S
+                self._news.set()
+                return warm.prepared
+        return None
+
+    def let_go(self, prepared: Prepared) -> bool:
+        """It is the task's now: the journal has its slot. False: it is of no use any more, and not to be released."""
+        slot = prepared.container.name
+        self._slots.discard(slot)
+        warm = self._claimed.pop(slot, None)
+        if warm is None:  # prepared for that task alone
+            return True
+        is_well = not warm.guard.done()
+        warm.guard.cancel()
+        return is_well
+
+    def served(self, runner: str) -> None:
+        """A task of this runner has its warm container."""
+        self.hits[runner] += 1
+
+    def missed(self, runner: str) -> None:
+        """A task of this runner runs cold."""
+        if self.wanted.get(runner):
+            self.misses[runner] += 1
+
+    def give_back(self, prepared: Prepared) -> None:
+        """It was not used: the next task may have it."""
+        warm = self._claimed.pop(prepared.container.name)
+        self._ready[prepared.spec.runner].insert(0, warm)
+        self._news.set()
+
+    def abandon(self, prepared: Prepared) -> None:
+        """It is not to be released, and nobody is to have it; it ends by itself, and whoever looks finds it so.
+
+        It is not removed: where a journal in doubt has it all the same, its end proves that nothing was started.
+        """
+        self.let_go(prepared)
+        self._hold(prepared.attachment.aclose(), f"close {prepared.container.name}")
+
+    @contextlib.contextmanager
+    def yielding(self) -> Iterator[None]:
+        """While a container is prepared for a task, none is prepared ahead: somebody waits for that one."""
+        self._preparing += 1
+        try:
+            yield
+        finally:
+            self._preparing -= 1
+            self._news.set()
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fill up what is missing, and sleep until that may be otherwise."""
+        while True:
+            for waker in self._wakers:
+                waker.clear()
+            await self._look()
+            if (spec := self._next()) is not None:
+                await self._fill(spec)
+            else:
+                self._tell_filled()
+                await self._pause()
+
+    async def _pause(self) -> None:
+        now_s = self._now_s()
+        moments = [self._looked_s + _LOOK_S, self._not_before_s, *(one.until_s for one in self._backoffs.values())]
+        wait_s = min((moment for moment in moments if moment > now_s), default=now_s + _LOOK_S) - now_s
+        waiters = [asyncio.create_task(waker.wait()) for waker in self._wakers]
+        try:
+            await asyncio.wait(waiters, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+
+    async def _look(self) -> None:
+        """See now and then what the tags of the runners lead to, and drop what is not good any more."""
+        specs = self._specs()
+        names = {spec.container.image for spec in specs.values()}
+        is_due = self._now_s() - self._looked_s >= _LOOK_S or not names <= self._images.keys()
+        if is_due and names and "engine" not in self._readiness.problems:
+            self._looked_s = self._now_s()
+            await self._look_at_images(names)
+            for warm in [warm for waiting in self._ready.values() for warm in waiting]:
+                ground = await asyncio.to_thread(self._executor.ground, warm.prepared.spec)
+                if ground != warm.ground:
+                    self._drop(warm, "what it stands on has changed")
+        for runner in list(self._ready):
+            self._drop_what_is_not_good(runner, specs)
+
+    async def _look_at_images(self, names: set[str]) -> None:
+        """An image that is not there has the empty id: nothing waits for it, and nothing is pulled ahead."""
+        for name in names:
+            try:
+                self._images[name] = (await self._engine.image(name, PullPolicy.NEVER)).image_id
+            except ImageUnavailable:
+                self._images[name] = ""
+            except EngineError:
+                return
+
+    def _specs(self) -> dict[str, RunSpec]:
+        runners = self._catalogs.current.runners
+        return {
+            name: planner.plan(runners[name], self._limits, self._labels)
+            for name, number in self.wanted.items()
+            if number and name in runners
+        }
+
+    def _drop_what_is_not_good(self, runner: str, specs: dict[str, RunSpec] | None = None) -> None:
+        waiting, epoch = self._ready[runner], self._engine.epoch
+        for warm in tuple(waiting):
+            if why := self._fault(warm, epoch):
+                self._drop(warm, why)
+        if specs is None:  # whoever claims compares by itself
+            return
+        for warm in tuple(waiting):
+            if self._closed or warm.prepared.spec != specs.get(runner) or len(waiting) > self.wanted[runner]:
+                self._drop(warm, "it is not wanted any more")
+
+    def _fault(self, warm: _Warm, epoch: int) -> str | None:
+        """Why it is not as good as one that is prepared now; None: it is."""
+        if warm.prepared.epoch != epoch:
+            return "contact to the engine was interrupted"
+        if warm.guard.done():
+            return "it has ended, was paused, or is gone"
+        if self._now_s() - warm.since_s >= self._rules.max_age_s:
+            return "it is old"
+        if self._images.get(warm.prepared.spec.container.image) != warm.prepared.image.image_id:
+            return "its image has changed"
+        return None
+
+    # --- filling -----------------------------------------------------------------------------------------------------
+
+    def _next(self) -> RunSpec | None:
+        """What is to be prepared now; None: nothing, or this is not the time."""
+        others = self._readiness.problems.keys() - {PART}
+        now_s = self._now_s()
+        if others or self._closed or self._readiness.draining or self._preparing or now_s < self._not_before_s:
+            return None
+        missing = [spec for name, spec in self._specs().items() if len(self._ready[name]) < self.wanted[name]]
+        return next((spec for spec in missing if self._can_prepare(spec, now_s)), None)
+
+    def _can_prepare(self, spec: RunSpec, now_s: float) -> bool:
+        is_there = spec.pull is PullPolicy.ALWAYS or bool(self._images.get(spec.container.image))
+        return is_there and self._is_allowed(spec) and now_s >= self._backoffs[spec.runner].until_s
+
+    def _is_allowed(self, spec: RunSpec) -> bool:
+        proof = self._reach.of(spec)
+        return not spec.outbound or (proof is not None and proof.problem is None)
+
+    async def _fill(self, spec: RunSpec) -> None:
+        async with self._lock:
+            await self._prepare(spec)
+
+    async def _prepare(self, spec: RunSpec) -> None:
+        slot = slots.new_name()
+        self._slots.add(slot)
+        ground = await asyncio.to_thread(self._executor.ground, spec)
+        self._filling = asyncio.create_task(self._executor.prepare(spec, slot), name=f"prepare {slot}")
+        try:
+            await asyncio.wait({self._filling})
+        finally:
+            self._filling.cancel()
+        if not self._filling.cancelled() and self._filling.exception() is None:
+            self._take_in(self._filling.result(), ground)
+            return
+        self._slots.discard(slot)
+        if not self._filling.cancelled():
+            self._note_failure(spec.runner, self._filling.exception())
+
+    def _take_in(self, prepared: Prepared, ground: Hashable) -> None:
+        guard = asyncio.create_task(self._engine.spoiled(prepared.container_id), name="guard a warm container")
+        warm = _Warm(replace(prepared, is_warm=True), self._now_s(), ground, guard)
+        guard.add_done_callback(lambda done: self._on_spoiled(warm, done))
+        self._images[prepared.spec.container.image] = prepared.image.image_id
+        self._ready[prepared.spec.runner].append(warm)
+        self._news.set()
+
+    def _on_spoiled(self, warm: _Warm, guard: asyncio.Task[None]) -> None:
+        runner = warm.prepared.spec.runner
+        if guard.cancelled() or warm not in self._ready[runner]:
+            return
+        if self._now_s() - warm.since_s < _LIVED_S and warm.prepared.epoch == self._engine.epoch:
+            self._note_failure(runner, None)
+        self._news.set()
+
+    def _note_failure(self, runner: str, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, EngineError | OSError):
+            log.error("warm container not prepared", runner=runner, exc_info=error)
+        why = str(error) if error is not None else "it ended before any task came"
+        wait_s = self._backoffs[runner].fail(self._now_s())
+        log.warning("no warm container: tasks of this runner start cold", runner=runner, why=why, again_in_s=wait_s)
+
+    def _tell_filled(self) -> None:
+        """All are there, or were tried: that is all that the agent's being ready waits for."""
+        specs = self._specs()
+        if PART not in self._readiness.problems or self._readiness.problems.keys() != {PART} or not self.wanted:
+            return
+        done = (self.ready(name) >= self.wanted[name] or self._was_tried(spec) for name, spec in specs.items())
+        if all(done):
+            self._readiness.report(PART, None)
+
+    def _was_tried(self, spec: RunSpec) -> bool:
+        return self._backoffs[spec.runner].failures > 0 or self._images.get(spec.container.image) == ""
+
+    # --- removing ----------------------------------------------------------------------------------------------------
+
+    def _drop(self, warm: _Warm, why: str) -> None:
+        log.debug("warm container dropped", slot=warm.slot, runner=warm.prepared.spec.runner, why=why)
+        self._ready[warm.prepared.spec.runner].remove(warm)
+        self._remove(warm)
+
+    def _remove(self, warm: _Warm) -> None:
+        warm.guard.cancel()
+        self._hold(self._see_off(warm), f"remove {warm.slot}")
+        self._news.set()
+
+    def _hold(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+
+    async def _see_off(self, warm: _Warm) -> None:
+        """Let its entry end, and remove it; where the engine does not answer, the reconciler does it later."""
+        try:
+            await warm.prepared.attachment.aclose()
+            await self._executor.discard(warm.slot)
+        except EngineError as error:
+            log.warning("warm container not removed yet", slot=warm.slot, why=str(error))
+        finally:
+            self._slots.discard(warm.slot)
+
+    async def drain(self) -> None:
+        """Prepare none any more, and return once all that waited are removed."""
+        self._closed = True
+        if self._filling is not None:
+            self._filling.cancel()
+        async with self._lock:
+            pass
+        for warm in [warm for waiting in self._ready.values() for warm in waiting]:
+            self._drop(warm, "the agent stops")
+        while self._removing:
+            await asyncio.wait(self._removing)
+
+    async def aclose(self) -> None:
+        """Let go of all: they end by themselves, and the next agent removes what is left. Idempotent."""
+        self._closed = True
+        left = [*self._claimed.values(), *(warm for waiting in self._ready.values() for warm in waiting)]
+        tasks = [*(warm.guard for warm in left), *self._removing]
+        for task in tasks:
+            task.cancel()
+        closing = (warm.prepared.attachment.aclose() for warm in left)
+        await asyncio.gather(*tasks, *closing, return_exceptions=True)
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
