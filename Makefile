@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-tailnet campaign check bench lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-tailnet campaign check bench bench-peers lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,15 +54,19 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/bench-peers images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile docs/examples/*/Dockerfile tests/support/*/Dockerfile
 
-bench: runner-images ## Measure, side by side with the alternatives (about 5 minutes)
-	PYTHONPATH=tests $(PYTHON_BIN)/python -m bench $(BENCH_ARGS)
+bench: runner-images ## Measure, side by side with the alternatives; writes docs/performance.md (about 11 minutes)
+	PYTHONPATH=tests $(PYTHON_BIN)/python -m bench --store $(BENCH_ARGS)
+
+bench-peers: ## Install the rivals of PyPI that `make bench` runs beside the agent, in .venv-peers (about 5 minutes)
+	@.ci/bench-peers
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)
 	uv pip compile pyproject.toml --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements.lock
+	uv pip compile tests/bench/requirements-peers.in --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o tests/bench/requirements-peers.lock
 	uv pip compile pyproject.toml --group dev --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements-dev.lock
 
 clean: ## Remove what the targets made in this folder (images and the engine stay)
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf .venv .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

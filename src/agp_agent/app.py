@@ -28,6 +28,7 @@ from agp_agent.executor import Executor
 from agp_agent.fencing import Fencing
 from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Delivery
+from agp_agent.metrics import Metrics
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
@@ -85,10 +86,12 @@ class Agent:
         self.journal, self._opened = opened.journal, opened
         self._state = state
         self._engine = engine
+        self.metrics = Metrics()
+        self.stages = self.metrics.stages
         self._dashboard = dashboard
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
-        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules)
+        executor = Executor(engine, state.spool, settings.uids, self._fencing, masker, rules, self.stages)
         self._executor = executor
         limits = Limits(settings.task_timeout_s, settings.stop_grace_s, settings.output_limit_bytes)
         self.pool = Pool(
@@ -117,6 +120,7 @@ class Agent:
             limits=limits,
             labels=labels,
             observer=observer,
+            stages=self.stages,
         )
         self._dispatcher = Dispatcher(
             self.journal, walk, self.catalogs, self.readiness, queue_timeout_s=settings.queue_timeout_s
@@ -124,7 +128,7 @@ class Agent:
         self._reconciler = Reconciler(
             self.journal, engine, executor, walk, self.pool, self.audit, labels, retention_s=settings.result_retention_s
         )
-        self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id)
+        self._outbox = Outbox(self.journal, dashboard, self.audit, state.identity.agent_id, stages=self.stages)
         self._disk_watch = DiskWatch(
             self.journal,
             self.audit,
@@ -184,6 +188,7 @@ class Agent:
             max_queued=settings.max_queued,
             rerun_after_s=settings.rerun_after_s,
             playbook_limit_bytes=settings.playbook_limit_bytes,
+            stages=self.stages,
             fast_lane=FastLane(walk, self._dispatcher.hold),
         )
 
@@ -294,7 +299,7 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -
     async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
         access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
         server = AgentServer(
-            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access),
+            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access, agent.metrics),
             lambda: signals.put_nowait(None),
             tls_cert_file=settings.tls_cert_file,
             tls_key_file=settings.tls_key_file,

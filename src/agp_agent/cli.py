@@ -84,6 +84,15 @@ def run(
     file: Annotated[Path, typer.Argument(help="The playbook: Ansible YAML, a shell or a Python script; - is stdin.")],
     config: ConfigOption = None,
     timeout_s: Annotated[float | None, typer.Option(help="Longest run, in seconds.")] = None,
+    timings: Annotated[
+        typer.FileTextWrite | None,
+        typer.Option(
+            metavar="FILE",
+            lazy=False,  # one that cannot be written is told before anything runs
+            help="Write to FILE, as JSON, how many milliseconds after its order the run reached each stage: accepted "
+            "on disk, container created and started, playbook released, first output, exit, result on disk, removed.",
+        ),
+    ] = None,
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the agent's own log on stderr.")] = False,
 ) -> None:
@@ -98,7 +107,7 @@ def run(
     logs.configure("info" if verbose else "error", masker.tree, sys.stderr)
     content = _read_playbook(file)
     given = _load(config, task_timeout_s=timeout_s)
-    verdict, code = _run(lambda: run_file(file.name, content, given, masker))
+    verdict, code = _run(lambda: run_file(file.name, content, given, masker, timings))
     if code == EXIT_UNREAD:
         os._exit(code)  # the interpreter would complain that it cannot flush what nobody reads
     if verdict.error and code != verdict.exit_code:

@@ -17,6 +17,7 @@ from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
 from agp_agent.readiness import Readiness
+from agp_agent.stages import Stages
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,13 @@ class Ending:
     """Ends attempts, or puts them back where they certainly never started."""
 
     def __init__(
-        self, journal: Journal, executor: Executor, audit: Audit, readiness: Readiness, catalogs: Catalogs
+        self,
+        journal: Journal,
+        executor: Executor,
+        audit: Audit,
+        readiness: Readiness,
+        catalogs: Catalogs,
+        stages: Stages | None = None,
     ) -> None:
         """Take the parts it writes to."""
         self._journal = journal
@@ -38,6 +45,7 @@ class Ending:
         self._audit = audit
         self._readiness = readiness
         self._catalogs = catalogs
+        self._stages = stages or Stages()
 
     async def requeue(self, attempt: Attempt, slot: str, seen: State, why: str, *, failed_try: bool = False) -> None:
         """Put an attempt back into the queue that certainly never started; with its last try, end it instead.
@@ -74,6 +82,7 @@ class Ending:
         done = await self._write_finish(attempt, verdict, output)
         self._catalogs.forget(attempt.run_id)
         if done:
+            self._stages.finished(attempt.run_id, verdict.outcome)
             self._audit_end(attempt, verdict, output, duration_s)
 
     def _audit_end(self, attempt: Attempt, verdict: Verdict, output: Output, duration_s: float | None) -> None:

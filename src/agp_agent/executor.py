@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -28,6 +29,7 @@ from agp_agent.planner import RunSpec
 from agp_agent.redaction import Masker, Needles
 from agp_agent.secret_files import Secret, fingerprint, read_all
 from agp_agent.slots import PROBE_PREFIX, Slots
+from agp_agent.stages import Stage, Stages
 from agp_agent.watch import LiveRun, Stop, see_to_end
 
 log = structlog.get_logger(__name__)
@@ -84,10 +86,12 @@ class Executor:
         fencing: Fencing,
         masker: Masker | None = None,
         rules: MountRules | None = None,
+        stages: Stages | None = None,
     ) -> None:
         """Output is spooled under ``spools``; every prepared container gets a user of its own out of ``uids``.
 
-        ``masker`` is told which secrets are in use; ``rules`` say what may be mounted.
+        ``masker`` is told which secrets are in use; ``rules`` say what may be mounted;
+        ``stages`` what happened when.
         """
         self._engine = engine
         self._fencing = fencing
@@ -95,6 +99,7 @@ class Executor:
         self._uids = uids
         self._masker = masker or Masker(lambda: ())
         self._rules = rules or MountRules()
+        self._stages = stages or Stages()
         self._uid_of: dict[str, int] = {}
         self._syncing: set[asyncio.Task[None]] = set()
         self._slots: Slots | None = None
@@ -145,7 +150,9 @@ class Executor:
             container = replace(container, network=(await self._fencing.bridge()).name)
         epoch = self._engine.epoch
         container_id = await self._engine.create(container)
+        self._stages.mark(slot, Stage.CREATED)
         attachment = await self._engine.attach(container_id)
+        self._stages.mark(slot, Stage.ATTACHED)
         try:
             await self._engine.start(container_id)
             if spec.outbound:
@@ -153,6 +160,7 @@ class Executor:
         except BaseException:
             await attachment.aclose()
             raise
+        self._stages.mark(slot, Stage.STARTED)
         return Prepared(spec, container, container_id, image, attachment, epoch)
 
     def _check_mounts(self, mounts: Iterable[Mount]) -> None:
@@ -201,11 +209,13 @@ class Executor:
             await prepared.attachment.aclose()  # its entry sees the end of stdin, and ends
             raise
         run = LiveRun(prepared.container_id, slot, start_marker(nonce), spool, prepared.epoch, secrets=needles)
+        run.mark = partial(self._stages.mark, slot)
         run.was_warm = prepared.is_warm
         run.take_in(prepared.attachment)
         try:
             async with asyncio.timeout(_HAND_OVER_S):
                 await prepared.attachment.send(release_lines(nonce, secrets))
+            run.mark(Stage.RELEASED)
         except (EngineUnavailable, TimeoutError):
             run.interrupted = True  # the line may have arrived: the end of the container will tell
         syncing = asyncio.create_task(self._sync(slot), name=f"sync {slot}")
@@ -312,3 +322,4 @@ class Executor:
         (self._spools / slot).unlink(missing_ok=True)
         self._uid_of.pop(slot, None)
         self._masker.let_go(slot)
+        self._stages.mark(slot, Stage.REMOVED)

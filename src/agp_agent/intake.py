@@ -17,6 +17,7 @@ from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt, Reservation
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
+from agp_agent.stages import Stages
 from agp_agent.tally import Tally
 from agp_agent.walk import Claim, Walk
 
@@ -53,9 +54,10 @@ class Intake:
         max_queued: int,
         rerun_after_s: float,
         playbook_limit_bytes: int,
+        stages: Stages | None = None,
         fast_lane: FastLane | None = None,
     ) -> None:
-        """What is refused is counted by ``refusals``; for the rest see the settings of the same names.
+        """``refusals`` counts what is refused, ``stages`` times what is taken on; see the settings of the other names.
 
         ``fast_lane``: where an order may go at once into a container that waits for it; else all go into the queue.
         """
@@ -68,6 +70,7 @@ class Intake:
         self._max_queued = max_queued
         self._rerun_after_s = rerun_after_s
         self._playbook_limit_bytes = playbook_limit_bytes
+        self._stages = stages or Stages()
 
     @property
     def body_limit_bytes(self) -> int:
@@ -81,11 +84,11 @@ class Intake:
             Refused: with the status and the sentence of the answer; nothing has changed.
             JournalInDoubt: it is not taken on, unless the agent dies before its next write; no answer would be right.
         """
-        task_id = None
+        task_id, received_s = None, self._stages.now_s()
         try:
             task = self._read(body)
             task_id = task.task_id
-            return task, await self._accept(task, _checked(idempotency_key), caller)
+            return task, await self._accept(task, _checked(idempotency_key), caller, received_s)
         except Refused as refused:
             more = {name: value for name, value in caller.facts.items() if name != "peer"}
             self._refusals.add(caller.peer, task_id=task_id, status=refused.status, why=refused.detail, **more)
@@ -108,7 +111,7 @@ class Intake:
             raise TooLarge(f"playbook.content is larger than {self._playbook_limit_bytes} bytes.")
         return task
 
-    async def _accept(self, task: Task, idempotency_key: str | None, caller: Caller) -> Accepted:
+    async def _accept(self, task: Task, idempotency_key: str | None, caller: Caller, received_s: float) -> Accepted:
         if self._readiness.draining:
             raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
         for part in _NEEDED_TO_ACCEPT:
@@ -135,6 +138,7 @@ class Intake:
         # Shielded: once it is written down that it runs, somebody has to let it.
         accepted = await asyncio.shield(asyncio.create_task(taking_on))
         if not accepted.replayed:
+            self._stages.accepted(accepted.run_id, received_s)
             await self._flush_audit()
         return accepted
 
@@ -192,6 +196,7 @@ class Intake:
         facts |= {"playbook_name": new.playbook_name, "playbook_sha256": new.playbook_sha256}
         self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, **caller.facts)
         if reject is not None:
+            self._stages.finished(accepted.run_id, reject.outcome)
             verdict = {"outcome": reject.outcome.value, "reason": reject.reason.value, "error": reject.error}
             self._audit.record(AuditEvent.TASK_FINISHED, **facts, **verdict)
 

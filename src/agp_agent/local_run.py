@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TextIO
 
 from agp_agent.app import Agent
 from agp_agent.caller import Caller
@@ -84,10 +84,12 @@ def _gap_line(gap: Gap) -> bytes:
     return f"\n[agp-agent: {gap.omitted_bytes} bytes omitted]\n".encode()
 
 
-async def run_file(name: str, content: str, settings: Settings, masker: Masker) -> tuple[Verdict, int]:
+async def run_file(
+    name: str, content: str, settings: Settings, masker: Masker, timings: TextIO | None = None
+) -> tuple[Verdict, int]:
     """Run a playbook; its output goes to stdout as it comes. Ctrl-C and SIGTERM cancel it.
 
-    ``masker`` is told of the runner's secrets.
+    ``masker`` is told of the runner's secrets. ``timings`` is told the moments of the run's stages.
 
     Returns:
         How it ended, and the exit code for the shell: the playbook's own where it has one.
@@ -109,6 +111,8 @@ async def run_file(name: str, content: str, settings: Settings, masker: Masker) 
             await terminal.finished()
             verdict = await agent.journal.verdict(run_id)
             await agent.drain(_ENGINE_PATIENCE_S)  # the container is removed before the state is
+    if timings is not None and (trace := agent.stages.last_over) is not None:
+        timings.write(json.dumps(trace.document(), indent=1) + "\n")
     assert verdict is not None  # noqa: S101  its result was delivered
     return verdict, EXIT_UNREAD if terminal.closed.is_set() else exit_code_of(verdict)
 

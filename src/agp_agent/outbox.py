@@ -16,6 +16,7 @@ from agp_agent.dashboard import Answer, Dashboard, Meaning
 from agp_agent.journal import DueResult, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.models import TaskResult, TaskStatus
+from agp_agent.stages import Stage, Stages
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +39,12 @@ class Outbox:
         agent_id: str,
         draw: Callable[[], float] = random.random,
         now_s: Callable[[], float] = time.monotonic,
+        stages: Stages | None = None,
     ) -> None:
-        """``draw`` gives the jitter: numbers from 0 to 1; ``now_s`` is a clock that never jumps."""
+        """``draw`` gives the jitter: numbers from 0 to 1; ``now_s`` is a clock that never jumps.
+
+        ``stages`` is told of what was acknowledged.
+        """
         self._journal = journal
         self._dashboard = dashboard
         self._audit = audit
@@ -50,6 +55,7 @@ class Outbox:
         """Acknowledged by the dashboard, and not written down yet because the disk refused."""
         self._gate = Gate(now_s, draw)
         self._newest_first = False
+        self._stages = stages or Stages()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -141,6 +147,7 @@ class Outbox:
         facts = {"task_id": due.task_id, "attempt": due.attempt, "run_id": due.run_id, "deliveries": due.deliveries + 1}
         if answer.meaning is Meaning.ACKNOWLEDGED:
             self._acknowledged.add(due.seq)
+            self._stages.mark(due.run_id, Stage.ACKNOWLEDGED)
             await self._journal.acknowledge(due.seq)
             self._acknowledged.discard(due.seq)
             self._audit.record(AuditEvent.TASK_DELIVERED, **facts)

@@ -28,6 +28,7 @@ from agp_agent.planner import Limits, RunSpec
 from agp_agent.pool import Pool
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
+from agp_agent.stages import Stages
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
 log = structlog.get_logger(__name__)
@@ -63,8 +64,9 @@ class Walk:
         limits: Limits,
         labels: dict[str, str],
         observer: Observer = lambda _run_id, _run: None,
+        stages: Stages | None = None,
     ) -> None:
-        """``labels`` are the agent's own; ``observer`` may follow a run's output."""
+        """``labels`` are the agent's own; ``observer`` may follow a run's output; ``stages`` keeps the time."""
         self._journal = journal
         self._executor = executor
         self._pool = pool
@@ -74,7 +76,8 @@ class Walk:
         self._reach = reach
         self._limits = limits
         self._labels = labels
-        self._ending = Ending(journal, executor, audit, readiness, catalogs)
+        self._stages = stages or Stages()
+        self._ending = Ending(journal, executor, audit, readiness, catalogs, self._stages)
         self._observer = observer
         self._digests: dict[str, str] = {}
         self.active: dict[str, str] = {}
@@ -132,6 +135,7 @@ class Walk:
     async def run_claimed(self, claim: Claim, attempt: Attempt) -> None:
         """Take an order to its end that was written down as running, in the container that was claimed for it."""
         async with self._place(attempt.run_id, claim.runner.name):
+            self._stages.claim(attempt.run_id, claim.prepared.container.name)
             try:
                 await self._release_started(attempt, claim.prepared)
             except JournalUnavailable as error:
@@ -190,6 +194,7 @@ class Walk:
             if not is_written:
                 self._pool.abandon(prepared)
         if is_written:
+            self._stages.claim(attempt.run_id, start.slot)
             await self._release_started(_started(attempt, start), prepared)
         else:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
@@ -206,6 +211,7 @@ class Walk:
         if not await self._note_preparing(attempt, spec, slot):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             return
+        self._stages.claim(attempt.run_id, slot)
         try:
             prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
         except (EngineUnavailable, OSError) as error:

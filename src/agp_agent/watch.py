@@ -16,6 +16,7 @@ from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable
 from agp_agent.evidence import SIGNAL_EXIT_BASE, Evidence
 from agp_agent.lifecycle import ContainerExit, Reason
 from agp_agent.redaction import Needles, StreamMasker
+from agp_agent.stages import Stage
 
 T = TypeVar("T")
 
@@ -110,6 +111,8 @@ class LiveRun:
     log_is_secret: bool = False
     """The secrets that it was started with are not known any more: nobody could mask the engine's log."""
     masker: StreamMasker | None = field(init=False, default=None)
+    mark: Callable[[Stage], None] = lambda _stage: None
+    """Told of each stage that the run reaches."""
 
     def __post_init__(self) -> None:
         """Mask from the first byte on."""
@@ -147,9 +150,11 @@ class LiveRun:
         try:
             async for stream, data in attachment.frames():
                 if stream is Stream.OUTPUT:
+                    self.mark(Stage.OUTPUT)
                     self.keep(data)
                     self.flow.take(len(data), asyncio.get_running_loop().time())
                 elif len(self.control) < _MARKER_MAX_BYTES:
+                    self.mark(Stage.MARKER)
                     self.control += data[: _MARKER_MAX_BYTES - len(self.control)]
         except EngineUnavailable:
             self.interrupted = True
@@ -174,6 +179,7 @@ async def see_to_end(engine: ContainerEngine, run: LiveRun, stop: Stop) -> Conta
     try:
         asked = await _until_ended(engine, run, ended, stop)
         state = await ended
+        run.mark(Stage.EXITED)
         engine_log = None if await _stream_is_whole(engine, run) else await _log_of(engine, run)
         evidence = await _evidence(engine, run, state, stop.asked_before, asked)
         if engine_log is not None:

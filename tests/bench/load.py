@@ -23,8 +23,9 @@ _ACCEPTED = 202
 class Load:
     """So many tasks over so many keep-alive connections, each connection sending its next when its last is answered."""
 
-    def __init__(self, port: int, token: str, tasks: int) -> None:
-        """``tasks`` in all, with task_ids of their own."""
+    def __init__(self, port: int, token: str, tasks: int, prefix: str) -> None:
+        """``tasks`` in all, with task_ids of their own that begin so."""
+        self._prefix = prefix
         self._port = port
         self._token = token
         self._tasks = tasks
@@ -57,7 +58,7 @@ class Load:
 
     async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (number := next(self._numbers)) < self._tasks:
-            order = task_request(self._token, f"accept-{number}", "echo ok\n")
+            order = task_request(self._token, f"{self._prefix}-{number}", "echo ok\n")
             begin_s = time.perf_counter()
             writer.write(order)
             status = await _answer(reader)
@@ -78,8 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--port", "--agent-pid", "--connections", "--tasks"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--prefix", default="accept")
     given = parser.parse_args()
-    load = Load(given.port, os.environ["AGP_TEST_TOKEN"], given.tasks)
+    load = Load(given.port, os.environ["AGP_TEST_TOKEN"], given.tasks, given.prefix)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(load.run(given.connections, given.agent_pid))

@@ -4,12 +4,10 @@ import secrets
 import time
 from typing import Final
 
-import yaml
-
 from bench.process import Footprint, footprint
 from bench.stats import Row, median, verdict
 from bench.wire import Connection, request, task_request
-from bench.workbench import RUNNER, Workbench, say
+from bench.workbench import NO_POOL, Workbench, say
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.waiting import eventually
@@ -17,6 +15,7 @@ from support.waiting import eventually
 _SECTION: Final = "What the agent holds"
 _TASKS: Final = 50
 _GOAL_MB: Final = 80.0
+_GOAL_EACH_MB: Final = 0.3
 _SETTLE_S: Final = 2.0
 _SAMPLES: Final = 5
 _SAMPLE_EVERY_S: Final = 0.4
@@ -25,9 +24,7 @@ _SCRIPT: Final = "exec sleep 600\n"
 
 def measure(bench: Workbench) -> list[Row]:
     """One agent: as it starts, with all tasks running, and after they were cancelled."""
-    catalog = bench.folder / "catalog.yaml"
-    catalog.write_text(_small_runner(bench))
-    settings = {"AGP_MAX_RUNNING": str(_TASKS), "AGP_CATALOG": str(catalog)}
+    settings = {"AGP_MAX_RUNNING": str(_TASKS), "AGP_CATALOG": str(bench.small_catalog())} | dict(NO_POOL)
     with DashboardStub() as dashboard, bench.agent("memory", dashboard, settings) as agent:
         idle = _samples(agent)
         say(f"  starting {_TASKS} tasks that sleep")
@@ -41,18 +38,19 @@ def measure(bench: Workbench) -> list[Row]:
             dashboard.acknowledged(task_id)
         bench.wait_empty()
         after = _samples(agent)
-    return [*_rows("idle", idle, goal=True), *_rows(f"{_TASKS} running", busy), *_rows("idle again", after)]
+    return [
+        *_rows("idle", idle, goal=True),
+        *_rows(f"{_TASKS} running", busy),
+        _each(idle, busy),
+        *_rows("idle again", after),
+    ]
 
 
-def _small_runner(bench: Workbench) -> str:
-    runner = bench.runner
-    small = {
-        "image": runner.image,
-        "match": {"suffixes": list(runner.match.suffixes), "shebangs": list(runner.match.shebangs)},
-        "command": list(runner.command),
-        "memory": "32MiB",
-    }
-    return yaml.safe_dump({"runners": {RUNNER: small}})
+def _each(idle: list[Footprint], busy: list[Footprint]) -> Row:
+    before_mb = median([sample.resident_mb for sample in idle])
+    each = tuple((sample.resident_mb - before_mb) / _TASKS for sample in busy)
+    said = verdict(f"<= {_GOAL_EACH_MB} MB", met=median(each) <= _GOAL_EACH_MB)
+    return Row(_SECTION, "each running task: resident memory more", "MB", each, "", said, digits=2)
 
 
 def _order(agent: AgentProcess, task_ids: list[str]) -> None:

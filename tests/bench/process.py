@@ -29,3 +29,15 @@ def cpu_s(pid: int) -> float:
     fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
     user, system = int(fields[11]), int(fields[12])
     return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+def reset_peak(pid: int) -> None:
+    """Let ``peak_mb`` count from now on."""
+    (Path("/proc") / str(pid) / "clear_refs").write_text("5")
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory that a process had since the reset, in megabytes of 10^6 bytes."""
+    status = (Path("/proc") / str(pid) / "status").read_text()
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kib) * 1024 / 1e6

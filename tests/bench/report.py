@@ -37,6 +37,13 @@ def print_table(machine: Mapping[str, str], rows: Sequence[Row]) -> None:
     console.print(table)
 
 
+def print_changes(changes: Sequence[str]) -> None:
+    """Print how the figures stand to those of the last run."""
+    console = Console(width=None if Console().is_terminal else _WIDTH)
+    for change in changes:
+        console.print(change, highlight=False, markup=False)
+
+
 def _figures(row: Row) -> tuple[str, str, str]:
     unit = f" {row.unit}" if row.unit and not row.unit.startswith("/") else row.unit
     spread = f"{row.p10:,.{row.digits}f} to {row.p90:,.{row.digits}f}"
@@ -50,13 +57,16 @@ def as_json(machine: Mapping[str, str], rows: Sequence[Row]) -> str:
             "section": row.section,
             "what": row.what,
             "unit": row.unit,
+            "digits": row.digits,
             "median": row.median,
             "p10": row.p10,
             "p90": row.p90,
             "ratio": row.ratio,
             "goal": row.goal,
-            "samples": row.samples,
+            "of": row.of,
+            "at": row.at,
+            "samples": [round(sample, 4) for sample in row.samples],
         }
         for row in rows
     ]
-    return json.dumps({"machine": dict(machine), "rows": measured}, indent=1)
+    return json.dumps({"machine": dict(machine), "rows": measured}, indent=1) + "\n"

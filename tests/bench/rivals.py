@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from docker import APIClient
+
 from agp_agent.docker_engine.http import create_container
 from agp_agent.docker_engine.translate import Json, creation, tmpfs_options
 from agp_agent.engine import ContainerSpec
@@ -38,9 +40,9 @@ class Lap:
     """Until the container was removed, too."""
 
 
-def sdk_lap(bench: Workbench) -> Lap:
-    """What the best plain user of the SDK writes: create, start, wait, logs, remove."""
-    spec, client = bench.plan(), bench.client
+def sdk_lap(bench: Workbench, client: APIClient | None = None) -> Lap:
+    """What the best plain user of the SDK writes: create, start, wait, logs, remove. ``client``: a thread's own."""
+    spec, client = bench.plan(), client or bench.client
     begin_s = time.perf_counter()
     container_id = create_container(client, _without_entry(bench.slot(spec, SCRIPT)))
     client.start(container_id)
@@ -56,7 +58,7 @@ def sdk_lap(bench: Workbench) -> Lap:
 def cli_lap(bench: Workbench) -> Lap:
     """``docker run --rm`` with the same lockdown."""
     begin_s = time.perf_counter()
-    command = ["docker", "run", "--rm", *_flags(bench.slot(bench.plan(), SCRIPT))]
+    command = ["docker", "run", "--rm", *flags(bench, bench.slot(bench.plan(), SCRIPT))]
     done = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL)
     taken_ms = (time.perf_counter() - begin_s) * 1000
     _check("docker run", done.returncode, done.stdout or done.stderr)
@@ -68,12 +70,23 @@ def _check(who: str, exit_code: int, output: bytes) -> None:
         raise BenchError(f"{who} ended with exit code {exit_code} and printed {output[:300]!r}.")
 
 
+def _in_a_file(bench: Workbench, option: str) -> str:
+    """The client takes a seccomp profile by the name of its file."""
+    name, _, profile = option.partition("=")
+    if name != "seccomp" or not profile.startswith("{"):
+        return option
+    file = bench.folder / "seccomp.json"
+    if not file.exists():
+        file.write_text(profile)
+    return f"seccomp={file}"
+
+
 def _without_entry(spec: ContainerSpec) -> Json:
     no_stdin = {"AttachStdin": False, "OpenStdin": False, "StdinOnce": False}
     return creation(spec) | no_stdin | {"Entrypoint": [spec.command[0]], "Cmd": list(spec.command[1:])}
 
 
-def _flags(spec: ContainerSpec) -> list[str]:
+def flags(bench: Workbench, spec: ContainerSpec) -> list[str]:
     """The lockdown as ``docker run`` spells it, image and command at the end."""
     host = creation(spec)["HostConfig"]
     log = host["LogConfig"]
@@ -96,7 +109,7 @@ def _flags(spec: ContainerSpec) -> list[str]:
         f"--shm-size={spec.shm_bytes}",
         f"--log-driver={log['Type']}",
         f"--entrypoint={spec.command[0]}",
-        *(f"--security-opt={option}" for option in host["SecurityOpt"]),
+        *(f"--security-opt={_in_a_file(bench, option)}" for option in host["SecurityOpt"]),
         *(f"--ulimit={limit['Name']}={limit['Soft']}:{limit['Hard']}" for limit in host["Ulimits"]),
         *(f"--log-opt={name}={value}" for name, value in log["Config"].items()),
         *(f"--tmpfs={path}:{tmpfs_options(tmpfs, spec.uid)}" for path, tmpfs in spec.tmpfs.items()),

@@ -37,6 +37,15 @@ class Row:
     goal: str = ""
     """What the project wants to reach, and whether these figures do."""
     digits: int = 0
+    of: str = ""
+    """What was measured, where it was measured at several loads."""
+    at: float | None = None
+    """The load: how many there were."""
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether it is a rate; everything else costs something."""
+        return self.unit.endswith("/s")
 
     @property
     def median(self) -> float:

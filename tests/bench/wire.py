@@ -13,7 +13,12 @@ _ACCEPTED: Final = 202
 
 def task_request(token: str, task_id: str, script: str) -> bytes:
     """The bytes of ``POST /execute_task`` with a shell script."""
-    body = json.dumps({"task_id": task_id, "playbook": {"name": "bench.sh", "content": script}}).encode()
+    return named_request(token, task_id, "bench.sh", script)
+
+
+def named_request(token: str, task_id: str, name: str, content: str) -> bytes:
+    """The bytes of ``POST /execute_task`` with any playbook."""
+    body = json.dumps({"task_id": task_id, "playbook": {"name": name, "content": content}}).encode()
     return request("POST", "/execute_task", token, body)
 
 

@@ -8,24 +8,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
+import yaml
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
-from agp_agent import catalog, planner
+from agp_agent import __version__, catalog, planner
 from agp_agent.catalog import Runner
 from agp_agent.engine import ContainerSpec, Mount
 from agp_agent.planner import Limits, RunSpec
+from agp_agent.settings import Settings
 from bench.problem import BenchError
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.waiting import eventually
 
 RUNNER: Final = "shell"
+PARKED: Final = ".parked"
+"""Suffix of tasks of which one runs at a time, so that the others stay in the queue."""
+HAS_POOL: Final = "warm" in Settings.model_fields
+"""Whether this agent can keep containers waiting."""
+NO_POOL: Final[Mapping[str, str]] = {"AGP_WARM": "0"} if HAS_POOL else {}
+"""For an agent under measurement that is to start every container when its task is there."""
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LIMITS: Final = Limits(task_timeout_s=3600, stop_grace_s=10, output_limit_bytes=4 * 2**20)
 """The agent's defaults."""
@@ -50,7 +59,8 @@ class Workbench:
             BenchError: the engine, its image or the folder is not there.
         """
         self.agent_id = f"bench-{secrets.token_hex(4)}"
-        self.runner: Runner = catalog.load(None).runners[RUNNER]
+        self.runners: Mapping[str, Runner] = catalog.load(None).runners
+        self.runner: Runner = self.runners[RUNNER]
         try:
             self.client = APIClient(version="auto", **kwargs_from_env())
             self.client.inspect_image(self.runner.image)  # type: ignore[no-untyped-call]  # untyped in the stubs
@@ -77,19 +87,25 @@ class Workbench:
         own = {"AGP_AGENT_ID": self.agent_id, "AGP_DRAIN_TIMEOUT_S": "2"}
         return AgentProcess(self.folder / name, url, token, {**own, **(settings or {})}, ready=ready)
 
-    def plan(self) -> RunSpec:
-        """The planner's word for one container of the shell runner, labelled as this run's."""
-        return planner.plan(self.runner, _LIMITS, {"agp.agent_id": self.agent_id})
+    def plan(self, runner: str = RUNNER) -> RunSpec:
+        """The planner's word for one container of a runner, labelled as this run's."""
+        return planner.plan(self.runners[runner], _LIMITS, {"agp.agent_id": self.agent_id})
 
-    def containers(self, *, running: bool = False) -> list[str]:
-        """Ids of this run's containers that exist, or of those that run."""
-        filters = {"label": [f"agp.agent_id={self.agent_id}"]} | ({"status": ["running"]} if running else {})
+    def warm_id(self) -> str:
+        """Of an agent that keeps containers waiting, which must not be taken for what a lap left."""
+        return f"{self.agent_id}-warm"
+
+    def containers(self, agent_id: str | None = None, *, running: bool = False) -> list[str]:
+        """Ids of the containers that exist of this agent (default: of all but the warm one), or of those that run."""
+        filters = {"label": [f"agp.agent_id={agent_id or self.agent_id}"]} | (
+            {"status": ["running"]} if running else {}
+        )
         listed = self.client.containers(all=True, filters=filters)
         return [str(container["Id"]) for container in listed]
 
-    def wait_empty(self) -> None:
-        """Return as soon as no container of this run exists."""
-        while containers := self.containers():
+    def wait_empty(self, agent_id: str | None = None) -> None:
+        """Return as soon as no such container exists."""
+        while containers := self.containers(agent_id):
             for container_id in containers:
                 with contextlib.suppress(NotFound):
                     self.client.wait(container_id, timeout=_REMOVAL_S, condition="removed")
@@ -104,6 +120,28 @@ class Workbench:
             since=f"{since_s:.9f}", until=f"{time.time():.9f}", filters=filters, decode=True
         )
         return [int(event["timeNano"]) / 1e9 for event in events]
+
+    def small_catalog(self, **more: object) -> Path:
+        """A catalog with the shell runner at 32 MiB, so that many of its containers fit, and more of its keys."""
+        small = {
+            "image": self.runner.image,
+            "match": {"suffixes": list(self.runner.match.suffixes), "shebangs": list(self.runner.match.shebangs)},
+            "command": list(self.runner.command),
+            "memory": "32MiB",
+        }
+        parked = small | {"match": {"suffixes": [PARKED]}, "max_running": 1}
+        file = self.folder / f"catalog-{secrets.token_hex(4)}.yaml"
+        file.write_text(yaml.safe_dump({"runners": {RUNNER: small | more, "parked": parked}}))
+        return file
+
+    def warm_catalog(self, runner: str) -> Path:
+        """A catalog in which one container of this runner waits, and which is the built-in one in all else."""
+        built_in = yaml.safe_load(
+            files("agp_agent").joinpath("catalog.yaml").read_text().replace("{version}", __version__)
+        )
+        file = self.folder / f"catalog-{secrets.token_hex(4)}.yaml"
+        file.write_text(yaml.safe_dump({"runners": {runner: built_in["runners"][runner] | {"warm": 1}}}))
+        return file
 
     def slot(self, spec: RunSpec, script: str) -> ContainerSpec:
         """A container of a rival: its playbook in a folder of its own, and the rest exactly as the agent asks."""
@@ -122,7 +160,7 @@ class Workbench:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for container_id in self.containers():
+        for container_id in self.containers() + self.containers(self.warm_id()):
             with contextlib.suppress(APIError):
                 self.client.remove_container(container_id, v=True, force=True)
         self.client.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent import __version__
+from agp_agent.stages import Stage
 from support.agent_process import COMMAND, AgentProcess
 from support.cli import Cli, written
 from support.dashboard_stub import DashboardStub
@@ -33,7 +34,7 @@ COMMANDS = {
         "69 container engine",
     ),
     ("serve",): ("AGP_TOKEN", "AGP_DASHBOARD_URL", "SIGTERM drains", "--state-dir"),
-    ("run",): ("Ansible YAML", "- is stdin", "124 timed out, 130 by Ctrl-C", "--timeout-s", "--verbose"),
+    ("run",): ("Ansible YAML", "- is stdin", "124 timed out, 130 by Ctrl-C", "--timeout-s", "--timings", "--verbose"),
     ("dashboard",): ("development dashboard", "AGP_DASHBOARD_TOKEN", "--port"),
     ("healthcheck",): ("HEALTHCHECK", "Exit code 0 or 1"),
     ("doctor",): ("--json", "--escape", "how to mend it", "0 (warnings included) or 1"),
@@ -163,6 +164,25 @@ def started(
     assert process.stdout.readline() == b"begin\n"
     (folder,) = set((tmp_path / "tmp").glob("agp-run-*")) - before
     return process, str(json.loads((folder / "agent.lock").read_text())["instance"])
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_run_tells_its_timings(cli: Cli, tmp_path: Path) -> None:
+    """Every stage of the run, in the order of the cold path, counted from its order on."""
+    ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "timings.json")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+    timings = json.loads((tmp_path / "timings.json").read_text())
+    stages = timings["stages_ms"]
+    assert (timings["start"], list(stages), stages["received"]) == ("cold", [stage.value for stage in Stage], 0)
+    until_finished = [at for name, at in stages.items() if name not in {"removed", "acknowledged"}]
+    assert until_finished == sorted(until_finished)
+
+
+def test_timings_that_cannot_be_written_are_told_before_the_run(cli: Cli, tmp_path: Path) -> None:
+    """Nothing was run in vain."""
+    ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "none" / "timings.json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "'--timings'" in ended.stderr
 
 
 @pytest.mark.usefixtures("nothing_left")

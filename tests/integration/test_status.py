@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agp_agent import __version__
+from agp_agent.stages import Stage
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub, Reply
 from support.waiting import eventually
@@ -53,6 +54,35 @@ def test_a_task_is_told_from_its_start_to_its_acknowledgement(agent: AgentProces
     assert (ended["output_bytes"], ended["output_omitted_bytes"]) == (6, 0)
     assert ended["delivery"]["state"] == "acknowledged"
     assert ended["accepted_at"] < ended["started_at"] < ended["finished_at"] < ended["delivery"]["acknowledged_at"]
+
+
+def test_the_metrics_tell_of_a_task(agent: AgentProcess, dashboard: DashboardStub) -> None:
+    """Behind the token: its outcome, how its container started, and every stage once."""
+    assert agent.http.get("/metrics").status_code == 401
+    before = _metrics(agent)
+    agent.accept_task("measured", "echo ok")
+    dashboard.acknowledged("measured")
+    expected = {stage: before.get(_stage(stage), 0) + 1 for stage in list(Stage)[1:]}  # the first is the beginning
+
+    def told() -> bool:
+        after = _metrics(agent)
+        return {stage: after.get(_stage(stage), 0) for stage in expected} == expected
+
+    eventually(told, "every stage was told once")
+    name = 'agp_tasks_finished_total{outcome="succeeded"}'
+    assert _metrics(agent)[name] == before[name] + 1
+    assert _metrics(agent)['agp_tasks{state="running"}'] == 0
+
+
+def _stage(stage: Stage) -> str:
+    return f'agp_task_stage_seconds_count{{stage="{stage}",start="cold"}}'
+
+
+def _metrics(agent: AgentProcess) -> dict[str, float]:
+    answer = agent.request("GET", "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    lines = (line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
 
 
 def _in_state(agent: AgentProcess, path: str, state: str) -> dict[str, Any]:

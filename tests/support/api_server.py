@@ -19,6 +19,7 @@ from agp_agent.api.server import listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal
+from agp_agent.metrics import Metrics
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.reach import Reach
@@ -77,7 +78,7 @@ async def api(
         playbook_limit_bytes=2**20,
     )
     access = Access(tokens, Tally(audit, AuditEvent.AUTH_FAILED), tailnet)
-    app = create_api(intake, journal, readiness, overview, access, body_deadline_s=body_deadline_s)
+    app = create_api(intake, journal, readiness, overview, access, Metrics(), body_deadline_s=body_deadline_s)
     try:
         yield Api(app, journal, readiness, audit)
     finally:

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from agp_agent import __version__
 from agp_agent.api import problems
 from agp_agent.api.answers import Cancelling, Heartbeat, TaskAccepted, TaskDetails
 from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body
-from agp_agent.api.document import OPEN, TASK_BODY, document
+from agp_agent.api.document import METRICS, OPEN, TASK_BODY, document
 from agp_agent.api.document import problems as answers
 from agp_agent.api.guard import Guard
 from agp_agent.api.paths import RawPaths, TaskPath, is_alias, task_id_in
 from agp_agent.api.visitor import CALLER
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal
+from agp_agent.metrics import CONTENT_TYPE, Metrics
 from agp_agent.models import TaskStatus
 from agp_agent.overview import Overview, Status
 from agp_agent.readiness import Readiness
@@ -46,6 +47,7 @@ def create_api(
     readiness: Readiness,
     overview: Overview,
     access: Access,
+    metrics: Metrics,
     *,
     body_deadline_s: float = BODY_DEADLINE_S,
 ) -> FastAPI:
@@ -63,6 +65,7 @@ def create_api(
     problems.handle(api)
     _add_contract(api, intake, body_deadline_s)
     _add_tasks(api, intake, journal)
+    _add_metrics(api, journal, metrics)
     _add_looks(api, readiness, overview)
     return api
 
@@ -104,6 +107,15 @@ def _add_tasks(api: FastAPI, intake: Intake, journal: Journal) -> None:
         if not await intake.cancel(await named(task_id), request.scope[CALLER]):
             raise HTTPException(404, "There is no task with this id that is waiting or running.")
         return Cancelling(message="Task is being cancelled")
+
+
+def _add_metrics(api: FastAPI, journal: Journal, metrics: Metrics) -> None:
+    """What Prometheus asks."""
+
+    @api.get("/metrics", response_class=Response, responses=answers(401, 503) | METRICS)
+    async def measured() -> Response:
+        """Say in Prometheus' text format how many tasks there are, how they ended, and how long each stage takes."""
+        return Response(metrics.text(await journal.views.states()), media_type=CONTENT_TYPE)
 
 
 def _add_looks(api: FastAPI, readiness: Readiness, overview: Overview) -> None:

@@ -44,6 +44,9 @@ TASK_BODY: Final[dict[str, Any]] = {
         }
     ],
 }
+METRICS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 OPEN: Final[dict[str, Any]] = {"security": []}
 """For operations that need no token."""
 

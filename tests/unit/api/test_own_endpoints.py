@@ -169,6 +169,7 @@ async def test_every_operation_states_every_status_it_can_answer(client: httpx.A
         "GET /tasks/{task_id}": ALWAYS | {"200", "401", "404", "503"},
         "POST /tasks/{task_id}/cancel": ALWAYS | {"202", "401", "404", "503"},
         "GET /status": ALWAYS | {"200", "401", "503"},
+        "GET /metrics": ALWAYS | {"200", "401", "503"},
         "GET /openapi.json": ALWAYS | {"200", "401"},
         "GET /healthz": ALWAYS | {"200"},
         "GET /readyz": ALWAYS | {"200", "503"},

@@ -1,0 +1,68 @@
+"""What Prometheus is told: parsed by Prometheus' own parser, as a scrape does."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from agp_agent.lifecycle import Outcome, State
+from agp_agent.metrics import Metrics
+from agp_agent.stages import Stage, Stages
+
+SERIES_MAX = 600
+"""However many tasks ran. Most are buckets: 12 stages and 2 times from the order on, cold and warm."""
+
+
+def scraped(metrics: Metrics, states: dict[State, int] | None = None) -> dict[str, float]:
+    """Every sample by its name with its labels, buckets left out."""
+    families = text_string_to_metric_families(metrics.text(states or {}).decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
+        for sample in samples
+        if not sample.name.endswith("_bucket")
+    }
+
+
+def walk(stages: Stages, run_id: str, outcome: Outcome = Outcome.SUCCEEDED) -> None:
+    """A cold run from its order to its end."""
+    stages.accepted(run_id, stages.now_s())
+    stages.claim(run_id, f"slot of {run_id}")
+    for stage in (Stage.CREATED, Stage.ATTACHED, Stage.STARTED, Stage.RELEASED, Stage.MARKER, Stage.OUTPUT):
+        stages.mark(f"slot of {run_id}", stage)
+    stages.mark(f"slot of {run_id}", Stage.EXITED)
+    stages.finished(run_id, outcome)
+    stages.mark(f"slot of {run_id}", Stage.REMOVED)
+    stages.mark(run_id, Stage.ACKNOWLEDGED)
+
+
+def test_every_closed_list_is_there_at_zero() -> None:
+    """A rate of a series that appears with its first event misses that event."""
+    found = scraped(Metrics())
+    for outcome in Outcome:
+        assert found[f"agp_tasks_finished_total {outcome.value}"] == 0
+    assert (found["agp_task_starts_total cold"], found["agp_task_starts_total warm"]) == (0, 0)
+    assert (found["agp_tasks queued"], found["agp_tasks running"]) == (0, 0)
+
+
+def test_a_run_is_in_every_figure() -> None:
+    """Each stage once, what somebody waits for from the order on, its outcome, and what the journal counts now."""
+    metrics = Metrics()
+    walk(metrics.stages, "a")
+    walk(metrics.stages, "b", Outcome.FAILED)
+    found = scraped(metrics, {State.QUEUED: 7, State.RUNNING: 2, State.FINISHED: 100})
+
+    for stage in list(Stage)[1:]:
+        assert found[f"agp_task_stage_seconds_count {stage.value} cold"] == 2, stage
+    assert found["agp_task_until_seconds_count output cold"] == found["agp_task_until_seconds_count acknowledged cold"]
+    assert found["agp_task_until_seconds_sum acknowledged cold"] >= found["agp_task_until_seconds_sum output cold"]
+    assert (found["agp_tasks_finished_total succeeded"], found["agp_tasks_finished_total failed"]) == (1, 1)
+    assert (found["agp_tasks queued"], found["agp_tasks running"], found["agp_tasks preparing"]) == (7, 2, 0)
+    assert "agp_tasks finished" not in found
+
+
+def test_the_number_of_series_does_not_grow_with_tasks() -> None:
+    """No label is anything that a task brings."""
+    metrics = Metrics()
+    for number in range(50):
+        walk(metrics.stages, f"run-{number}")
+    series = [line for line in metrics.text({}).decode().splitlines() if not line.startswith("#")]
+    assert len(series) < SERIES_MAX
+    assert not [line for line in series if "run-" in line]
