@@ -35,7 +35,7 @@ def _gates(dashboard: DashboardStub, folder: Path, docker_host: str | None) -> I
 
 
 @pytest.fixture
-def doomed(start_watched: StartWatched, own_gates: Gates, own_engine: OwnEngine, tmp_path: Path) -> Doomed:
+def doomed(own_gates: Gates, own_engine: OwnEngine, start_watched: StartWatched, tmp_path: Path) -> Doomed:
     """An agent behind both gates, with bystanders. It knows a runner for ``.short`` playbooks, too."""
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(SHORT_CATALOG)
