@@ -206,6 +206,10 @@ class AgentProcess:
             return spools
         return [*containers, *volumes, *slots, *spools]
 
+    def containers_of_tasks(self) -> int:
+        """How many containers there are beside those that wait for a task, while it runs."""
+        return len(self.engine.containers(self.instance)) - self._waiting()
+
     def _waiting(self) -> int:
         """How many containers wait for a task."""
         runners = self.request("GET", "/status").json()["runners"]

@@ -49,6 +49,8 @@ runners:
 _PATIENCE_S: Final = 3000
 _LOOK_S: Final = 20
 _TURNS_MAX: Final = 200
+_LAST_TURNS: Final = 5
+"""So soon those hear of its end whose requests were under way."""
 _IN_MEMORY: Final = Path("/dev/shm")
 """A file system as any other, but that nobody waits for a disk."""
 
@@ -166,6 +168,7 @@ class World:
         if self.agent is None or not self.agent.main.done():
             return
         self.agent.main.result()
+        self.loop.turns(_LAST_TURNS)
         assert not self.agent.life.left, f"left by an agent that stopped: {self.agent.life.left}"
         self.witness.close()
         self.agent = None
