@@ -26,11 +26,8 @@ from agp_agent.planner import Limits, RunSpec
 from agp_agent.pool import Pool
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
-<<<<<<< HEAD
 from agp_agent.stages import Stages
-=======
 from agp_agent.starting import Claim
->>>>>>> pool
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
 log = structlog.get_logger(__name__)
@@ -187,12 +184,8 @@ class Walk:
             if not is_written:
                 self._pool.abandon(prepared)
         if is_written:
-<<<<<<< HEAD
             self._stages.claim(attempt.run_id, start.slot)
-            await self._release_started(_started(attempt, start), prepared)
-=======
             await self._release_started(starting.started(attempt, start), prepared)
->>>>>>> pool
         else:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             await self._ending.discard(start.slot)
