@@ -29,6 +29,9 @@ _LEGAL_ERROR: Final = re.compile(
     r"|image .+ is not available: .+|the container engine refused the container: .+",
     re.DOTALL,
 )
+LOST_WITH_ENGINE: Final = "lost: the container engine, or what held the container for it, ended and took it along"
+"""Seen on a busy machine also of a playbook that ended by itself while its engine was away: what dockerd then says of
+its end is not always right, and so not believed."""
 MORE_FDS: Final = 24
 """Connections that may be kept open for later, and files of the journal, above what the agent had when it was ready."""
 MORE_THREADS: Final = 24
