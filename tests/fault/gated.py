@@ -20,7 +20,7 @@ def gates(dashboard: DashboardStub, tmp_path: Path) -> Iterator[Gates]:
 
 
 @pytest.fixture
-def doomed(start_watched: StartWatched, gates: Gates, tmp_path: Path) -> Doomed:
+def doomed(gates: Gates, start_watched: StartWatched, tmp_path: Path) -> Doomed:
     """An agent behind both gates, with bystanders. It knows a runner for ``.short`` playbooks, too."""
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(SHORT_CATALOG)
