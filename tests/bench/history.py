@@ -35,11 +35,13 @@ def read(file: Path = STORED) -> Figures:
 
 
 def merged(old: Figures, new: Figures) -> Figures:
-    """The new figures, and of the old ones those of sections that were not measured this time."""
+    """The new figures, and of the old ones those of sections that were not measured this time; in the old order."""
     measured = {row.section for row in new.rows}
     kept = [row for row in old.rows if row.section not in measured]
+    order = list(dict.fromkeys(row.section for row in (*old.rows, *new.rows)))
+    rows = sorted((*map(_thinned, new.rows), *kept), key=lambda row: order.index(row.section))
     known = {name: value for name, value in old.machine.items() if value != FAILED}
-    return Figures({**known, **new.machine}, (*map(_thinned, new.rows), *kept))
+    return Figures({**known, **new.machine}, tuple(rows))
 
 
 def changes(old: Figures, new: Figures) -> list[str]:
