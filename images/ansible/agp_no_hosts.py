@@ -5,8 +5,6 @@ leaves nobody over (`all:!localhost`, an empty group) is still "skipping: no hos
 governed by the same setting.
 """
 
-# ruff: noqa: INP001 -- Ansible loads it by its path; it belongs to no package
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

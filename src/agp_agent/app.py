@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 
-from agp_agent import __version__, catalog, descriptors, healthcheck, recovery
+from agp_agent import __version__, catalog, descriptors, healthcheck, leftovers, recovery
 from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.server import listen
 from agp_agent.audit import Audit, AuditEvent
@@ -47,6 +49,8 @@ from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
 
+_LOOK_S: Final = 1.0
+
 
 class Agent:
     """All parts of one agent. It runs in ``running``, and is done with when that ends."""
@@ -59,11 +63,13 @@ class Agent:
         dashboard: Dashboard,
         masker: Masker,
         observer: Observer,
+        configured: Callable[[], Mapping[str, object]] = dict,
         wish: Wish | None = None,
     ) -> None:
         """Build the parts; nothing moves yet. ``observer`` may follow the output of runs.
 
-        ``wish``: how many warm containers there are to be, where that is not what the settings say.
+        ``configured``: what the audit trail tells of the configuration beside the catalog. ``wish``: how many warm
+        containers there are to be, where that is not what the settings say.
 
         Raises:
             ConfigurationError: the catalog or the state directory cannot be used.
@@ -132,7 +138,9 @@ class Agent:
             state.reserve,
             journal_limit_bytes=settings.journal_limit_bytes,
         )
-        self._catalog_watch = CatalogWatch(self.catalogs, self.readiness, self.audit, settings.catalog, rules)
+        self._catalog_watch = CatalogWatch(
+            self.catalogs, self.readiness, self.audit, settings.catalog, rules, configured
+        )
         self._canary = Canary(
             engine,
             self._fencing,
@@ -222,6 +230,12 @@ class Agent:
         others = (self.pool, self._outbox, self._canary, self.auth_failures, self._refusals)
         return [*(loop.run() for loop in (*loops, *others)), self.journal.broken()]
 
+    async def remove_leftovers(self) -> None:
+        """As soon as the engine is there, remove what killed commands such as ``run`` have left on it."""
+        while "engine" in self.readiness.problems:  # noqa: ASYNC110  `changed` is not ours to clear
+            await asyncio.sleep(_LOOK_S)
+        await leftovers.remove(self._engine, {Path(tempfile.gettempdir()), self.settings.state_dir})
+
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
         self.readiness.drain()
@@ -273,7 +287,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         if settings.interface:
             listeners.append(healthcheck.listen(state.path))
         settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})  # of several free ones, this
-        agent = Agent(settings, state, engine_of(settings), dashboard, masker, lambda _run_id, _run: None)
+        engine = engine_of(settings)
+        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None, tokens.fingerprints)
         await _serve(agent, tokens, listeners)
 
 
@@ -288,18 +303,20 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -
             lambda: signals.put_nowait(None),
             tls_cert_file=settings.tls_cert_file,
             tls_key_file=settings.tls_key_file,
+            max_strangers=settings.max_strangers,
         )
         host, port = listeners[0].getsockname()[:2]
         log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
         serving = asyncio.create_task(server.serve(sockets=listeners))
         stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
         watching = asyncio.create_task(watch.run())
+        sweeping = asyncio.create_task(agent.remove_leftovers())
         await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         if watching.done():
             watching.result()  # it ends by an error only
-        for task in (stopping, watching):
+        for task in (stopping, watching, sweeping):
             task.cancel()
         watch.look()
 

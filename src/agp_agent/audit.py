@@ -36,6 +36,7 @@ FILE_MAX_BYTES: Final = 32 * 2**20
 FILES_KEPT: Final = 8
 """Full files that are kept beside the current one; the oldest goes first."""
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 _CARRIED_BYTES: Final = 400
 """About as long is the line by which an open task is carried forward."""
 
@@ -161,7 +162,7 @@ class Audit:
             OSError: the file cannot be read or written.
         """
         self._mask = mask
-        self._log = structlog.get_logger("audit")
+        self._log = structlog.get_logger("audit").bind()  # once: it is built anew for every line otherwise
         self._lock = threading.Lock()
         self._pending: list[bytes] = []
         self._synced: asyncio.Future[None] | None = None
@@ -177,8 +178,12 @@ class Audit:
         self._head_on_disk = self._head
         self._began_s = audit_files.began_s(path)
         self._open = OpenTasks()
+        self._dropped: str | None = None
+        """The head of the file that was dropped last."""
         for event in read_events(path):
             self._open.hear(event)
+            if event.get("event") == AuditEvent.AUDIT_FILE_DROPPED:
+                self._dropped = str(event.get("head"))
         if torn:
             self.record(AuditEvent.AUDIT_REPAIRED, bytes_cut=len(torn), sha256_cut=hashlib.sha256(torn).hexdigest())
 
@@ -208,8 +213,7 @@ class Audit:
         seq = self._head.seq + 1
         line = {"time": audit_files.now(), "seq": seq, "event": event.value} | known | {"prev": self._head.sha256}
         masked = cast("dict[str, Any]", self._mask(line))
-        text = json.dumps(masked, ensure_ascii=False, separators=(",", ":"), default=str)
-        encoded = text.encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
+        encoded = _JSON.encode(masked).encode(errors="backslashreplace")  # a lone surrogate becomes its JSON escape
         self._head = AuditHead(seq, hashlib.sha256(encoded).hexdigest())
         self._pending.append(encoded + b"\n")
         self._open.hear(masked)
@@ -273,8 +277,12 @@ class Audit:
                 return
             if not self._carry_forward(audit_files.last_seq(old)):
                 return
-            self.record(AuditEvent.AUDIT_FILE_DROPPED, file=old.name, head=str(_head_of(old)))
+            head, first_seq = str(_head_of(old)), audit_files.first_seq(old)
+            self.record(
+                AuditEvent.AUDIT_FILE_DROPPED, file=old.name, first_seq=first_seq, head=head, after=self._dropped
+            )
             self._append_pending()
+            self._dropped = head
             old.unlink(missing_ok=True)
 
     def _carry_forward(self, last_seq: int) -> bool:

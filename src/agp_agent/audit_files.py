@@ -32,6 +32,12 @@ def last_seq(full: Path) -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def first_seq(full: Path) -> int | None:
+    """The number of the first line of a full file; None where that is no event."""
+    event = next(events_of(full), {})
+    return event["seq"] if isinstance(event.get("seq"), int) else None
+
+
 def events_of(file: Path) -> Iterator[dict[str, Any]]:
     """What stands in one file; lines that are no event are passed over."""
     with file.open("rb") as lines:

@@ -3,7 +3,8 @@
 Each line vouches for the one before it. So whatever was changed, removed, inserted or moved shows at the next line;
 what was cut off at the end, or written anew from some line on, shows only against a head that somebody else kept:
 the dashboard gets one with every result. Where the beginning is missing, the agent has recorded which file it dropped:
-the line before the first one that is kept is named there by its number and its hash.
+the line before the first one that is kept is named there by its number and its hash. Each such event says with which
+line its file began, and which file went before it, so that the drop of one cannot hide that another was deleted.
 """
 
 import contextlib
@@ -29,13 +30,29 @@ _LOOK_S: Final = 0.05
 _TRIES: Final = 10
 
 
+class _Drop(NamedTuple):
+    """What an agent says of a file that it dropped: its first number, its head, and that of the one dropped before."""
+
+    first_seq: int | None
+    """None: it is of an agent that did not tell."""
+    head: AuditHead
+    after: AuditHead
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        """What was between the file that was dropped before and this one: it was never dropped, and is not there."""
+        if self.first_seq is None or self.after == self.head or self.first_seq <= self.after.seq + 1:
+            return None  # the second: dropped again after a crash
+        return self.after.seq + 1, self.first_seq - 1
+
+
 class _Line(NamedTuple):
-    """What a line says: its number, the hash of the line before it, its event, and the head of a file that went."""
+    """What a line says: its number, the hash of the line before it, its event, and which file went, where one did."""
 
     seq: int
     before: str
     event: str
-    dropped: AuditHead | None
+    drop: _Drop | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +214,10 @@ class _Check:
         """What a line says of the trail itself."""
         if self.report.first_seq == 0 and line.seq > 1:
             self._missing = AuditHead(line.seq - 1, line.before)
-        elif line.dropped is not None and line.dropped == self._missing:
+        elif line.drop is not None and line.drop.head == self._missing:
             self._missing = None
+        if line.drop is not None and (gap := line.drop.gap) is not None:
+            self._wrong(line.seq, f"missing when the agent dropped a file: {_lines_of(*gap)}, deleted by somebody else")
         self.report.repairs += line.event == AuditEvent.AUDIT_REPAIRED
 
     def _compare(self, seq: int, before: str) -> None:
@@ -267,12 +286,15 @@ def _read(text: bytes) -> _Line | None:
     seq, before, event = (document.get(name) for name in ("seq", "prev", "event"))
     if type(seq) is not int or seq < 1 or not isinstance(before, str) or not isinstance(event, str):
         return None
-    dropped = _head_in(document) if event == AuditEvent.AUDIT_FILE_DROPPED else None
-    return _Line(seq, before, event, dropped)
+    drop = _drop_in(document) if event == AuditEvent.AUDIT_FILE_DROPPED else None
+    return _Line(seq, before, event, drop)
 
 
-def _head_in(document: Mapping[str, object]) -> AuditHead | None:
+def _drop_in(document: Mapping[str, object]) -> _Drop | None:
+    first_seq, after = document.get("first_seq"), document.get("after")
     try:
-        return parse_head(str(document.get("head")))
+        head = parse_head(str(document.get("head")))
+        before = AuditHead() if after is None else parse_head(str(after))
     except ValueError:
         return None
+    return _Drop(first_seq if isinstance(first_seq, int) else None, head, before)

@@ -1,6 +1,7 @@
 """Notices that the operator changed the catalog: a valid one is taken over, an invalid one is not, loudly."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,14 +30,24 @@ class CatalogWatch:
     """
 
     def __init__(
-        self, catalogs: Catalogs, readiness: Readiness, audit: Audit, path: Path | None, rules: MountRules
+        self,
+        catalogs: Catalogs,
+        readiness: Readiness,
+        audit: Audit,
+        path: Path | None,
+        rules: MountRules,
+        also: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        """``path`` is the operator's file or None; ``rules`` say what it may not mount."""
+        """``path`` is the operator's file or None; ``rules`` say what it may not mount.
+
+        ``also``: what else of the configuration is in force, for the audit trail.
+        """
         self._catalogs = catalogs
         self._readiness = readiness
         self._audit = audit
         self._path = path
         self._rules = rules
+        self._also = also
         self._seen: _State | None = None
         self._read: _State | None = None
 
@@ -79,6 +90,7 @@ class CatalogWatch:
             sha256=new.sha256,
             runners={one.name: one.image for one in runners},
             grants={one.name: one.grants for one in runners if one.grants},
+            **self._also(),
         )
         log.info("catalog in force", runners=new.names)
         for runner in runners:

@@ -10,7 +10,9 @@ from typing import Final
 _CLIENTS_SHARE: Final = 4
 """One in so many may be a client's connection."""
 _CLIENTS_MIN: Final = 8
-_CLIENTS_MAX: Final = 1024
+_CLIENTS_MAX: Final = 1280
+STRANGERS_MAX: Final = 1024
+"""A thousand honest senders that come at once are strangers until their first line arrives."""
 _OWN: Final = 36
 """What the agent has open whatever it does: journal, trail, the engine's connections, deliveries."""
 _PER_TASK: Final = 3
@@ -38,6 +40,11 @@ def clients_max(descriptors: int) -> int:
     if descriptors == resource.RLIM_INFINITY:
         return _CLIENTS_MAX
     return max(_CLIENTS_MIN, min(_CLIENTS_MAX, descriptors // _CLIENTS_SHARE))
+
+
+def strangers_max(descriptors: int, wanted: int | None) -> int:
+    """How many of them no right token has come over: at most ``wanted``, and a fifth of the places is never theirs."""
+    return min(wanted or STRANGERS_MAX, clients_max(descriptors) * 4 // 5)
 
 
 def tasks_max(descriptors: int) -> int:

@@ -19,6 +19,11 @@ PROGRAM: Final = "/usr/local/bin/agp-fence"
 _FIB_TRIE: Final = Path("/proc/net/fib_trie")
 
 
+def bridge_name(labels: Mapping[str, str]) -> str:
+    """What the bridge of the agent with these labels is called."""
+    return f"agp-{labels['agp.instance']}"
+
+
 class Fencing:
     """Makes bridge and fences. Knows no task: a container that was prepared ahead of time is fenced in as any other."""
 
@@ -40,7 +45,7 @@ class Fencing:
         self.image = image
         # The helper is root with NET_ADMIN: nothing of the agent's own name is ever taken from a registry.
         self._pull = PullPolicy.NEVER if image.startswith(OWN_IMAGES) else PullPolicy.MISSING
-        self.bridge_name = f"agp-{labels['agp.instance']}"
+        self.bridge_name = bridge_name(labels)
 
     async def bridge(self) -> Bridge:
         """The agent's bridge, made where it is missing and compared in any case.

@@ -18,8 +18,9 @@ from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, Jour
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
 from agp_agent.stages import Stages
+from agp_agent.starting import Claim
 from agp_agent.tally import Tally
-from agp_agent.walk import Claim, Walk
+from agp_agent.walk import Walk
 
 log = structlog.get_logger(__name__)
 

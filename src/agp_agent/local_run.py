@@ -100,7 +100,7 @@ async def run_file(
     """
     here, terminal = _Here(), _Terminal(sys.stdout.buffer)
     with tempfile.TemporaryDirectory(prefix="agp-run-") as folder, StateDir(Path(folder), "run") as state:
-        agent = Agent(settings, state, engine_of(settings), here, masker, terminal.observe, NONE_WARM)
+        agent = Agent(settings, state, engine_of(settings), here, masker, terminal.observe, wish=NONE_WARM)
         async with agent.running():
             await contact(agent)
             run_id = await _submit(agent, name, content)
@@ -118,7 +118,11 @@ async def run_file(
 
 
 async def contact(agent: Agent) -> None:
-    """Wait until the agent can run something. Raises ``EngineUnavailable`` after ten seconds, with the reason."""
+    """Wait until the agent can run something; then clear up behind commands like this one that were killed.
+
+    Raises:
+        EngineUnavailable: after ten seconds, with the reason.
+    """
     readiness = agent.readiness
     try:
         async with asyncio.timeout(_ENGINE_PATIENCE_S):
@@ -127,6 +131,7 @@ async def contact(agent: Agent) -> None:
                 await readiness.changed.wait()
     except TimeoutError:
         raise EngineUnavailable("; ".join(readiness.problems.values())) from None
+    await agent.remove_leftovers()
 
 
 async def _submit(agent: Agent, name: str, content: str) -> str:

@@ -127,7 +127,7 @@ def _load_json(body: bytes) -> object:
     except UnicodeDecodeError:
         raise InvalidBody("The request body is not valid UTF-8.") from None
     try:
-        document: object = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        document: object = _STRICT_JSON.decode(text)
     except RecursionError:
         raise InvalidBody("The request body is nested too deeply.") from None
     except json.JSONDecodeError as error:
@@ -147,6 +147,9 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(keys) != len(pairs):
         raise InvalidBody("The request body holds an object with a duplicate key.")
     return keys
+
+
+_STRICT_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def _describe(error: ValidationError) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -20,9 +20,11 @@ from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import ConfigurationError, EngineError, ImageUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.planner import Limits, RunSpec
-from agp_agent.pool_sizes import Wish
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
+from agp_agent.warm import Backoff, PoolRules, Warm, WarmStatus
+
+__all__ = ["PART", "Pool", "PoolRules", "WarmStatus"]
 
 log = structlog.get_logger(__name__)
 
@@ -31,57 +33,8 @@ _LOOK_S: Final = 5.0
 """So late is it seen at the latest that a tag has moved, or that a mount leads to another file."""
 _SETTLE_S: Final = 0.1
 """After a claim: a task that just starts is not to share the machine with the making of the next container."""
-_FAILURES_MAX: Final = 9
 _LIVED_S: Final = 60.0
 """One that ends later than that did not end because it cannot wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolRules:
-    """What the settings say. ``uids``: how many users there are for containers; ``max_age_s``: none waits longer."""
-
-    wish: Wish
-    uids: int
-    max_age_s: float = 3600.0
-    before_ready: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WarmStatus:
-    """A runner's containers that are prepared ahead: how many there are to be, how many wait, and who had one."""
-
-    wanted: int = 0
-    ready: int = 0
-    hits: int = 0
-    """Tasks that had one, since the agent started."""
-    misses: int = 0
-    """Tasks that ran cold although there are to be some."""
-
-
-@dataclass(slots=True, eq=False)
-class _Warm:
-    prepared: Prepared
-    since_s: float
-    ground: Hashable
-    guard: asyncio.Task[None]
-    """Ends when the container is of no use any more."""
-
-    @property
-    def slot(self) -> str:
-        return self.prepared.container.name
-
-
-@dataclass(slots=True)
-class _Backoff:
-    failures: int = 0
-    until_s: float = 0.0
-
-    def fail(self, now_s: float) -> float:
-        """Wait longer each time, up to some minutes; return how long."""
-        wait_s = 2.0 ** min(self.failures, _FAILURES_MAX) / 2
-        self.failures += 1
-        self.until_s = now_s + wait_s
-        return wait_s
 
 
 class Pool:
@@ -110,11 +63,11 @@ class Pool:
         self._rules = rules
         self._wakers = (asyncio.Event(), catalogs.subscribe(), readiness.subscribe())
         self._news = self._wakers[0]
-        self._ready: defaultdict[str, list[_Warm]] = defaultdict(list)
-        self._claimed: dict[str, _Warm] = {}
+        self._ready: defaultdict[str, list[Warm]] = defaultdict(list)
+        self._claimed: dict[str, Warm] = {}
         self._slots: set[str] = set()
         self._images: dict[str, str] = {}
-        self._backoffs: defaultdict[str, _Backoff] = defaultdict(_Backoff)
+        self._backoffs: defaultdict[str, Backoff] = defaultdict(Backoff)
         self._removing: set[asyncio.Task[None]] = set()
         self._filling: asyncio.Task[Prepared] | None = None
         self._looked_s = float("-inf")
@@ -301,7 +254,7 @@ class Pool:
             if self._closed or warm.prepared.spec != specs.get(runner) or len(waiting) > self.wanted[runner]:
                 self._drop(warm, "it is not wanted any more")
 
-    def _fault(self, warm: _Warm, epoch: int) -> str | None:
+    def _fault(self, warm: Warm, epoch: int) -> str | None:
         """Why it is not as good as one that is prepared now; None: it is."""
         if warm.prepared.epoch != epoch:
             return "contact to the engine was interrupted"
@@ -354,13 +307,13 @@ class Pool:
 
     def _take_in(self, prepared: Prepared, ground: Hashable) -> None:
         guard = asyncio.create_task(self._engine.spoiled(prepared.container_id), name="guard a warm container")
-        warm = _Warm(replace(prepared, is_warm=True), self._now_s(), ground, guard)
+        warm = Warm(replace(prepared, is_warm=True), self._now_s(), ground, guard)
         guard.add_done_callback(lambda done: self._on_spoiled(warm, done))
         self._images[prepared.spec.container.image] = prepared.image.image_id
         self._ready[prepared.spec.runner].append(warm)
         self._news.set()
 
-    def _on_spoiled(self, warm: _Warm, guard: asyncio.Task[None]) -> None:
+    def _on_spoiled(self, warm: Warm, guard: asyncio.Task[None]) -> None:
         runner = warm.prepared.spec.runner
         if guard.cancelled() or warm not in self._ready[runner]:
             return
@@ -389,12 +342,12 @@ class Pool:
 
     # --- removing ----------------------------------------------------------------------------------------------------
 
-    def _drop(self, warm: _Warm, why: str) -> None:
+    def _drop(self, warm: Warm, why: str) -> None:
         log.debug("warm container dropped", slot=warm.slot, runner=warm.prepared.spec.runner, why=why)
         self._ready[warm.prepared.spec.runner].remove(warm)
         self._remove(warm)
 
-    def _remove(self, warm: _Warm) -> None:
+    def _remove(self, warm: Warm) -> None:
         warm.guard.cancel()
         self._hold(self._see_off(warm), f"remove {warm.slot}")
         self._news.set()
@@ -404,7 +357,7 @@ class Pool:
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)
 
-    async def _see_off(self, warm: _Warm) -> None:
+    async def _see_off(self, warm: Warm) -> None:
         """Let its entry end, and remove it; where the engine does not answer, the reconciler does it later."""
         try:
             await warm.prepared.attachment.aclose()
@@ -430,7 +383,7 @@ class Pool:
         """Let go of all: they end by themselves, and the next agent removes what is left. Idempotent."""
         self._closed = True
         left = [*self._claimed.values(), *(warm for waiting in self._ready.values() for warm in waiting)]
-        tasks = [*(warm.guard for warm in left), *self._removing]
+        tasks = [*(warm.guard for warm in left), *self._removing, *([self._filling] if self._filling else [])]
         for task in tasks:
             task.cancel()
         closing = (warm.prepared.attachment.aclose() for warm in left)

@@ -6,7 +6,9 @@ lost, with the output that is left.
 
 A journal that opens well may be damaged all the same: SQLite passes over whatever does not fit in a damaged write-ahead
 log, and what is left is an older state. The trail tells: every line was written after the commit that it is about. So
-was every note beside a slot: just before its playbook could start, and the line of a start may be on disk later.
+was every note beside a slot: just before its playbook could start, and the line of a start may be on disk later. A note
+is synced just after that start. It outlives the agent in any case; where the machine goes within those milliseconds,
+what had started went with it, and the journal's own commit, which was on disk before, tells of it.
 """
 
 import contextlib

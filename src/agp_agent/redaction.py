@@ -6,6 +6,7 @@ masked by shape in what the agent writes, never in what a playbook prints.
 """
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,11 @@ _WRAPPED_AT: Final = (76, 64)
 _PIECE_BYTES: Final = 42
 """In base64 shorter than a line: broken once at most."""
 _PIECES_MAX: Final = 24
+_INSIDE_MAX_BYTES: Final = 8 * 2**10
+"""A secret up to this size is looked for in the lines of the base64 of something longer, too: two needles a byte."""
 _BASE64_BITS, _BYTE_BITS = 6, 8
+_ENDS_OF_KEY: Final = re.compile(rb"\A-----BEGIN [^\n]*\n|\n-----END [^\n]*\Z")
+"""What every key begins and ends with is no secret."""
 _ASSIGNMENT: Final = re.compile(rb"(?:export\s+)?[A-Za-z_][A-Za-z0-9_.-]*\s*(?:=|:\s)\s*(.+)", re.DOTALL)
 _LEFT_AS_THEY_ARE: Final = ("", "/", "!*'()", "!#$%&'()*+,/:;=?@[]~", ";,/?:@&=+$!*'()#", "!#$&'()*+,/:;=?@[]~")
 """By quoters of URLs: ``quote`` with and without a slash, encodeURIComponent, requests, encodeURI, and the like."""
@@ -43,6 +48,8 @@ _KEYS: Final = re.compile(
     r"|x-registry-auth)"
 )
 """Keys that hold secrets by their names; ``token_fingerprint`` and ``idempotency_key`` are none of them."""
+_KEYS_REMEMBERED: Final = 256
+"""The agent's own events have about fifty."""
 
 
 class Masker:
@@ -51,6 +58,8 @@ class Masker:
     def __init__(self, known: Callable[[], Iterable[bytes]]) -> None:
         """``known`` returns all secret values of now."""
         self._known = known
+        self._seen: tuple[bytes, ...] = ()
+        self._longest_first: tuple[str, ...] = ()
         self._secrets_of: dict[str, Needles] = {}
 
     def hold(self, run: str, secrets: "Needles") -> None:
@@ -70,10 +79,16 @@ class Masker:
         return self._mask_tree(value, self._tokens())
 
     def _tokens(self) -> tuple[str, ...]:
-        # The longest first: one may be part of another.
-        return tuple(sorted((secret.decode(errors="replace") for secret in self._known()), key=len, reverse=True))
+        known = tuple(self._known())
+        if known != self._seen:
+            # The longest first: one may be part of another.
+            texts = sorted((secret.decode(errors="replace") for secret in known), key=len, reverse=True)
+            self._seen, self._longest_first = known, tuple(texts)
+        return self._longest_first
 
     def _mask_tree(self, value: object, tokens: tuple[str, ...]) -> object:
+        if type(value) is str:  # most are
+            return self._mask_leaf(value, tokens)
         if isinstance(value, dict):
             return {key: MASK if is_secret(key) else self._mask_tree(item, tokens) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -87,12 +102,14 @@ class Masker:
             value = value.replace(token, MASK)
         for secrets in self._secrets_of.values():
             value = secrets.masked(value.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+        folded = value.casefold()  # far cheaper than the expressions, and most lines have none of the hints
         for hint, shape, replacement in _SHAPES:
-            if hint in value.casefold():  # far cheaper than the expression, and most lines have none
+            if hint in folded:
                 value = shape.sub(replacement, value)
         return value
 
 
+@functools.lru_cache(_KEYS_REMEMBERED)
 def is_secret(key: object) -> bool:
     """Whether what stands under a key is a secret by that key's name, whatever it is."""
     return isinstance(key, str) and _KEYS.fullmatch(key) is not None
@@ -102,7 +119,7 @@ class Needles:
     """Some secrets in all their spellings, ready to be found."""
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
-        """Takes a few milliseconds for a secret of many lines."""
+        """Takes a few milliseconds for a secret of many lines, and some tens of them for one of several KB."""
         self._by_head: dict[bytes, list[bytes]] = {}
         for needle in sorted({needle for secret in secrets for needle in spellings(secret)}):
             self._by_head.setdefault(needle[:_HEAD_BYTES], []).append(needle)
@@ -228,6 +245,8 @@ def spellings(secret: bytes) -> set[bytes]:
     found = {part for part in parts if len(part) >= SPELLING_MIN_BYTES}
     spelled = {spelling for part in found for spelling in (*_base64(part), *_quoted(part), *_in_json(part))}
     wrapped = {line for value in (secret, whole) for line in _wrapped_base64(value)}
+    if SPELLING_MIN_BYTES <= len(body := _ENDS_OF_KEY.sub(b"", whole)) <= _INSIDE_MAX_BYTES:
+        wrapped |= {both for line in _lines_inside_base64(body) for both in _both_alphabets(line)}
     pieces = [part[at : at + _PIECE_BYTES] for part in sorted(found) for at in range(0, len(part), _PIECE_BYTES)]
     if len(pieces) <= _PIECES_MAX:  # or there would be too many to look for
         wrapped |= {broken for piece in pieces for broken in _broken_base64(piece)}
@@ -270,6 +289,30 @@ def _wrapped_base64(value: bytes) -> Iterator[bytes]:
     for width in _WRAPPED_AT:
         for start in range(0, len(encoded), width):
             yield from _both_alphabets(encoded[start : start + width])
+
+
+def _lines_inside_base64(value: bytes) -> Iterator[bytes]:
+    """Each line of the base64 of something longer that holds the value anywhere: whole lines, its first and its last.
+
+    These two with the end of the line between them and the next, for a few characters of them stand in other texts too.
+    """
+    for width in _WRAPPED_AT:
+        size = width * _BASE64_BITS // _BYTE_BITS
+        for at in range(len(value) - size + 1):
+            yield base64.b64encode(value[at : at + size])
+        for length in range(_END_MIN_BYTES, min(size, len(value))):
+            first = _end_of_line(value[:length])
+            before_last = _end_of_line(value[:-length][-size:])
+            last = base64.b64encode(value[-length:])[: length * _BYTE_BITS // _BASE64_BITS]
+            for line_end in (b"\n", b"\r\n"):
+                yield first + line_end
+                yield before_last + line_end + last
+
+
+def _end_of_line(value: bytes) -> bytes:
+    """Its base64 where a line ends with it, without the character that holds bits of what is before it, too."""
+    before = -len(value) % 3
+    return base64.b64encode(bytes(before) + value)[-(-before * _BYTE_BITS // _BASE64_BITS) :]
 
 
 def _both_alphabets(encoded: bytes) -> tuple[bytes, bytes]:

@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; every one only by 0.0.0.0 or ::.")
     port: int = Field(8470, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     interface: str | None = Field(None, max_length=15, description="Network device to listen on, and on no other.")
+    max_strangers: int = Field(
+        1024,
+        ge=1,
+        description="Connections over which no right token has come; at it, the one waited for longest gives way.",
+    )
     tls_cert_file: Path | None = Field(None, description="Certificate chain of the agent's own API, PEM.")
     tls_key_file: Path | None = Field(None, description="Private key that belongs to it, PEM.")
     tailscale_socket: Path | None = Field(

@@ -7,9 +7,12 @@ import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from agp_agent.errors import StateDirectoryError
+
+LOCK_NAME: Final = "agent.lock"
+"""Held for as long as its owner lives; who that is stands in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class StateDir:
         try:
             for folder in (self.path, self.spool, self.slots):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateDirectoryError(
                 f"{self.path}: the state directory cannot be used: {error.strerror}; "

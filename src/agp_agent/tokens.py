@@ -142,6 +142,13 @@ class Tokens:
         """Every token of now and of before, for masking."""
         return self.inbound.known + self.outbound.known
 
+    def fingerprints(self) -> dict[str, list[str]]:
+        """What stands for the tokens that are valid now, by the names that they have in the audit trail."""
+        return {
+            "token_fingerprints": [fingerprint(token) for token in self.inbound.held],
+            "dashboard_token_fingerprints": [fingerprint(token) for token in self.outbound.held],
+        }
+
     def check(self) -> None:
         """Raise ``ConfigurationError`` unless both are there and differ."""
         problems: list[str] = []

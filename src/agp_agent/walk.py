@@ -6,29 +6,28 @@ The dispatcher starts walks, the reconciler resumes those of an earlier agent; b
 
 import asyncio
 import contextlib
-import secrets
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from agp_agent import clock, descriptors, lifecycle, planner, secret_files, slots
+from agp_agent import clock, descriptors, lifecycle, planner, secret_files, slots, starting
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.ending import Ending, facts
 from agp_agent.engine import ContainerState, Image
 from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, SecretUnavailable
 from agp_agent.executor import NO_SECRETS, Executor, Prepared
-from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release, Reservation, Start
+from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release, Reservation
 from agp_agent.lifecycle import Reason, State, Verdict
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.pool import Pool
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.stages import Stages
+from agp_agent.starting import Claim
 from agp_agent.watch import LiveRun, NeverStarted, StartUnknown, Stop
 
 log = structlog.get_logger(__name__)
@@ -37,15 +36,6 @@ _RETRY_S: Final = 1.0
 
 Observer = Callable[[str, LiveRun], None]
 """Called with run_id and run as soon as output may come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A place and a warm container, held for an order that is being taken on."""
-
-    runner: Runner
-    prepared: Prepared
-    reservation: Reservation
 
 
 class Walk:
@@ -125,7 +115,7 @@ class Walk:
         run_id = uuid.uuid4().hex
         self.active[run_id] = runner.name
         self._journal.cancel_event(run_id)
-        return Claim(runner, prepared, Reservation(run_id, _start_of(prepared), tuple(full)))
+        return Claim(runner, prepared, Reservation(run_id, starting.start_of(prepared), tuple(full)))
 
     def unclaim(self, claim: Claim, *, is_untouched: bool) -> None:
         """The order was not taken on, or has to wait; where the journal is in doubt, nobody else gets the container."""
@@ -187,7 +177,7 @@ class Walk:
             await self._run_cold(attempt, spec)
 
     async def _run_warm(self, attempt: Attempt, prepared: Prepared) -> None:
-        start, is_written = _start_of(prepared), False
+        start, is_written = starting.start_of(prepared), False
         try:
             is_written = await self._journal.start(attempt.run_id, start)
         finally:
@@ -195,7 +185,7 @@ class Walk:
                 self._pool.abandon(prepared)
         if is_written:
             self._stages.claim(attempt.run_id, start.slot)
-            await self._release_started(_started(attempt, start), prepared)
+            await self._release_started(starting.started(attempt, start), prepared)
         else:
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             await self._ending.discard(start.slot)
@@ -252,12 +242,12 @@ class Walk:
         values = await self._secrets_for(attempt, prepared, State.PREPARING)
         if values is None:
             return
-        release = _release_of(prepared)
+        release = starting.release_of(prepared)
         if not await self._note_running(attempt, prepared, release):
             await self._ending.finish(attempt, lifecycle.cancelled_before_start())
             await self._ending.discard(prepared.container.name)
             return
-        await self._release_and_watch(_released(attempt, release), prepared, values)
+        await self._release_and_watch(starting.released(attempt, release), prepared, values)
 
     async def _secrets_for(self, attempt: Attempt, prepared: Prepared, seen: State) -> Mapping[str, bytes] | None:
         """The runner's secrets as they are now; without them (None) nothing is released, and the attempt is seen to."""
@@ -419,37 +409,6 @@ def log_failure(task: asyncio.Task[None]) -> None:
     """Say that a walk ended in an error nobody foresaw; the attempt stands in the journal, and is taken up again."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("walk failed", task=task.get_name(), exc_info=error)
-
-
-def _release_of(prepared: Prepared) -> Release:
-    """What is to be written down before this container is released now."""
-    return Release(
-        container_id=prepared.container_id,
-        image_digest=prepared.image.digest,
-        nonce=secrets.token_hex(16),
-        boot_id=clock.boot_id(),
-        released_boot_s=clock.boot_s(),
-        started_at_ms=clock.wall_ms(),
-    )
-
-
-def _start_of(prepared: Prepared) -> Start:
-    container = prepared.spec.container
-    return Start(
-        slot=prepared.container.name,
-        image=container.image,
-        timeout_s=prepared.spec.timeout_s,
-        memory_bytes=container.memory_bytes,
-        release=_release_of(prepared),
-    )
-
-
-def _released(attempt: Attempt, release: Release) -> Attempt:
-    return replace(attempt, **{name: getattr(release, name) for name in Release.__slots__})
-
-
-def _started(attempt: Attempt, start: Start) -> Attempt:
-    return _released(replace(attempt, slot=start.slot, image=start.image), start.release)
 
 
 def _note(attempt: Attempt) -> dict[str, object]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from agp_agent import __version__
 from campaign import leaks, strikes
 from campaign.book import WRONG, Book
 from campaign.flow import Flow
@@ -20,7 +19,7 @@ from campaign.weather import CALM, WEATHERS, MoodyDashboard, Weather
 from support.agent_process import AgentProcess
 from support.deaths import Gates
 from support.http_gate import HttpGate
-from support.own_engine import OwnEngine
+from support.own_engine import RUNNER_IMAGES, OwnEngine
 from support.starts_seen import StartsSeen
 
 QUIET_EVERY: Final = 25
@@ -40,7 +39,6 @@ _SETTLE_S: Final = 600.0
 """The back-off of a result that was refused often may be 5 minutes."""
 _LOOK_S: Final = 0.05
 _LOG_MAX_BYTES: Final = 16 * 2**20
-_IMAGES: Final = tuple(f"agp/runner-{name}:{__version__}" for name in ("shell", "python", "ansible"))
 _SETTINGS: Final = {
     "AGP_STOP_GRACE_S": "1",
     "AGP_MAX_RUNNING": "6",
@@ -152,7 +150,7 @@ class Course:
     def _own_engine(self, stack: ExitStack) -> OwnEngine:
         self._teller.say("starting an engine of the campaign's own, with the runners' images (about 30 s)")
         engine = stack.enter_context(OwnEngine())
-        engine.start().load_runner_images(*_IMAGES)
+        engine.start().load_runner_images(*RUNNER_IMAGES)
         return engine
 
     def _new_agent(self, folder: Path) -> AgentProcess:

@@ -63,6 +63,10 @@ class Rig(ABC):
         """It can be reached again, and is the same process."""
 
     @abstractmethod
+    async def pause(self, container_id: str) -> None:
+        """Somebody freezes a container."""
+
+    @abstractmethod
     def weaken(self) -> None:
         """From now on the engine makes privileged containers."""
 
@@ -174,6 +178,12 @@ class FakeRig(Rig):
         """It comes back."""
         await self._engine.come_back(restarted=False)
 
+    async def pause(self, container_id: str) -> None:
+        """Its host freezes it."""
+        container = self._engine.host.find(container_id)
+        assert container is not None
+        self._engine.host.pause(container)
+
     def weaken(self) -> None:
         """It is told what to do wrong."""
         self._engine.host.weaken = ("HostConfig.Privileged",)
@@ -207,6 +217,10 @@ class DockerRig(Rig):
     async def mend(self) -> None:
         """Mend it."""
         await self._line.open()
+
+    async def pause(self, container_id: str) -> None:
+        """The engine freezes it."""
+        await self._engine._calls.run(lambda client: client.pause(container_id))
 
     def weaken(self) -> None:
         """What inspect says is changed on its way."""

@@ -275,6 +275,32 @@ class TestEnd:
         assert (later.ended, later.seen_ending) == (True, False)
         await attachment.aclose()
 
+    @pytest.mark.parametrize("how", ["ends", "killed", "removed", "paused"])
+    async def test_what_spoils_a_container_that_waits_is_told(self, rig: Rig, how: str) -> None:
+        """Nothing is asked while it waits; whatever happens to it then is noticed, and a pause can be seen."""
+        container_id, attachment = await rig.prepared(RUN_FOREVER)
+        spoiled = asyncio.create_task(rig.engine.spoiled(container_id))
+        await asyncio.sleep(1.5)  # the start's own event may still have been on its way
+        before = rig.calls
+        await asyncio.sleep(0.5)
+        assert (spoiled.done(), rig.calls) == (False, before)
+        match how:
+            case "ends":
+                await attachment.aclose()
+            case "killed":
+                await rig.engine.signal(container_id, Signal.KILL)
+            case "removed":
+                await rig.engine.remove(container_id)
+            case _:
+                await rig.pause(container_id)
+        await spoiled
+        if how == "paused":
+            state = await rig.engine.inspect(container_id)
+            assert (state.running, state.paused) == (True, True)
+        await rig.engine.remove(container_id)
+        await rig.engine.spoiled(container_id)
+        await attachment.aclose()
+
     @pytest.mark.parametrize(("signal", "code"), [(Signal.TERM, 143), (Signal.KILL, 137)])
     async def test_a_signal_ends_the_playbook(self, rig: Rig, signal: Signal, code: int) -> None:
         """The exit code tells which signal it was."""

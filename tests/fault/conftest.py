@@ -1,4 +1,8 @@
-"""What the fault suite shares: a dashboard a test, and agents that are watched from their first moment on."""
+"""What the fault suite shares: an engine of its own, a dashboard a test, and agents that are watched from the first.
+
+There is one engine for each process that runs tests (``pytest -n``): it may be stopped, frozen and killed, and nobody
+else fills its memory of 256 events, on which an agent that comes back depends.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,15 +14,42 @@ import pytest
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.ledger import Ledger
+from support.own_engine import OwnEngine
 
 StartWatched = Callable[..., Ledger]
-"""``start_watched(settings, wrapper=…, docker_host=…)``: a ready agent, and the ledger of what it is sent."""
+"""``start_watched(settings, wrapper=…)``: a ready agent, and the ledger of what it is sent."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _root() -> None:
-    """Say at once what this suite cannot do without."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test, so that one worker is not left with it when the others are done."""
+    items.sort(key=lambda item: "test_campaign" not in item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def loaded_engine() -> Iterator[OwnEngine]:
+    """An engine with the shell runner's image; between tests it runs, without live-restore."""
     assert os.geteuid() == 0, "the fault suite mounts file systems and starts an engine of its own: run it as root"
+    with OwnEngine() as engine:
+        engine.start()
+        engine.load_runner_images()
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def own_engine(loaded_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnEngine]:
+    """The engine that agents and tests are told of. A test may leave it stopped, frozen or started otherwise."""
+    loaded_engine.restart()
+    monkeypatch.setenv("DOCKER_HOST", loaded_engine.docker_host)
+    yield loaded_engine
+    loaded_engine.restart()
+
+
+@pytest.fixture
+def machines_engine(own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's engine instead: it has the images of all runners, and whoever fills its memory does no harm."""
+    monkeypatch.delenv("DOCKER_HOST")
+    if address := own_engine.machine.get("DOCKER_HOST"):
+        monkeypatch.setenv("DOCKER_HOST", address)
 
 
 @pytest.fixture
@@ -39,7 +70,7 @@ def start_watched(dashboard: DashboardStub, tmp_path: Path) -> Iterator[StartWat
             agent = AgentProcess(folder, dashboard.url, dashboard.token, settings, **more)  # type: ignore[arg-type]
             agents.append(agent)
             agent.start()
-            return ledgers.enter_context(Ledger(agent, dashboard, agent.docker_host))
+            return ledgers.enter_context(Ledger(agent, dashboard))
 
         try:
             yield start

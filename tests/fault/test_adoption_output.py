@@ -17,9 +17,17 @@ from support.deaths import Death, Gates, Syscall
 from support.doomed import die_at_start
 from support.http_gate import Moment
 from support.ledger import Ledger
+from support.own_engine import PYTHON_IMAGE, OwnEngine
 from support.waiting import eventually
 
-pytest_plugins = ("fault.engines", "fault.gated")
+pytest_plugins = ("fault.gated",)
+
+
+@pytest.fixture(autouse=True)
+def _python(own_engine: OwnEngine) -> None:
+    """The stream is printed by a program."""
+    own_engine.load_runner_images(PYTHON_IMAGE)
+
 
 MIB: Final = 2**20
 LINES: Final = (1, 700, 80, 16_383, 16_384, 16_385, 120, 40_000, 5, 32_768)

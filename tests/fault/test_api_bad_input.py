@@ -8,6 +8,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import pytest
+
 from fault.conftest import StartWatched
 from support.agent_process import AgentProcess
 from support.engine_events import EngineEvents
@@ -70,6 +72,7 @@ def _send(agent: AgentProcess, task_id: str, content: str, name: str = "playbook
     return exchange(agent.port, [request("POST", "/execute_task", agent.headers | JSON, body.encode())])
 
 
+@pytest.mark.usefixtures("machines_engine")
 def test_playbooks_are_judged_by_their_interpreter(start_watched: StartWatched) -> None:
     """Row 28: NUL, CRLF, BOM and invalid YAML arrive byte for byte; a YAML bomb costs us nothing; empty is 400."""
     watched = start_watched()

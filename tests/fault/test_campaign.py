@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from campaign.book import FAULTS
+from support.own_engine import RUNNER_IMAGES, OwnEngine
 
 ROUNDS: Final = 25
 STEPS_TRIED: Final = 13
@@ -23,11 +24,12 @@ _TESTS: Final = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_doubled_or_leaked(tmp_path: Path) -> None:
+def test_nothing_is_lost_doubled_or_leaked(own_engine: OwnEngine, tmp_path: Path) -> None:
     """Rows 1, 2, 3, 4, 5, 6, 7, 8: after 25 deaths at steps in turn and at random, nothing is lost, doubled or left.
 
     Tasks of all kinds flow meanwhile, and the dashboard is moody.
     """
+    own_engine.load_runner_images(*RUNNER_IMAGES)
     counts = tmp_path / "counts.json"
     command = (sys.executable, "-m", "campaign", "--engine", "machine", "--rounds", str(ROUNDS), "--pace", "0.2")
     ended = subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 from support.doomed import SHORT_S, UNTIL_LET_GO, Doomed, die_at_start
 from support.strikes import Needs, steps_of
 
-pytest_plugins = ("fault.engines", "fault.gated")
+pytest_plugins = ("fault.gated",)
 
 SHORT: Final = "echo one\nsleep 0.1\necho two\nexit 3\n"
 SHORT_ENDED: Final = ("one\ntwo\n", "exit code 3")

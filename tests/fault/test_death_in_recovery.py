@@ -14,7 +14,7 @@ from support.own_engine import OwnEngine
 from support.playbooks import WAITING
 from support.strikes import STEPS
 
-pytest_plugins = ("fault.engines", "fault.gated")
+pytest_plugins = ("fault.gated",)
 
 _ID: Final = "[0-9a-f]{64}"
 _AT_LOG: Final = rf"^GET /containers/{_ID}/logs"
@@ -75,28 +75,27 @@ EIGHT: Final = tuple(RECOVERY[number] for number in (0, 3, 6, 8, 11, 14, 17, 19)
 @pytest.mark.parametrize("deaths", [EIGHT, pytest.param(RECOVERY, marks=pytest.mark.campaign)], ids=["8", "20"])
 def test_deaths_in_a_row_while_it_recovers(
     start_watched: StartWatched,
-    own_gates: Gates,
-    own_engine: OwnEngine,
+    gates: Gates,
     deaths: tuple[Callable[[Death, Gates], None], ...],
 ) -> None:
     """Row 8: each agent dies a little later in taking up the same tasks; the last one ends all, and reports it once.
 
     One task ended while no agent was there, one still runs, and the container of one that was delivered is left over.
     """
-    watched = start_watched(own_gates.settings, docker_host=own_engine.docker_host)
+    watched = start_watched(gates.settings)
     agent = watched.agent
     running, ended = watched.send(UNTIL_LET_GO, ends_well=True), watched.send(WAITING)
     container, ended_in = agent.container_of(running), agent.container_of(ended)
     for one in (container, ended_in):
         agent.engine.wait_printed(one, b"before")
     (unremoved,) = (step for step in STEPS if step.name == "delivered, remove not called")
-    strike = unremoved.arm(agent, own_gates)
+    strike = unremoved.arm(agent, gates)
     delivered = watched.send("echo done\n", ends_well=True)
     strike.wait()
     agent.engine.let_go(ended_in)
     agent.engine.wait_ended(ended_in)
     for number, arm in enumerate(deaths):
-        die_at_start(watched.agent, own_gates, f"death {number}", arm)
+        die_at_start(watched.agent, gates, f"death {number}", arm)
     agent.start()
     agent.engine.let_go(container)
     results = watched.check()
@@ -109,8 +108,8 @@ def test_deaths_in_a_row_while_it_recovers(
 
 def test_a_release_that_nobody_saw_is_lost(own_engine: OwnEngine, start_watched: StartWatched, tmp_path: Path) -> None:
     """Row 4: agent and engine died around a release, and nothing tells whether it started: lost, and not run again."""
-    with HttpGate.to_engine(tmp_path, own_engine.docker_host) as gate, HttpGate.to_dashboard(_NOWHERE) as unused:
-        watched = start_watched({"DOCKER_HOST": gate.address}, docker_host=own_engine.docker_host)
+    with HttpGate.to_engine(tmp_path) as gate, HttpGate.to_dashboard(_NOWHERE) as unused:
+        watched = start_watched({"DOCKER_HOST": gate.address})
         agent = watched.agent
         (unsent,) = (step for step in STEPS if step.name == "release: line not sent")
         strike = unsent.arm(agent, Gates(gate, unused))

@@ -9,8 +9,6 @@ from support.namespaces import with_bind
 from support.own_engine import OwnEngine
 from support.playbooks import WAITING
 
-pytest_plugins = ("fault.engines",)
-
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -31,12 +29,12 @@ def test_a_running_playbook_is_adopted(start_watched: StartWatched) -> None:
     assert result["output"].endswith("before\nafter\n")
 
 
-def test_a_reboot(own_engine: OwnEngine, on_own_engine: StartWatched, tmp_path: Path) -> None:
+def test_a_reboot(own_engine: OwnEngine, start_watched: StartWatched, tmp_path: Path) -> None:
     """Row 34: after it, what had ended has its result, what ran or is gone is lost and never run again, the rest runs.
 
     Agent and engine end, no process of a container lives on, and the next agent sees another boot id.
     """
-    watched = on_own_engine({"AGP_MAX_RUNNING": 3})
+    watched = start_watched({"AGP_MAX_RUNNING": 3})
     agent = watched.agent
     ended, running, gone = (watched.send(WAITING) for _ in range(3))
     containers = [agent.container_of(task_id) for task_id in (ended, running, gone)]

@@ -10,17 +10,15 @@ from support.ledger import Ledger
 from support.own_engine import OwnEngine
 from support.waiting import eventually
 
-pytest_plugins = ("fault.engines",)
-
 QUEUE: Final = 10
 WAITING: Final = "echo before\nuntil [ -e /work/go ]; do sleep 0.05; done\necho after\n"
 
 
 def test_an_engine_that_is_absent_at_the_start_is_waited_for(
-    own_engine: OwnEngine, on_own_engine: StartWatched
+    own_engine: OwnEngine, start_watched: StartWatched
 ) -> None:
     """Row 10: not ready, tasks accepted up to the queue's limit, the next is refused; all run when it is there."""
-    watched = on_own_engine({"AGP_MAX_QUEUED": QUEUE})
+    watched = start_watched({"AGP_MAX_QUEUED": QUEUE})
     watched.agent.stop()
     own_engine.stop()
     watched.agent.start(ready=False)
@@ -32,11 +30,11 @@ def test_an_engine_that_is_absent_at_the_start_is_waited_for(
 
 @pytest.mark.parametrize("absent_s", [2.0, pytest.param(600.0, marks=(pytest.mark.campaign, pytest.mark.timeout(900)))])
 def test_an_engine_that_is_absent_for_a_while_is_waited_for(
-    own_engine: OwnEngine, on_own_engine: StartWatched, absent_s: float
+    own_engine: OwnEngine, start_watched: StartWatched, absent_s: float
 ) -> None:
     """Row 10: the same while the agent runs; what ran runs on, and everything resumes by itself."""
     own_engine.restart(live_restore=True)
-    watched = on_own_engine({"AGP_MAX_QUEUED": QUEUE, "AGP_TASK_TIMEOUT_S": 3600})
+    watched = start_watched({"AGP_MAX_QUEUED": QUEUE, "AGP_TASK_TIMEOUT_S": 3600})
     agent = watched.agent
     running = watched.send(WAITING, ends_well=True)
     container = agent.container_of(running)

@@ -12,8 +12,6 @@ from fault.conftest import StartWatched
 from support.ledger import Ledger
 from support.own_engine import OwnEngine
 
-pytest_plugins = ("fault.engines",)
-
 BOUND_S: Final = 1.0
 """The requirement for every answer. The median is held to it: one slow answer of a loaded machine proves nothing."""
 TIMEOUT_S: Final = 4
@@ -25,10 +23,10 @@ SOON: Final = "echo before\nsleep 2\necho after\n"
 
 @pytest.mark.parametrize("frozen_s", [10.0, pytest.param(60.0, marks=pytest.mark.campaign)])
 def test_a_frozen_engine_slows_no_answer_and_stretches_no_deadline(
-    own_engine: OwnEngine, on_own_engine: StartWatched, frozen_s: float
+    own_engine: OwnEngine, start_watched: StartWatched, frozen_s: float
 ) -> None:
     """Row 11: answers stay under 1 s, /readyz says no; then what is overdue ends at once, and the rest as ever."""
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": TIMEOUT_S})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": TIMEOUT_S})
     agent = watched.agent
     overdue, ended_meanwhile = watched.send(FOREVER), watched.send(SOON, ends_well=True)
     for task_id in (overdue, ended_meanwhile):

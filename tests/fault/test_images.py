@@ -13,8 +13,6 @@ from support.ledger import Ledger
 from support.own_engine import OwnEngine
 from support.registry_stub import RegistryStub
 
-pytest_plugins = ("fault.engines",)
-
 WRONG: Final = base64.b64encode(b"agent:wrong").decode()
 DIGEST: Final = "sha256:" + "a" * 64
 PATIENCE_S: Final = 60.0
@@ -37,7 +35,7 @@ def private(own_engine: OwnEngine) -> Iterator[RegistryStub]:
 
 def test_an_image_that_cannot_be_had_is_told_with_its_reason(
     own_engine: OwnEngine,
-    on_own_engine: StartWatched,
+    start_watched: StartWatched,
     registry: RegistryStub,
     private: RegistryStub,
     tmp_path: Path,
@@ -55,7 +53,7 @@ def test_an_image_that_cannot_be_had_is_told_with_its_reason(
             "password": (f"{private.address}/agp/shell:1", "wrong password"),
         }
         settings = _settings(tmp_path, {name: image for name, (image, _) in images.items()}, private.address)
-        watched = on_own_engine(settings)
+        watched = start_watched(settings)
         before = _images(watched)
         for name in images:
             _send(watched, name)
@@ -70,10 +68,10 @@ def test_an_image_that_cannot_be_had_is_told_with_its_reason(
 
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
-def test_a_pull_that_hangs_is_given_up(on_own_engine: StartWatched, registry: RegistryStub, tmp_path: Path) -> None:
+def test_a_pull_that_hangs_is_given_up(start_watched: StartWatched, registry: RegistryStub, tmp_path: Path) -> None:
     """Row 25: a registry that answers and then falls silent is given up by the agent itself, after ten minutes."""
     image = f"{registry.address}/hangs/shell:1"
-    watched = on_own_engine(_settings(tmp_path, {"hangs": image}, "nowhere"))
+    watched = start_watched(_settings(tmp_path, {"hangs": image}, "nowhere"))
     _send(watched, "hangs")
     watched.neighbours()
     results = watched.check(patience_s=700)

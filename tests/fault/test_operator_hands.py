@@ -6,15 +6,13 @@ from fault.conftest import StartWatched
 from support.own_engine import SHELL_IMAGE, OwnEngine
 from support.playbooks import WAITING
 
-pytest_plugins = ("fault.engines",)
-
 TIMEOUT_S: Final = 6
 FOREVER: Final = "echo before\nwhile :; do sleep 0.05; done\n"
 
 
-def test_what_an_operator_does_to_a_running_container_is_told(on_own_engine: StartWatched) -> None:
+def test_what_an_operator_does_to_a_running_container_is_told(start_watched: StartWatched) -> None:
     """Row 13: killed: told so, with the output so far; removed: lost; paused: the deadline still counts."""
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": TIMEOUT_S})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": TIMEOUT_S})
     engine = watched.agent.engine
     tasks = {hand: watched.send(FOREVER) for hand in ("kill", "rm", "pause")}
     containers = {hand: watched.agent.container_of(task_id) for hand, task_id in tasks.items()}
@@ -34,10 +32,10 @@ def test_what_an_operator_does_to_a_running_container_is_told(on_own_engine: Sta
 
 
 def test_an_engine_that_is_tidied_up_takes_no_running_task_along(
-    own_engine: OwnEngine, on_own_engine: StartWatched
+    own_engine: OwnEngine, start_watched: StartWatched
 ) -> None:
     """Row 13: a prune of everything leaves what runs alone; a removed image is told, and used again when it is back."""
-    watched = on_own_engine({"AGP_TASK_TIMEOUT_S": 300})
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300})
     agent = watched.agent
     client = agent.engine.client
     running = watched.send(WAITING)

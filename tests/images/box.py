@@ -144,6 +144,12 @@ class Box:
         """The command lines of all processes in the container."""
         return [row[-1] for row in self._api.top(self.id, "-eo pid,args")["Processes"]]
 
+    def holds(self, condition: str) -> bool:
+        """Whether a line of shell is true inside the container; it is another process than the task's."""
+        command = self._api.exec_create(self.id, ["sh", "-c", f"{{ {condition}; }} 2>/dev/null"])["Id"]
+        self._api.exec_start(command)
+        return bool(self._api.exec_inspect(command)["ExitCode"] == 0)
+
     def printed_so_far(self) -> bytes:
         """All that the container has printed, on either stream, by the engine's log."""
         return bytes(self._api.logs(self.id))

@@ -1,5 +1,6 @@
 """The runner images as they were built, on the real engine."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ RUNNERS = {
     "python": (".py", ("python3", "/playbook/playbook.py")),
     "ansible": (".yml", ("ansible-playbook", "/playbook/playbook.yml")),
 }
+
+TAG = os.environ.get("AGP_TEST_IMAGE_TAG", __version__)
+"""The tag of the runner images under test: the version, where the variable names no other."""
 
 EXTRA = "python-extra"
 """The example of a child image, for which all holds that holds for its parent."""
@@ -38,12 +42,12 @@ def extra_image(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFa
 
 def image_of(request: pytest.FixtureRequest, name: str) -> str:
     """The image of one of the runners or of the child image."""
-    return str(request.getfixturevalue("extra_image")) if name == EXTRA else f"agp/runner-{name}:{__version__}"
+    return str(request.getfixturevalue("extra_image")) if name == EXTRA else f"agp/runner-{name}:{TAG}"
 
 
 def boxes_of(client: docker.DockerClient, name: str, folder: Path, image: str | None = None) -> Boxes:
     """The boxes of one runner; an image that is not there is a failure, never a skip."""
-    image = image or f"agp/runner-{name}:{__version__}"
+    image = image or f"agp/runner-{name}:{TAG}"
     try:
         client.images.get(image)
     except ImageNotFound:
@@ -62,6 +66,12 @@ def shell(client: docker.DockerClient, tmp_path: Path) -> Boxes:
 def python(request: pytest.FixtureRequest, client: docker.DockerClient, tmp_path: Path) -> Boxes:
     """The Python runner, and its child."""
     return boxes_of(client, request.param, tmp_path, image_of(request, request.param))
+
+
+@pytest.fixture
+def python_alone(client: docker.DockerClient, tmp_path: Path) -> Boxes:
+    """The Python runner without its child."""
+    return boxes_of(client, "python", tmp_path)
 
 
 @pytest.fixture

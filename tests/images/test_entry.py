@@ -2,10 +2,25 @@
 
 import base64
 import hashlib
+from pathlib import Path
 
+import docker
 import pytest
 
 from images.box import Boxes, new_nonce, started
+from images.conftest import boxes_of
+
+PYTHONS = {
+    "python": "print('ran')\n",
+    "ansible": "- hosts: all\n  gather_facts: false\n  tasks: [{debug: {msg: ran}}]\n",
+}
+"""The images where an interpreter waits in the entry's place, and a playbook that would say that it ran."""
+
+
+@pytest.fixture(params=["shell", *PYTHONS])
+def waiting(request: pytest.FixtureRequest, client: docker.DockerClient, tmp_path: Path) -> tuple[Boxes, str]:
+    """Each of the three runners, with the playbook that would say that it ran: the contract is one for all entries."""
+    return boxes_of(client, request.param, tmp_path), PYTHONS.get(request.param, "echo ran")
 
 
 def test_nothing_runs_before_the_release(shell: Boxes) -> None:
@@ -40,9 +55,10 @@ def test_the_end_of_stdin_before_the_release_ends_the_container_without_a_word(r
     assert (finished.exit_code, finished.output, finished.control) == (125, b"", b"")
 
 
-def test_a_release_that_was_cut_short_is_no_release(shell: Boxes) -> None:
+def test_a_release_that_was_cut_short_is_no_release(waiting: tuple[Boxes, str]) -> None:
     """Half a line and then the end of stdin is the end of the agent, not a release."""
-    with shell.open("echo ran") as box:
+    boxes, playbook = waiting
+    with boxes.open(playbook) as box:
         box._attached._sock.sendall(f"agp1 release {new_nonce()}".encode())
         box.hang_up()
         finished = box.finish()
@@ -65,9 +81,10 @@ def test_a_release_that_was_cut_short_is_no_release(shell: Boxes) -> None:
         "agp1 release 0123456789abcdef0123456789abcdef ",
     ],
 )
-def test_any_other_line_is_refused_and_not_echoed(shell: Boxes, line: str) -> None:
+def test_any_other_line_is_refused_and_not_echoed(waiting: tuple[Boxes, str], line: str) -> None:
     """An entry that does not understand its agent runs nothing, says why, and repeats nothing of the line."""
-    with shell.open("echo ran") as box:
+    boxes, playbook = waiting
+    with boxes.open(playbook) as box:
         box.send(line)
         finished = box.finish()
 
@@ -160,9 +177,10 @@ time.sleep(3600)
     assert (finished.exit_code, finished.output) == (9, b"ready\nstopped\n")
 
 
-def test_term_ends_a_container_that_still_waits(shell: Boxes) -> None:
+def test_term_ends_a_container_that_still_waits(waiting: tuple[Boxes, str]) -> None:
     """A warm container that is no longer wanted goes at once, without the engine's KILL."""
-    with shell.open("echo ran") as box:
+    boxes, playbook = waiting
+    with boxes.open(playbook) as box:
         box.signal("SIGTERM")
         finished = box.finish()
 
@@ -193,9 +211,10 @@ def test_secrets_are_files_of_the_playbooks_user_alone_and_are_in_no_environment
 
 
 @pytest.mark.parametrize("name", ["../key", ".key", "a/b", "$(id)", ".."])
-def test_a_secret_whose_name_is_a_path_is_refused_and_not_echoed(shell: Boxes, name: str) -> None:
+def test_a_secret_whose_name_is_a_path_is_refused_and_not_echoed(waiting: tuple[Boxes, str], name: str) -> None:
     """Nothing runs, and nothing of the value comes back."""
-    with shell.open("echo ran", secrets_place=True) as box:
+    boxes, playbook = waiting
+    with boxes.open(playbook, secrets_place=True) as box:
         box.send(f"agp1 secret {name} aHVudGVyMg==")
         box.release()
         finished = box.finish()
@@ -205,9 +224,10 @@ def test_a_secret_whose_name_is_a_path_is_refused_and_not_echoed(shell: Boxes, n
 
 
 @pytest.mark.parametrize("value", ["hunter2!", "hunter2", "aHVudGVyMg== more"])
-def test_a_secret_that_is_not_base64_is_refused_and_not_echoed(shell: Boxes, value: str) -> None:
+def test_a_secret_that_is_not_base64_is_refused_and_not_echoed(waiting: tuple[Boxes, str], value: str) -> None:
     """A release that was garbled runs nothing."""
-    with shell.open("echo ran", secrets_place=True) as box:
+    boxes, playbook = waiting
+    with boxes.open(playbook, secrets_place=True) as box:
         box.send(f"agp1 secret key {value}")
         box.release()
         finished = box.finish()
@@ -217,9 +237,10 @@ def test_a_secret_that_is_not_base64_is_refused_and_not_echoed(shell: Boxes, val
     assert value.encode() not in finished.control
 
 
-def test_a_secret_for_a_container_that_has_no_place_for_one_is_refused(shell: Boxes) -> None:
+def test_a_secret_for_a_container_that_has_no_place_for_one_is_refused(waiting: tuple[Boxes, str]) -> None:
     """Only runners with secrets have the folder in memory; the root file system would not take one."""
-    with shell.open("echo ran") as box:
+    boxes, playbook = waiting
+    with boxes.open(playbook) as box:
         box.send(_secret("key", b"hunter2"))
         finished = box.finish()
 

@@ -1,5 +1,6 @@
 """The commands as people type them: what they print, and what they tell the shell."""
 
+import contextlib
 import json
 import re
 import signal
@@ -146,6 +147,42 @@ def test_timings_that_cannot_be_written_are_told_before_the_run(cli: Cli, tmp_pa
     ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "none" / "timings.json")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "'--timings'" in ended.stderr
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    environment: dict[str, str], cli: Cli, tmp_path: Path, engine: EngineSide
+) -> None:
+    """Its container and its folder; that of one that lives is not touched."""
+    path = written(tmp_path, "p.sh", "echo begin; sleep 600")
+    with contextlib.ExitStack() as stack:
+        killed, killed_instance = started(stack, environment, path, tmp_path)
+        alive, alive_instance = started(stack, environment, path, tmp_path)
+        killed.kill()
+        killed.wait(PATIENCE_S)
+        engine.client.networks.create(f"agp-{killed_instance}", labels={"agp.instance": killed_instance})
+        assert len(engine.containers(killed_instance, running=True)) == 1
+        assert cli("run", written(tmp_path, "next.sh", "echo next")).stdout == "next\n"
+        assert engine.containers(killed_instance) == engine.networks(killed_instance) == []
+        assert len(engine.containers(alive_instance, running=True)) == 1
+        assert len(list((tmp_path / "tmp").iterdir())) == 1
+        alive.send_signal(signal.SIGINT)
+        assert alive.wait(PATIENCE_S) == 130
+
+
+def started(
+    stack: contextlib.ExitStack, environment: dict[str, str], path: Path, tmp_path: Path
+) -> tuple["subprocess.Popen[bytes]", str]:
+    """A run that printed ``begin``, ended in any case when the stack is; and its instance."""
+    before = set((tmp_path / "tmp").glob("agp-run-*"))
+    process = stack.enter_context(
+        subprocess.Popen([COMMAND, "run", str(path)], env=environment, stdout=subprocess.PIPE)
+    )
+    stack.callback(process.kill)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begin\n"
+    (folder,) = set((tmp_path / "tmp").glob("agp-run-*")) - before
+    return process, str(json.loads((folder / "agent.lock").read_text())["instance"])
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -114,9 +114,11 @@ def test_a_killed_agent_leaves_none_that_runs(start: Start, dashboard: Dashboard
     run(agent, dashboard, "after a kill")
 
 
-def test_an_agent_that_is_killed_while_it_fills_leaves_nothing(start: Start) -> None:
+def test_an_agent_that_is_killed_while_it_fills_leaves_nothing(start: Start, tmp_path: Path) -> None:
     """At any moment of a fill: what is half made is removed at the next start."""
-    agent = start(AGP_WARM=30, AGP_WARM_BEFORE_READY="false")
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(_catalog("32MiB, warm: 30"))
+    agent = start(AGP_WARM=0, AGP_WARM_BEFORE_READY="false", AGP_CATALOG=catalog)
     for number in (1, 4, 7):
         eventually(lambda: len(agent.engine.containers(agent.instance)) >= number, "being filled")  # noqa: B023
         agent.kill()
@@ -147,7 +149,9 @@ def _catalog(memory: str) -> str:
 def test_a_tag_that_moves_changes_what_waits(start: Start, dashboard: DashboardStub, tmp_path: Path) -> None:
     """What waits is of the old image: it is replaced within seconds."""
     catalog = tmp_path / "catalog.yaml"
-    catalog.write_text(_catalog("64MiB").replace("agp/runner-shell:0.2.0", "agp-test/moving:1"))
+    catalog.write_text(
+        _catalog("64MiB").replace("agp/runner-shell:0.2.0", "agp-test/moving:1").replace("agp-shell", "sh")
+    )
     shell, other = "agp/runner-shell:0.2.0", "agp/runner-python:0.2.0"
     with contextlib.ExitStack() as stack:
         agent: AgentProcess | None = None

@@ -5,7 +5,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
@@ -182,6 +182,24 @@ class WatchedDashboard:
         """Nothing to close."""
 
 
+class Told(Future[Any]):
+    """What a write of the real database is told by, for whoever waits in no loop: in the writer's own thread."""
+
+    def get_loop(self) -> "Told":
+        """The place where it is told: here."""
+        return self
+
+    def call_soon_threadsafe(self, call: Callable[..., object], *arguments: object) -> None:
+        """Not soon: now."""
+        call(*arguments)
+
+
+def write_of(operation: Operation[Any]) -> _Write:
+    """Return a write for the real writer."""
+    told: Any = Told()
+    return _Write(operation, told)
+
+
 class SteppedDatabase(Database):
     """The real database; a write is committed in the turn after it was asked for, and not at all by the dead."""
 
@@ -209,10 +227,11 @@ class SteppedDatabase(Database):
         if not self._life.alive:
             return
         asked, self._asked = self._asked, []
-        writes = [_Write(operation) for operation, _ in asked]
+        writes = [write_of(operation) for operation, _ in asked]
         for write in writes:
             self._writes.put(write)
-        wait([write.done for write in writes])
+        told: Any = [write.done for write in writes]
+        wait(told)
         self._after_commit()
         for write, (_, done) in zip(writes, asked, strict=True):
             if error := write.done.exception():

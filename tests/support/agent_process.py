@@ -81,6 +81,7 @@ class AgentProcess:
             "AGP_STATE_DIR": str(self.state),
             "AGP_STOP_GRACE_S": "1",
             "AGP_WARM": WARM,
+            "AGP_WARM_BEFORE_READY": str(WARM != "0").lower(),
         }
         self.environment |= {name: str(value) for name, value in (settings or {}).items()}
         for name in ("AGP_TOKEN", "AGP_DASHBOARD_TOKEN"):
@@ -193,6 +194,26 @@ class AgentProcess:
             return []
         files = [str(path) for folder in ("slots", "spool") for path in self.state.glob(f"{folder}/*")]
         return files + self.engine.purge(self._instance)
+
+    def left_of_tasks(self) -> list[str]:
+        """What is there on the engine and in its folders that belongs to some task; what waits for one does not."""
+        is_up = self.process.poll() is None
+        state = self.state_inside if is_up else self.state
+        containers = sorted(str(one.name) for one in self.engine.containers(self.instance))
+        volumes, spools = self.engine.volumes(self.instance), [path.name for path in (state / "spool").iterdir()]
+        slots = sorted(path.name for path in (state / "slots").iterdir())
+        if slots == containers and set(volumes) <= set(slots) and len(slots) == (self._waiting() if is_up else 0):
+            return spools
+        return [*containers, *volumes, *slots, *spools]
+
+    def containers_of_tasks(self) -> int:
+        """How many containers there are beside those that wait for a task, while it runs."""
+        return len(self.engine.containers(self.instance)) - self._waiting()
+
+    def _waiting(self) -> int:
+        """How many containers wait for a task."""
+        runners = self.request("GET", "/status").json()["runners"]
+        return sum(runner["warm"]["ready"] for runner in runners.values())
 
     # --- what it says ----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ from agp_agent.disk_watch import RESERVE_BYTES
 from agp_agent.engine import Signal
 from agp_agent.errors import EngineError, Refused
 from agp_agent.journal import JournalUnavailable
-from agp_agent.journal.database import _Write
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
@@ -34,6 +33,7 @@ from support.agent_ports import (
     WorldExecutor,
     WorldJournal,
     turn_into,
+    write_of,
 )
 from support.agent_verdicts import OUTPUT_LIMIT_BYTES, TIMEOUT_S
 from support.agent_witness import Witness
@@ -49,6 +49,8 @@ runners:
 _PATIENCE_S: Final = 3000
 _LOOK_S: Final = 20
 _TURNS_MAX: Final = 200
+_LAST_TURNS: Final = 5
+"""So soon those hear of its end whose requests were under way."""
 _IN_MEMORY: Final = Path("/dev/shm")
 """A file system as any other, but that nobody waits for a disk."""
 
@@ -68,7 +70,7 @@ class Inhabitant:
         self.agent = Agent(settings, self.state, self.engine, dashboard, Masker(lambda: ()), lambda _run_id, _run: None)
         journal = turn_into(self.agent.journal, WorldJournal)
         journal.attend(self.life, around)
-        journal._db._writes.put(_Write(lambda db: db.execute("PRAGMA busy_timeout = 0")))  # nobody waits in real time
+        journal._db._writes.put(write_of(lambda db: db.execute("PRAGMA busy_timeout = 0")))  # nobody waits in real time
         turn_into(self.agent._engine_watch._executor, WorldExecutor).around = around
         self.agent._outbox._gate = Gate(around.loop.time)
         seed_bug(self.agent)
@@ -166,6 +168,7 @@ class World:
         if self.agent is None or not self.agent.main.done():
             return
         self.agent.main.result()
+        self.loop.turns(_LAST_TURNS)
         assert not self.agent.life.left, f"left by an agent that stopped: {self.agent.life.left}"
         self.witness.close()
         self.agent = None

@@ -81,7 +81,7 @@ class Doomed:
         agent = self.watched.agent
         self.watched.dashboard.acknowledged(task_id)
         number = len(self._bystanders)
-        eventually(lambda: len(agent.engine.containers(agent.instance)) == number, f"{task_id}: container removed")
+        eventually(lambda: agent.containers_of_tasks() == number, f"{task_id}: container removed")
         eventually(lambda: agent.http.get("/readyz").status_code == 200, "ready")
 
     def let_bystanders_go(self) -> None:

@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 SHELL_IMAGE: Final = f"agp/runner-shell:{__version__}"
 """The runner that most faults need; the catalog's other images are larger, and may be missing."""
+PYTHON_IMAGE: Final = f"agp/runner-python:{__version__}"
+RUNNER_IMAGES: Final = (SHELL_IMAGE, PYTHON_IMAGE, f"agp/runner-ansible:{__version__}")
+"""Those of all built-in runners."""
 
 _HOLDER: Final = """
 mkdir -p /run/containerd
@@ -32,6 +35,8 @@ echo ready
 exec sleep infinity
 """
 """Keeps the namespaces alive. The empty folder hides the machine's containerd: dockerd then starts one of its own."""
+_DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Before a command: where this process is killed, the engine stops as it is told to, and its containers with it."""
 _PING_S: Final = 5.0
 _CLONE_NEWNET: Final = 0x40000000
 _SIOCGIFFLAGS: Final = 0x8913
@@ -49,13 +54,15 @@ class OwnEngine:
     def __init__(self, runtimes: Mapping[str, Sequence[str]] | None = None) -> None:
         """Make the namespaces and the folders; nothing is started.
 
-        ``runtimes`` are those that it has beside runc: names, each with a program and its arguments.
+        ``runtimes`` are those that it has beside runc: names, each with a program and its arguments. ``machine``
+        is the environment of now: it names the machine's engine, of which this one gets its images.
         """
         assert os.geteuid() == 0, "an engine of the tests' own can be started by root alone"
         self.folder = Path(tempfile.mkdtemp(prefix="agp-engine-"))
         self.log_path = self.folder / "dockerd.log"
         self.docker_host = f"unix://{self.folder}/docker.sock"
         self._cgroup = self.folder.name
+        self.machine = dict(os.environ)
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._live_restore = False
         configured = {
@@ -63,7 +70,7 @@ class OwnEngine:
         }
         (self.folder / "daemon.json").write_text(json.dumps({"runtimes": configured}))
         self._holder = subprocess.Popen(
-            ("unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", _HOLDER),
+            (*_DIES_WITH_US, "unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", _HOLDER),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
@@ -89,6 +96,7 @@ class OwnEngine:
             (self.folder / stale).unlink(missing_ok=True)
         self._live_restore = live_restore
         command = (
+            *_DIES_WITH_US,
             *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", "--"),
             *("dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
             *("--pidfile", f"{self.folder}/docker.pid", "--host", self.docker_host),
@@ -176,7 +184,7 @@ class OwnEngine:
         """Copy images of the machine's engine, by default the shell runner's, unless they are there already."""
         for name in names or (SHELL_IMAGE,):
             if self._docker("image", "inspect", name).returncode != 0:
-                with subprocess.Popen(("docker", "save", name), stdout=subprocess.PIPE) as saving:
+                with subprocess.Popen(("docker", "save", name), stdout=subprocess.PIPE, env=self.machine) as saving:
                     loaded = self._docker("load", stdin=saving.stdout)
                 assert (saving.returncode, loaded.returncode) == (0, 0), loaded.stdout
 

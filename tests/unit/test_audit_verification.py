@@ -161,6 +161,48 @@ async def test_the_drop_of_one_file_does_not_vouch_for_that_of_another(tmp_path:
     assert unvouched(one, json.loads(kept.splitlines()[0])["seq"]) in whats(verify(path))
 
 
+@pytest.mark.parametrize("deleted", [1, 3])
+async def test_the_agent_s_own_drops_do_not_hide_what_somebody_deleted(tmp_path: Path, deleted: int) -> None:
+    """The oldest files, before it dropped any or afterwards: told until the event that tells it goes itself."""
+    path = tmp_path / "audit.jsonl"
+    await write(path, FILES_KEPT if deleted == 1 else 2 * FILES_KEPT, file_max_bytes=1)
+    assert verify(path).is_whole
+    oldest = files(path)[:deleted]
+    first, last = json.loads(lines(oldest[0])[0])["seq"], json.loads(lines(oldest[-1])[-1])["seq"]
+    for file in oldest:
+        file.unlink()
+    assert not verify(path).is_whole
+    await write(path, deleted + 3, file_max_bytes=1)
+    (what,) = whats(verify(path))
+    gap = f"seq {first}" if first == last else f"seq {first} to {last}"
+    assert what.endswith(f"missing when the agent dropped a file: {gap}, deleted by somebody else")
+
+
+async def test_lines_that_somebody_deleted_in_a_file_are_told_after_its_drop(tmp_path: Path) -> None:
+    """Those at the beginning of the oldest one, which no line before it betrays."""
+    path = tmp_path / "audit.jsonl"
+    await write(path, 3, file_max_bytes=2**20)
+    await write(path, FILES_KEPT - 1, file_max_bytes=1)
+    oldest = files(path)[0]
+    assert len(lines(oldest)) > 2
+    put(oldest, lines(oldest)[2:])
+    await write(path, 2, file_max_bytes=1)
+    (what,) = whats(verify(path))
+    assert what.endswith("missing when the agent dropped a file: seq 1 to 2, deleted by somebody else")
+
+
+async def test_a_file_that_is_dropped_twice_is_no_gap(path: Path) -> None:
+    """The agent died between the event and the removal; the next one drops the file again."""
+    one = files(path)[0]
+    head, beginning = f"5:{hashlib.sha256(lines(one)[-1][:-1]).hexdigest()}", json.loads(lines(one)[0])["seq"]
+    one.unlink()
+    audit = Audit(path)
+    for after in (None, head):
+        audit.record(AuditEvent.AUDIT_FILE_DROPPED, file=one.name, first_seq=beginning, head=head, after=after)
+    await audit.aclose()
+    assert verify(path).is_whole
+
+
 @pytest.mark.parametrize("head", ["", "5", "5:" + "0" * 64])
 async def test_a_drop_that_names_another_head_vouches_for_nothing(path: Path, head: str) -> None:
     """Or none at all."""

@@ -160,6 +160,24 @@ def test_an_operators_runner_replaces_the_built_in_one_of_its_name_and_others_ar
 
 
 @pytest.mark.parametrize(
+    ("image", "spelled_out", "policy"),
+    [
+        ("agp/runner-shell:1", None, PullPolicy.NEVER),
+        ("agp/runner-shell:1", "missing", PullPolicy.MISSING),
+        ("registry.example/agp/runner-shell:1", None, PullPolicy.MISSING),
+        ("other/runner-shell:1", None, PullPolicy.MISSING),
+    ],
+)
+def test_an_image_that_is_built_with_the_agent_is_not_pulled_by_default(
+    image: str, spelled_out: str | None, policy: PullPolicy
+) -> None:
+    """On a public registry its name is of whoever takes it, so asking there must be spelled out."""
+    document = {"name": "x", "image": image, "command": ["{playbook}"]}
+    runner = Runner.model_validate(document if spelled_out is None else document | {"pull": spelled_out})
+    assert runner.pull is policy
+
+
+@pytest.mark.parametrize(
     ("size", "size_bytes"),
     [("16777216", 2**24), ("16777216B", 2**24), ("16384KiB", 2**24), ("16 MiB", 2**24), ("1GiB", 2**30)],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from agp_agent import catalog
 from agp_agent.audit import Audit
@@ -13,6 +14,7 @@ from agp_agent.catalog import Catalogs
 from agp_agent.catalog_watch import CatalogWatch, unusable
 from agp_agent.mount_rules import MountRules
 from agp_agent.readiness import Readiness
+from agp_agent.tokens import Tokens, TokenSource, fingerprint
 from support.async_waiting import until
 from support.catalogs import shell_runner, write_catalog, write_secret
 
@@ -69,6 +71,20 @@ async def test_a_file_that_is_being_written_is_left_alone(watched: Watched) -> N
     assert watched.changed.is_set()
     (line,) = await watched.audited()
     assert (line["event"], line["runners"]["b"]) == ("config loaded", shell_runner("")["image"])
+
+
+async def test_what_else_is_configured_stands_in_the_audit_trail(watched: Watched) -> None:
+    """The tokens that are valid, by their fingerprints: a rotation can be followed from where it began."""
+    tokens = Tokens(
+        TokenSource("AGP_TOKEN", SecretStr("inbound-token-of-now"), None),
+        TokenSource("AGP_DASHBOARD_TOKEN", SecretStr("outbound-token-of-now"), None),
+    )
+    rules = MountRules()
+    watch = CatalogWatch(watched.catalogs, Readiness(), watched.audit, None, rules, tokens.fingerprints)
+    await watch.run()
+    (line,) = await watched.audited()
+    assert line["token_fingerprints"] == [fingerprint(b"inbound-token-of-now")]
+    assert line["dashboard_token_fingerprints"] == [fingerprint(b"outbound-token-of-now")]
 
 
 async def test_what_each_runner_is_granted_stands_in_the_audit_trail(watched: Watched, tmp_path: Path) -> None:

@@ -33,11 +33,19 @@ def test_how_many_tasks_fit(allowed: int, tasks: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "clients"), [(resource.RLIM_INFINITY, 1024), (10**6, 1024), (1024, 256), (64, 16), (10, 8)]
+    ("allowed", "clients"), [(resource.RLIM_INFINITY, 1280), (10**6, 1280), (1024, 256), (64, 16), (10, 8)]
 )
 def test_how_many_clients_may_come_in(allowed: int, clients: int) -> None:
     """A share of what the process may open; never none, and never more than anybody needs."""
     assert descriptors.clients_max(allowed) == clients
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wanted", "strangers"), [(10**6, None, 1024), (10**6, 50, 50), (10**6, 5000, 1024), (1024, None, 204)]
+)
+def test_how_many_strangers_may_come_in(allowed: int, wanted: int | None, strangers: int) -> None:
+    """As many as the operator wants; but a fifth of the places is left for those who show a right token."""
+    assert descriptors.strangers_max(allowed, wanted) == strangers
 
 
 def test_few_left_is_a_problem_until_there_are_more(soft_limit: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agp_agent import lifecycle
 from agp_agent.clock import BootTime
 from agp_agent.errors import AlreadyRunning, Unavailable
-from agp_agent.journal import Admission, Delivery, Journal, JournalUnavailable, LostAttempt
+from agp_agent.journal import Admission, Delivery, Journal, JournalUnavailable, LostAttempt, Start
 from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
@@ -279,6 +279,8 @@ async def step(journal: Journal, run_id: str, state: State) -> bool:
         case State.PREPARING:
             return await to_preparing(journal, run_id)
         case State.RUNNING:
+            if await state_of(journal, run_id) is State.QUEUED:  # a container had waited for it
+                return await journal.start(run_id, Start("agp-1", "agp/x", 60, 2**29, release()))
             return await journal.running(run_id, release())
         case State.FINISHED:
             return await journal.finish(run_id, SUCCESS, PRINTED)

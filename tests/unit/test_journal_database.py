@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from agp_agent.journal.database import (
     migrations,
 )
 from agp_agent.journal.journal import Journal
+from support.clock import SetClock
 from support.orders import ROOM, order
 
 PATIENCE_S = 20.0
@@ -48,6 +51,30 @@ def insert(number: int) -> object:
 async def numbers(database: Database) -> list[int]:
     """Return what was written."""
     return [row[0] for row in await database.read(lambda db: db.execute("SELECT n FROM numbers ORDER BY n").fetchall())]
+
+
+def test_writers_on_several_loops_share_commits(database: Database) -> None:
+    """Each is told on its own loop; one that gave its loop up hurts nobody."""
+    held, entered = threading.Event(), threading.Event()
+
+    def hold(_db: sqlite3.Connection) -> None:
+        entered.set()
+        held.wait(PATIENCE_S)
+
+    async def give_up() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await database.write(hold)
+
+    def count(number: int) -> Callable[[sqlite3.Connection], int]:
+        return lambda db: db.execute("INSERT INTO numbers VALUES (?)", (number,)).rowcount
+
+    asyncio.run(give_up())
+    entered.wait(PATIENCE_S)
+    with ThreadPoolExecutor(3) as threads:
+        told = [threads.submit(asyncio.run, database.write(count(number))) for number in range(3)]
+        held.set()
+        assert [one.result(PATIENCE_S) for one in told] == [1, 1, 1]
 
 
 async def test_what_was_written_is_read_from_then_on_also_by_others(database: Database, path: Path) -> None:
@@ -294,10 +321,28 @@ def schema(path: Path) -> list[tuple[object, ...]]:
 def migrated(path: Path, number: int) -> None:
     """Make a file as an agent that knew only the first ``number`` migrations would have."""
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.create_function("sha256", 1, lambda text: hashlib.sha256(text.encode()).hexdigest())
     for sql in migrations()[:number]:
         connection.executescript(sql)
     connection.execute(f"PRAGMA user_version = {number}")
     connection.close()
+
+
+def test_what_waited_before_the_states_were_counted_is_counted(tmp_path: Path) -> None:
+    """A journal of an agent that counted anew for every order."""
+    path = tmp_path / "journal.db"
+    migrated(path, 2)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, "
+            "playbook_sha256, state, accepted_at_ms) VALUES (?, ?, 1, '', 'pending', 'a.sh', '', ?, 0)",
+            [("r1", "a", "queued"), ("r2", "b", "queued"), ("r3", "c", "running")],
+        )
+        connection.commit()
+    database = Database(path)
+    counted = asyncio.run(database.read(lambda db: db.execute("SELECT state, number FROM live").fetchall()))
+    database.close()
+    assert {tuple(row) for row in counted} == {("queued", 2), ("preparing", 0), ("running", 1)}
 
 
 def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> None:
@@ -308,6 +353,21 @@ def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> None:
         migrated(old, number)
         Database(old).close()
         assert schema(old) == schema(tmp_path / "new.db")
+
+
+def test_a_task_of_an_older_agent_is_found_by_its_alias(tmp_path: Path) -> None:
+    """The migration gives one to every attempt that is there."""
+    migrated(tmp_path / "old.db", 2)
+    connection = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
+    columns = "run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, state"
+    connection.execute(
+        f"INSERT INTO attempts ({columns}, accepted_at_ms) VALUES ('r', 'a/b', 1, '', 'pending', 'p', '', 'queued', 0)"  # noqa: S608
+    )
+    connection.close()
+    journal = Journal(tmp_path / "old.db", SetClock())
+    alias = f"~{hashlib.sha256(b'a/b').hexdigest()}"
+    assert asyncio.run(journal.views.task_id_of(alias)) == "a/b"
+    journal.close()
 
 
 def test_opening_again_changes_nothing(path: Path) -> None:

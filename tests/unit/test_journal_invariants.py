@@ -163,6 +163,13 @@ class JournalMachine(RuleBasedStateMachine):
         assert {row[0] for row in self._rows("SELECT run_id FROM attempts")} == self._accepted
 
     @invariant()
+    def what_is_counted_is_what_there_is(self) -> None:
+        """The numbers by which an order is refused or taken on."""
+        counted = self._rows("SELECT state, number FROM live WHERE number > 0")
+        there = self._rows("SELECT state, count(*) FROM attempts WHERE state <> 'finished' GROUP BY state")
+        assert sorted(counted) == sorted(there)
+
+    @invariant()
     def only_what_left_the_queue_has_a_slot(self) -> None:
         """A queued attempt has no container; one that is prepared or runs has a slot."""
         rows = self._rows("SELECT state, slot, container_id FROM attempts WHERE state <> 'finished'")

@@ -1,9 +1,12 @@
 """The log stream: JSON for machines, lines for terminals, secrets for nobody."""
 
+import errno
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,6 +24,14 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         """Yes."""
         return True
+
+
+class Full(io.StringIO):
+    """A stream on a disk that is full."""
+
+    def flush(self) -> None:
+        """Fail."""
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +144,29 @@ def test_no_logger_of_a_library_shows_a_token(stream: io.StringIO, name: str) ->
     assert len(lines(stream)) == 3
     assert TOKEN not in stream.getvalue()
     assert "unknown" not in stream.getvalue()
+
+
+def test_lines_of_many_threads_stay_whole(stream: io.StringIO) -> None:
+    """Of the agent's own loggers and of libraries, in one stream."""
+
+    def talk(number: int) -> None:
+        for _ in range(50):
+            structlog.get_logger("agp").warning("a line", number=number)
+            logging.getLogger("some.library").warning("a line", extra={"number": number})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(talk, range(4)))
+    assert Counter(line["number"] for line in lines(stream)) == dict.fromkeys(range(4), 100)
+
+
+def test_a_stream_that_takes_nothing_hurts_nobody() -> None:
+    """What is logged to a full disk or a closed pipe is lost, and the agent goes on."""
+    closed = io.StringIO()
+    logs.configure("info", Masker(tuple).tree, closed)
+    closed.close()
+    structlog.get_logger("agp").info("unheard")
+    logs.configure("info", Masker(tuple).tree, Full())
+    structlog.get_logger("agp").info("unheard")
 
 
 def test_configuring_again_replaces_the_old_way() -> None:

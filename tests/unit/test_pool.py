@@ -211,7 +211,7 @@ async def test_a_queued_task_has_a_warm_container(parts: Parts) -> None:
 
 async def test_a_thousand_tasks_have_a_thousand_containers(tmp_path: Path, host: FakeHost) -> None:
     """None serves two, whether it waited or not, in ten lives of an agent."""
-    hits = 0
+    hits, used = 0, Counter[str]()
     for life in range(10):
         async with warm_agent(tmp_path, host, rules=PoolRules(Wish(20), 256), max_running=20) as parts:
             await parts.reconciler.reconcile()
@@ -459,7 +459,7 @@ def sized(wish: Wish, *, uids: int = 256, memory_bytes: int = 2**34) -> dict[str
 )
 def test_by_default_there_are_as_many_as_fit(wish: Wish, room: dict[str, int], expected: dict[str, int]) -> None:
     """Users and memory are left for at least one task; nobody is bothered."""
-    assert sized(wish, **room) == expected  # type: ignore[arg-type]
+    assert sized(wish, **room) == expected
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_by_default_there_are_as_many_as_fit(wish: Wish, room: dict[str, int], e
 def test_what_an_operator_asks_for_and_cannot_have_is_refused(wish: Wish, room: dict[str, int], sentence: str) -> None:
     """With the arithmetic."""
     with pytest.raises(ConfigurationError, match=sentence):
-        sized(wish, **room)  # type: ignore[arg-type]
+        sized(wish, **room)
 
 
 async def test_a_catalog_that_asks_for_too_many_later_is_a_warning(parts: Parts) -> None:

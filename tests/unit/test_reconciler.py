@@ -17,7 +17,7 @@ from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.reconciler import Reconciler
 from fakes.fake_engine import FakeEngine
 from fakes.fake_host import FakeHost
-from support.agent_parts import LABELS, Parts, agent, machine
+from support.agent_parts import LABELS, Parts, agent, machine, wipe
 from support.async_waiting import settle, until, until_async
 from support.orders import PRINTED, SUCCESS, due_now, finished, put_back, release, to_preparing
 
@@ -141,13 +141,47 @@ async def test_a_release_that_was_noted_and_not_done_runs_once(tmp_path: Path, h
         await parts.clean()
 
 
-async def test_a_release_that_was_noted_is_lost_where_the_engine_was_replaced(tmp_path: Path, host: FakeHost) -> None:
-    """Nobody can tell whether it started."""
+async def test_what_was_never_handed_over_runs_once_though_the_engine_was_replaced(
+    tmp_path: Path, host: FakeHost
+) -> None:
+    """Its slot is as it was made: the agent died before it could release anything. Also where its container is gone."""
+    async with agent(tmp_path, host) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.slots.may_fill.clear()
+        run_ids = [await parts.post("print hi\n", task_id) for task_id in "ab"]
+        for run_id in run_ids:
+            await parts.in_state(run_id, State.RUNNING)
+    await host.forget(kill_running=True)
+    await host.remove(next(iter(host.containers.values())))
+    async with restarted(tmp_path, host) as parts:
+        for run_id in run_ids:
+            verdict, due = await parts.result(run_id)
+            assert (verdict.outcome, due.output.text()) == (Outcome.SUCCEEDED, "hi\n")
+        await parts.clean()
+
+
+async def test_a_slot_that_is_gone_proves_nothing(tmp_path: Path, host: FakeHost) -> None:
+    """Somebody removed it: whether there was a playbook in it, nobody knows."""
     async with agent(tmp_path, host) as parts:
         parts.go(parts.dispatcher.run())
         parts.slots.may_fill.clear()
         run_id = await parts.post("print hi\n")
         await parts.slots.filling.wait()
+    wipe(tmp_path / "slots")
+    await host.forget(kill_running=True)
+    async with restarted(tmp_path, host) as parts:
+        assert (await parts.verdict(run_id)).reason is Reason.ENGINE_LOST
+
+
+async def test_a_release_that_was_noted_is_lost_where_the_engine_was_replaced(tmp_path: Path, host: FakeHost) -> None:
+    """Its playbook had been handed over, and nobody can tell whether it started."""
+    async with agent(tmp_path, host) as parts:
+        parts.go(parts.dispatcher.run())
+        parts.slots.may_fill.clear()
+        run_id = await parts.post("print hi\n")
+        await parts.slots.filling.wait()
+        slot = (await parts.attempt(run_id)).slot or ""
+    (tmp_path / "slots" / slot / "note.json").touch()
     await host.forget(kill_running=True)
     async with restarted(tmp_path, host) as parts:
         assert (await parts.verdict(run_id)).reason is Reason.ENGINE_LOST

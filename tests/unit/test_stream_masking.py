@@ -1,6 +1,7 @@
 """Masking of secrets in output that comes in pieces."""
 
 import base64
+import hashlib
 import itertools
 import json
 from urllib.parse import quote, quote_plus
@@ -167,3 +168,44 @@ def test_base64_of_something_longer_is_masked_where_a_line_ends_inside_the_secre
         told = needles.masked(line_end.join(lines)).replace(line_end, b"")
         of_secret = encoded[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
         assert not any(of_secret[at : at + 4] in told for at in range(len(of_secret) - 3))
+
+
+LARGE = b"\n".join(
+    [b"-----BEGIN KEY-----"]
+    + [base64.b64encode(hashlib.sha512(bytes([n])).digest()[:48]) for n in range(40)]
+    + [b"-----END KEY-----"]
+)
+"""Of 2.6 KB, as an RSA key of 4,096 bits has."""
+
+
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("before", [0, 1, 50, 77])
+def test_base64_of_something_longer_tells_nothing_of_a_large_secret(width: int, line_end: bytes, before: int) -> None:
+    """`tar c /run/secrets | base64`: one byte a write, wherever the key stands in it."""
+    needles, told = Needles([LARGE]), bytearray()
+    encoded = base64.b64encode(b"." * before + LARGE + b"\n" + b"." * 200)
+    text = line_end.join(encoded[at : at + width] for at in range(0, len(encoded), width))
+    masker = StreamMasker(needles)
+    for at in range(len(text)):
+        told += masker.feed(text[at : at + 1])
+    told += masker.end()
+    left = bytes(told).replace(line_end, b"").replace(M, b" ")
+    start, end = before + LARGE.index(b"\n") + 1, before + LARGE.rindex(b"\n")
+    of_secret = encoded[-(-start * 8 // 6) : end * 8 // 6]
+    assert not any(of_secret[at : at + 8] in left for at in range(len(of_secret) - 7))
+    assert base64.b64encode(b"." * 150) in left
+
+
+def test_the_base64_of_another_key_is_not_touched() -> None:
+    """All begin with the same line, and a certificate nearly so."""
+    encoded = base64.b64encode(b"-----BEGIN KEY-----\n" + base64.b64encode(b"another" * 30))
+    text = b"\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76))
+    assert Needles([LARGE]).masked(text) == text
+
+
+def test_the_needles_of_a_secret_are_bounded() -> None:
+    """Two a byte, and half of them again for the other alphabet; above 8 KiB none of them."""
+    noise = base64.b64encode(b"".join(hashlib.sha512(bytes([n])).digest() for n in range(256)))
+    assert len(spellings(noise[: 8 * 2**10])) < 5 * 8 * 2**10
+    assert len(spellings(noise[: 8 * 2**10 + 1])) < 1000

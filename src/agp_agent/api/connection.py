@@ -28,8 +28,8 @@ _HEAD_GRACE_S: Final = 0.1
 _BODY_GRACE_S: Final = 0.5
 
 
-class _HeadTooLarge(Exception):
-    """Ends the parsing of a request."""
+class _Refused(Exception):
+    """Ends the parsing of a request that was answered already."""
 
 
 class Connection(HttpToolsProtocol):
@@ -112,7 +112,14 @@ class Connection(HttpToolsProtocol):
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """The route has a deadline of its own for the body, and an answer; this one is for bodies nobody reads."""
+        """The route has a deadline of its own for the body, and an answer; this one is for bodies nobody reads.
+
+        A request of HTTP/1.1 that does not say once whom it means is refused, as RFC 9112 (3.2) has it.
+        """
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            self._refuse("400 Bad Request", f"Expected one Host header, and there are {hosts or 'none'}.")
+            raise _Refused
         grace_s = math.inf if self._answering else _BODY_GRACE_S
         super().on_headers_complete()
         self._in_head = False
@@ -155,7 +162,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > HEAD_LIMIT_BYTES:
             self._head_too_large()
-            raise _HeadTooLarge
+            raise _Refused
 
     # --- ends ------------------------------------------------------------------------------------------------------
 

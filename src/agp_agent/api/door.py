@@ -21,9 +21,9 @@ _QUIET_S: Final = 60.0
 
 
 class Door:
-    """Accepts on one listening socket while there are less than ``limit`` connections.
+    """Accepts on one listening socket while there are less than ``limit`` connections and ``strangers_max`` strangers.
 
-    A stranger is a connection over which no right token has come yet. At the limit, the stranger that has kept the
+    A stranger is a connection over which no right token has come yet. At either limit, the stranger that has kept the
     server waiting for longest gives way, be it silent, dripping or idle. One that has shown a right token gives way
     only where strangers hold less than half of the places, and none of them can. Where every one is being answered the
     next waits in the kernel's queue. So slow clients cost each other their connections, and never an honest one its
@@ -37,6 +37,7 @@ class Door:
         connection: Callable[[Callable[[], None]], Connection],
         tls: ssl.SSLContext | None,
         limit: int,
+        strangers_max: int,
     ) -> None:
         """``connection`` makes the protocol of one connection, which calls what it is given when it is lost."""
         self._listener = listener
@@ -44,6 +45,7 @@ class Door:
         self._connection = connection
         self._tls = tls
         self._limit = limit
+        self._strangers_max = strangers_max
         self._opening: dict[asyncio.Task[Any], float] = {}
         self._changed = asyncio.Event()
         self._pressed_s = -_QUIET_S
@@ -95,13 +97,20 @@ class Door:
 
     async def _room(self) -> None:
         """Return once there may be one more."""
-        while len(self._state.connections) + len(self._opening) >= self._limit:
+        while (crowd := self._crowd()) is not None:
             self._changed.clear()
-            strangers_only = self._strangers() >= self._limit // 2
-            self._make_room(f"there are {self._limit} connections", strangers_only=strangers_only)
+            self._make_room(crowd, strangers_only=self._strangers() >= min(self._limit // 2, self._strangers_max))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
+
+    def _crowd(self) -> str | None:
+        """Which limit is reached; None where one more may come in, a stranger as everybody is at first."""
+        if len(self._state.connections) + len(self._opening) >= self._limit:
+            return f"there are {self._limit} connections"
+        if self._strangers() >= self._strangers_max:
+            return f"there are {self._strangers_max} connections without a right token"
+        return None
 
     def _strangers(self) -> int:
         connections: Any = self._state.connections

@@ -33,13 +33,15 @@ class AgentServer(uvicorn.Server):
         *,
         tls_cert_file: Path | None = None,
         tls_key_file: Path | None = None,
+        max_strangers: int | None = None,
     ) -> None:
-        """TLS where both files are given.
+        """TLS where both files are given. ``max_strangers``: connections over which no right token has come.
 
         Raises:
             ConfigurationError: these files cannot be used.
         """
         self._on_signal = on_signal
+        self._max_strangers = max_strangers
         self._doors: list[asyncio.Task[None]] = []
         check_tls(tls_cert_file, tls_key_file)
         super().__init__(
@@ -62,13 +64,15 @@ class AgentServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Uvicorn would accept whatever comes, until there is no file descriptor left."""
         loop, config, state = asyncio.get_running_loop(), self.config, self.server_state
+        descriptors_max = descriptors.limit()
         for listener in sockets or []:
             door = Door(
                 listener,
                 state,
                 lambda on_lost: Connection(config, state, loop, on_lost),
                 config.ssl,
-                descriptors.clients_max(descriptors.limit()),
+                descriptors.clients_max(descriptors_max),
+                descriptors.strangers_max(descriptors_max, self._max_strangers),
             )
             self._doors.append(asyncio.create_task(door.run(), name="door"))
         self.servers = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -20,7 +20,7 @@ from agp_agent.catalog.values import (
     TmpfsValue,
     rules_of,
 )
-from agp_agent.engine import PullPolicy, Tmpfs
+from agp_agent.engine import OWN_IMAGES, PullPolicy, Tmpfs
 from agp_agent.secret_files import MAX_NUMBER, SECRETS_DIR, Secret
 
 __all__ = ["INVENTORY", "PLAYBOOK", "HostMount", "HostSecret", "Match", "Runner", "SeccompProfile"]
@@ -123,6 +123,14 @@ class Runner(_Part):
             "runtime": self.runtime,
         }
         return {key: value for key, value in granted.items() if value}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_pull_own(cls, document: Any) -> Any:
+        """An image that is built with the agent is pulled only where that is spelled out: see ``OWN_IMAGES``."""
+        if isinstance(document, dict) and str(document.get("image", "")).startswith(OWN_IMAGES):
+            return {"pull": PullPolicy.NEVER, **document}
+        return document
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,9 +6,10 @@ from contextlib import suppress
 from docker import APIClient
 from docker.errors import APIError
 
-from agp_agent.docker_engine.http import create_container, inspect_image
+from agp_agent.docker_engine.http import create_container
+from agp_agent.docker_engine.read_back import Known, read_back
 from agp_agent.docker_engine.reading import lacks
-from agp_agent.docker_engine.translate import FIELDS_OF, Json, creation, differences
+from agp_agent.docker_engine.translate import FIELDS_OF, Json, creation
 from agp_agent.engine import ContainerSpec
 from agp_agent.errors import EngineError, LockdownRefused
 from agp_agent.lacks import Lack
@@ -17,9 +18,13 @@ from agp_agent.lacks import Lack
 class Creation:
     """Runs in a thread, while its caller may go away: then whoever learns it last removes the container."""
 
-    def __init__(self, spec: ContainerSpec, accepted: frozenset[Lack] = frozenset()) -> None:
-        """``accepted``: what the container may lack where the engine cannot do it."""
+    def __init__(self, spec: ContainerSpec, known: Known, accepted: frozenset[Lack] = frozenset()) -> None:
+        """``accepted``: what the container may lack where the engine cannot do it; ``known``: what need not be asked.
+
+        The container itself is read back each time.
+        """
         self._spec = spec
+        self._known = known
         self._accepted = accepted
         self._lock = threading.Lock()
         self._abandoned = False
@@ -38,7 +43,7 @@ class Creation:
         body = creation(self._spec, self._accepted and self._accepted & lacks(client.info()))
         container_id = self._create(client, body)
         try:
-            _compare(client, body, container_id)
+            self._compare(client, body, container_id)
             self._hand_over(container_id)
         except BaseException:
             _remove(client, container_id)
@@ -54,21 +59,18 @@ class Creation:
                 raise
             raise EngineError(f"the engine has no runtime {runtime}; it has {', '.join(sorted(known))}") from error
 
+    def _compare(self, client: APIClient, body: Json, container_id: str) -> None:
+        if wrong := read_back(client, body, container_id, self._known):
+            raise LockdownRefused(
+                f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "
+                f"it was removed again{_way_out(wrong)}",
+            )
+
     def _hand_over(self, container_id: str) -> None:
         with self._lock:
             if self._abandoned:
                 raise EngineError("nobody waits for this container any more")
             self._made = container_id
-
-
-def _compare(client: APIClient, asked: Json, container_id: str) -> None:
-    inspected = client.inspect_container(container_id)
-    wrong = differences(asked, inspected, inspect_image(client, inspected["Image"])["Config"])
-    if wrong:
-        raise LockdownRefused(
-            f"the engine made a container that differs from what was asked for in {', '.join(wrong)}; "
-            f"it was removed again{_way_out(wrong)}",
-        )
 
 
 def _way_out(wrong: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ from agp_agent.docker_engine.errors import CONFLICT, explanation
 from agp_agent.docker_engine.events import EventWatch
 from agp_agent.docker_engine.http import get_chunks
 from agp_agent.docker_engine.images import Images
+from agp_agent.docker_engine.read_back import Known, check_apparmor
 from agp_agent.engine import (
     Attachment,
     Bridge,
@@ -75,9 +76,12 @@ class DockerEngine:
         endpoint = Endpoint.parse(base_url, tls)
         self._accepted = accepted
         self._calls = EngineCalls(endpoint, timeout_s)
-        self._events = EventWatch(lambda: endpoint.client(timeout_s), self._calls.renew)
+        self._events = EventWatch(lambda: endpoint.client(timeout_s), self._begin_anew)
+        self._unstarted = set[str]()
+        """Containers made here that nobody has started yet: of those inspect says nothing new."""
         self._images = Images(self._calls, pull_timeout_s)
         self._bridges = asyncio.Lock()
+        self._known = Known()
 
     @classmethod
     def from_environment(
@@ -122,6 +126,12 @@ class DockerEngine:
         await closed.wait()
         thread.join()
 
+    def _begin_anew(self) -> None:
+        """Contact is back: whatever was known may not be so any more."""
+        self._calls.renew()
+        self._known.forget()
+        self._unstarted.clear()
+
     async def describe(self) -> EngineInfo:
         """Ask the engine who it is."""
         return await self._calls.run(lambda client: reading.engine_info(client.info(), str(client.api_version)))
@@ -132,15 +142,17 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create, read back, compare. A caller that is cancelled leaves no container behind."""
-        creation = Creation(spec, self._accepted)
+        creation = Creation(spec, self._known, self._accepted)
         future = self._calls.submit(creation.run)
         try:
-            return await asyncio.wrap_future(future)
+            made = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            made = creation.abandon()
-            if made is not None:
-                self._calls.submit(lambda client: client.remove_container(made, v=True, force=True))
+            left = creation.abandon()
+            if left is not None:
+                self._calls.submit(lambda client: client.remove_container(left, v=True, force=True))
             raise
+        self._unstarted.add(made)
+        return made
 
     async def attach(self, container_id: str) -> Attachment:
         """Open the container's streams over a connection of their own."""
@@ -149,11 +161,14 @@ class DockerEngine:
 
     async def start(self, container_id: str) -> None:
         """Start it, unless it has ended: Docker itself would run an ended container again."""
+        is_new = container_id in self._unstarted
+        self._unstarted.discard(container_id)  # before it is tried: of a call that failed nobody knows
 
         def start(client: APIClient) -> None:
-            if reading.container_state(client.inspect_container(container_id)).ended:
+            if not is_new and reading.container_state(client.inspect_container(container_id)).ended:
                 raise EngineError(f"container {container_id} has ended: it is never started again")
             client.start(container_id)
+            check_apparmor(client, container_id, self._known)
 
         await self._calls.run(start)
 
@@ -291,7 +306,7 @@ class DockerEngine:
     ) -> Helped:
         """Run a helper in a container's network namespace; it is removed even when the caller is cancelled."""
         return await self._calls.run(
-            lambda client: helpers.run_beside(client, container_id, image, command, labels, self._accepted)
+            lambda client: helpers.run_beside(client, container_id, image, command, labels, self._accepted, self._known)
         )
 
 

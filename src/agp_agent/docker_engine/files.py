@@ -13,7 +13,7 @@ from docker.errors import NotFound
 
 from agp_agent.docker_engine.errors import explanation
 from agp_agent.docker_engine.http import create_container, get_chunks
-from agp_agent.docker_engine.translate import mount_body
+from agp_agent.docker_engine.translate import CONFINED, NO_NEW_PRIVILEGES, mount_body
 from agp_agent.engine import Mount
 from agp_agent.errors import EngineError
 
@@ -46,12 +46,18 @@ def get_file(client: APIClient, mount: Mount, image: str, path: str, labels: Map
 
 @contextmanager
 def _never_started(client: APIClient, mount: Mount, image: str, labels: Mapping[str, str]) -> Iterator[str]:
+    """A container that nothing ever runs in: what of its lockdown an engine might not give it could not be used.
+
+    So it is asked for like any other, but for limits, and not read back: that would be two calls more for each file.
+    """
+    confined = CONFINED | {"SecurityOpt": [NO_NEW_PRIVILEGES], "Mounts": [mount_body(mount)]}
     body = {
         "Image": image,
         "Cmd": ["true"],
         "Labels": dict(labels),
         "NetworkDisabled": True,
-        "HostConfig": {"Mounts": [mount_body(mount)]},
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": confined,
     }
     container_id = create_container(client, body)
     try:

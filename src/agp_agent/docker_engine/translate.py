@@ -1,7 +1,7 @@
 """Pure translation between the port and Docker's API: what is asked for, and whether the engine made it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from agp_agent.engine import ContainerSpec, Mount, Tmpfs
 from agp_agent.lacks import Lack
@@ -29,6 +29,24 @@ _FORBIDDEN_IN_HOST_CONFIG = (
     "PortBindings", "StorageOpt", "Sysctls", "VolumeDriver", "VolumesFrom",
 )  # fmt: skip
 """Whatever else would widen what the container may do: never asked for, so it must read back empty."""
+
+CONFINED: Final[Json] = {
+    "ReadonlyRootfs": True,
+    "Privileged": False,
+    "CapDrop": ["ALL"],
+    "CgroupnsMode": "private",
+    "IpcMode": "private",
+    "PidMode": "",
+    "UTSMode": "",
+    "UsernsMode": "",
+    "PublishAllPorts": False,
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    "AutoRemove": False,
+}
+"""What every container of the agent is given, helpers and those that are never started included."""
+NO_NEW_PRIVILEGES: Final = "no-new-privileges:true"
+_PODMANS_RUNTIME: Final = "oci"
+"""What Podman calls the runtime of every container, in this place."""
 
 
 FIELDS_OF: Mapping[Lack, tuple[str, ...]] = {
@@ -81,19 +99,10 @@ def _host_config(spec: ContainerSpec) -> Json:
 
 
 def _lockdown(spec: ContainerSpec) -> Json:
-    return {
+    return CONFINED | {
         "Mounts": [mount_body(mount) for mount in spec.mounts],
         "Tmpfs": {path: tmpfs_options(tmpfs, spec.uid) for path, tmpfs in spec.tmpfs.items()},
-        "ReadonlyRootfs": True,
-        "Privileged": False,
-        "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={spec.seccomp}"] if spec.seccomp else [])],
-        "CgroupnsMode": "private",
-        "IpcMode": "private",
-        "PidMode": "",
-        "UTSMode": "",
-        "UsernsMode": "",
-        "PublishAllPorts": False,
+        "SecurityOpt": [NO_NEW_PRIVILEGES, *([f"seccomp={spec.seccomp}"] if spec.seccomp else [])],
         "Dns": list(spec.dns),
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,
@@ -107,8 +116,6 @@ def _lockdown(spec: ContainerSpec) -> Json:
             _ulimit("fsize", spec.file_size_bytes),
         ],
         "Init": True,
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "AutoRemove": False,
         "LogConfig": {"Type": "local", "Config": log_config(spec.log_limit_bytes)},
     }
 
@@ -137,53 +144,58 @@ def mount_body(mount: Mount) -> Json:
     return body | {"VolumeOptions": {"NoCopy": True}}
 
 
-def differences(asked: Json, inspected: Json, image: Json) -> tuple[str, ...]:
+def differences(asked: Json, inspected: Json, image: Json, default_runtime: str = "") -> tuple[str, ...]:
     """Names of all fields in which the container that was made differs from what was asked for.
 
     Args:
-        asked: the body from ``creation``.
+        asked: the body that it was created by.
         inspected: what inspect says of the container.
         image: the image's own configuration, which the engine merges with what was asked.
+        default_runtime: what the engine runs containers by that ask for no other; empty where it does not tell.
     """
-    config, host = inspected["Config"], inspected["HostConfig"]
+    config, host, wanted = inspected["Config"], inspected["HostConfig"], asked["HostConfig"]
+    forbidden = {field: None for field in _FORBIDDEN_IN_HOST_CONFIG if field not in wanted}
     as_it_is = asked.keys() - {"Env", "HostConfig", "Image", "Labels"}
     wrong = [
         *_unequal("Config", {key: asked[key] for key in as_it_is}, config),
-        *_unequal("HostConfig", asked["HostConfig"], host),
-        *_unequal("HostConfig", dict.fromkeys(_FORBIDDEN_IN_HOST_CONFIG), host),
+        *_unequal("HostConfig", wanted | forbidden, host),
     ]
     checks = {
         # By the name that was asked for, as Docker keeps it, or by the image's id, as Podman does where that was asked.
         "Config.Image": asked["Image"] in {config.get("Image"), inspected.get("Image")},
-        "Config.Entrypoint": _plain(config.get("Entrypoint")) == _plain(image.get("Entrypoint")),
-        "Config.Env": _environment(image.get("Env") or ()) | _environment(asked["Env"])
-        == _environment(config["Env"] or ()),
-        "Config.Labels": asked["Labels"].items() <= (config["Labels"] or {}).items(),
+        "Config.Entrypoint": _plain(config.get("Entrypoint"))
+        == _plain(asked.get("Entrypoint") or image.get("Entrypoint")),
+        "Config.Env": _environment(image.get("Env") or ()) | _environment(asked.get("Env") or ())
+        == _environment(config.get("Env") or ()),
+        "Config.Labels": asked["Labels"].items() <= (config.get("Labels") or {}).items(),
         "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
         "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
         "HostConfig.NetworkMode": host.get("NetworkMode") in _network_modes(asked),
-        "NetworkSettings.Networks": _networks(inspected) <= {asked["HostConfig"].get("NetworkMode")},
-        "AppArmorProfile": _is_engines_profile(inspected.get("AppArmorProfile") or ""),
+        "HostConfig.Runtime": "Runtime" in wanted or _is_default(host.get("Runtime"), default_runtime),
+        "NetworkSettings.Networks": _networks(inspected) <= {wanted.get("NetworkMode")},
+        # Docker names the profile only when the container starts: see `confined_by_apparmor`.
+        "AppArmorProfile": not inspected.get("AppArmorProfile") or confined_by_apparmor(inspected),
         "ProcessLabel": ":spc_t:" not in (inspected.get("ProcessLabel") or ""),
-        "Mounts": _made(inspected.get("Mounts") or ()) == _wanted(asked["HostConfig"]["Mounts"]),
+        "Mounts": _made(inspected.get("Mounts") or ()) == _wanted(wanted.get("Mounts") or ()),
     }
     return tuple(sorted({*wrong, *(name for name, right in checks.items() if not right)}))
 
 
-def widened(inspected: Json) -> list[str]:
-    """Names of the fields by which a container that was made can do more than any that the agent asks for."""
-    host = inspected["HostConfig"]
-    wrong = [field for field in _FORBIDDEN_IN_HOST_CONFIG if field != "CapAdd" and _plain(host.get(field))]
-    checks = {
-        "MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
-        "ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
-        "AppArmorProfile": inspected.get("AppArmorProfile") != "unconfined",
-    }
-    return [*wrong, *(name for name, right in checks.items() if not right)]
+def confined_by_apparmor(inspected: Json) -> bool:
+    """Whether a container that was started has the profile of the engine's own, and nobody chose another."""
+    name = inspected.get("AppArmorProfile") or ""
+    return name == "docker-default" or name.startswith("containers-default-")  # the latter, with a version, Podman's
 
 
 def _unequal(place: str, asked: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    return [f"{place}.{key}" for key, value in asked.items() if _plain(value) != _plain(made.get(key))]
+    return [f"{place}.{key}" for key, value in asked.items() if _word(key, value) != _word(key, made.get(key))]
+
+
+def _word(key: str, value: Any) -> Any:
+    """One spelling for what engines write in two: some put CAP_ before the names of capabilities."""
+    if key in {"CapAdd", "CapDrop"}:
+        value = [str(name).removeprefix("CAP_") for name in value or ()]
+    return _plain(value)
 
 
 def _plain(value: Any) -> Any:
@@ -195,9 +207,8 @@ def _plain(value: Any) -> Any:
     return value or None
 
 
-def _is_engines_profile(name: str) -> bool:
-    """Whether nobody chose another: Docker names its own only when the container starts, Podman's has a version."""
-    return name in {"", "docker-default"} or name.startswith("containers-default-")
+def _is_default(runtime: str | None, default: str) -> bool:
+    return not default or runtime in {default, _PODMANS_RUNTIME}
 
 
 def _environment(lines: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from agp_agent.doctor.facts import Facts
+from agp_agent.doctor.facts import Facts, RunnerFacts
 from agp_agent.engine import OWN_IMAGES
 from agp_agent.lacks import Lack, listed
 
@@ -288,22 +288,25 @@ def runners(facts: Facts) -> Iterator[Finding]:
     """For each runner: its image, and a container of it that was read back."""
     for name, runner in facts.runners.items():
         check = f"runner {name}"
-        if runner.digest is None:
-            said = f"{runner.image} is not on the engine"
-            own = runner.image.startswith(OWN_IMAGES)
-            mend = "`make images`, or load it by hand." if own else f"docker pull {runner.image}, or load it by hand."
-            if not runner.pulls:
-                yield _fail(check, said, "Its tasks end as image_unavailable.", mend)
-            elif own:
-                yield _warn(check, said, "Its first task asks a public registry, where anybody may have it.", mend)
-            else:
-                yield _warn(check, said, "Its first task waits for the pull.", mend)
-        elif runner.problem:
+        if runner.problem:  # first: an engine that refused to look has not said that the image is missing
             mend = "Mend the engine, or the runner in the catalog; the agent will not run anything weaker."
             yield _fail(check, runner.problem, "Its tasks are refused.", mend)
+        elif runner.digest is None:
+            yield _without_image(check, runner)
         else:
             fence = ", and its fence holds" if runner.outbound else ""
             yield _ok(check, f"{runner.image} ({runner.digest[:19]}): the whole lockdown reads back{fence}")
+
+
+def _without_image(check: str, runner: RunnerFacts) -> Finding:
+    said = f"{runner.image} is not on the engine"
+    own = runner.image.startswith(OWN_IMAGES)
+    mend = "`make images`, or load it by hand." if own else f"docker pull {runner.image}, or load it by hand."
+    if not runner.pulls:
+        return _fail(check, said, "Its tasks end as image_unavailable.", mend)
+    if own:
+        return _warn(check, said, "Its first task asks a public registry, where anybody may have it.", mend)
+    return _warn(check, said, "Its first task waits for the pull.", mend)
 
 
 def _unknown(

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import hashlib
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar, cast
@@ -52,15 +53,28 @@ class JournalBroken(JournalUnavailable):
 @dataclass(slots=True)
 class _Write:
     operation: Operation[object]
-    done: Future[object] = field(default_factory=Future)
+    done: asyncio.Future[object]
     result: object = None
     error: Exception | None = None
 
     def settle(self) -> None:
+        """Tell whoever waits; on the loop of ``done``."""
         if self.error is not None:
             self.done.set_exception(self.error)
         else:
             self.done.set_result(self.result)
+
+
+def _settle(batch: list[_Write]) -> None:
+    """Tell all who wait for a commit: once a loop and not once a write, for each call wakes a thread."""
+    for loop in {write.done.get_loop() for write in batch}:
+        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
+            loop.call_soon_threadsafe(_tell, [write for write in batch if write.done.get_loop() is loop])
+
+
+def _tell(writes: list[_Write]) -> None:
+    for write in writes:
+        write.settle()
 
 
 class Database:
@@ -102,10 +116,10 @@ class Database:
         """
         if self._closed:
             raise JournalUnavailable("the journal is closed")
-        pending = _Write(operation)
+        pending = _Write(operation, asyncio.get_running_loop().create_future())
         self._writes.put(pending)
         # Shielded: whoever gives up waiting must not make a write that is under way look undone.
-        return cast("T", await asyncio.shield(asyncio.wrap_future(pending.done)))
+        return cast("T", await asyncio.shield(pending.done))
 
     async def read(self, operation: Operation[T]) -> T:
         """Run a query on the newest committed state.
@@ -137,8 +151,7 @@ class Database:
             batch = [first]
             last = _drain(self._writes, batch)
             self._try_commit(connection, batch)
-            for write in batch:
-                write.settle()
+            _settle(batch)
             if last:
                 break
         connection.close()
@@ -256,6 +269,7 @@ def _run(connection: sqlite3.Connection, write: _Write) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_AT_START_S)
     connection.row_factory = sqlite3.Row
+    connection.create_function("sha256", 1, _sha256, deterministic=True)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -263,6 +277,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """What the journal tells people about tasks and their delivery. Reading only."""
 
-import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -78,15 +77,9 @@ class Views:
 
     async def task_id_of(self, alias: str) -> str | None:
         """The task_id that ``~<sha256>`` stands for; None where it stands for none."""
-        wanted = alias.removeprefix(ALIAS_PREFIX)
-
-        def operation(db: sqlite3.Connection) -> str | None:
-            for (task_id,) in db.execute(SQL["task_ids"]):
-                if hashlib.sha256(task_id.encode()).hexdigest() == wanted:
-                    return str(task_id)
-            return None
-
-        return await self._db.read(operation)
+        wanted = {"alias": alias.removeprefix(ALIAS_PREFIX)}
+        row = await self._db.read(lambda db: db.execute(SQL["task_id_of"], wanted).fetchone())
+        return str(row["task_id"]) if row else None
 
     async def states(self) -> Counter[State]:
         """How many attempts stand in each state that is not finished."""

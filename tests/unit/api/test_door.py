@@ -38,12 +38,14 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def door(app: App, limit: int) -> AsyncIterator[tuple[int, ServerState]]:
+async def door(app: App, limit: int, strangers_max: int | None = None) -> AsyncIterator[tuple[int, ServerState]]:
     """An open one; yields its port and the connections that it let in."""
     config, state, listener = Config(app, http=Connection, lifespan="off", log_config=None), ServerState(), None
     config.load()
     loop, listener = asyncio.get_running_loop(), listen("127.0.0.1", 0, None)
-    opened = Door(listener, state, lambda on_lost: Connection(config, state, loop, on_lost), None, limit)
+    opened = Door(
+        listener, state, lambda on_lost: Connection(config, state, loop, on_lost), None, limit, strangers_max or limit
+    )
     running = asyncio.create_task(opened.run())
     try:
         yield listener.getsockname()[1], state
@@ -197,3 +199,39 @@ async def test_of_those_who_are_known_the_longest_idle_gives_way_to_another(caps
         for _, writer in (*known, late):
             writer.close()
     assert "there are 4 connections" in capsys.readouterr().out
+
+
+async def test_there_are_never_more_strangers_than_the_cap(capsys: pytest.CaptureFixture[str]) -> None:
+    """Though there are places left: those are for connections with a right token, and the oldest idle one goes."""
+    async with door(Greeter(), 10, 4) as (port, state):
+        known = [await connect(port, TRUSTED) for _ in range(3)]
+        assert [await answered(reader) for reader, _ in known] == [True] * 3
+        silent = [await connect(port) for _ in range(4)]
+        await until(lambda: len(state.connections) == 7, "seven connections")
+        late = await connect(port)
+        assert await silent[0][0].read() == b""
+        await until(lambda: len(state.connections) == 7, "seven connections again")
+        honest = await connect(port, TRUSTED)
+        assert await answered(honest[0])
+        assert await silent[1][0].read() == b""
+        for reader, writer in known:
+            writer.write(TRUSTED)
+            assert await answered(reader)
+        for _, writer in (*known, *silent, late, honest):
+            writer.close()
+    assert "there are 4 connections without a right token" in capsys.readouterr().out
+
+
+async def test_a_stranger_that_is_being_answered_does_not_give_way() -> None:
+    """Whoever comes above the cap waits in the queue until one of them has its answer."""
+    app = App()
+    app.go.clear()
+    async with door(app, 10, 2) as (port, state):
+        asking = [await connect(port, REQUEST) for _ in range(3)]
+        await until(lambda: app.asked == 2, "two requests")
+        await asyncio.sleep(0.3)  # longer than any grace
+        assert (app.asked, len(state.connections)) == (2, 2)
+        app.go.set()
+        assert [await answered(reader) for reader, _ in asking] == [True] * 3
+        for _, writer in asking:
+            writer.close()

@@ -65,6 +65,26 @@ async def test_a_head_that_is_too_large_is_431(tmp_path: Path, head: bytes) -> N
     assert b'"Request line and headers are larger than 65536 bytes."' in said
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "hosts"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n\r\n", b"400", b"none"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", b"400", b"2"),
+        (b"GET /healthz HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", b"200", b""),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"200", b""),
+    ],
+)
+async def test_a_request_of_http_1_1_names_its_host_once(
+    tmp_path: Path, head: bytes, status: bytes, hosts: bytes
+) -> None:
+    """Or it is 400 in the contract's shape; older ones need not, and an empty name is one."""
+    async with api_server(tmp_path, lambda: (b"t",), body_deadline_s=PATIENCE_S) as port:
+        said = await answer(port, head)
+    assert said.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status))
+    detail = b'{"detail": "Expected one Host header, and there are %b."}' % hosts
+    assert said.endswith(detail if hosts else b'{"status":"ok"}')
+
+
 @pytest.mark.parametrize("later", [b"", b"\r\n\r\n", b"0123456789"], ids=["nothing", "blank lines", "the body"])
 async def test_a_connection_that_is_not_used_again_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: bytes

@@ -10,9 +10,11 @@ from typing import cast
 
 import pytest
 
+from agp_agent.docker_engine import DockerEngine
 from agp_agent.docker_engine.calls import EngineCalls
 from agp_agent.docker_engine.creation import Creation
 from agp_agent.docker_engine.endpoint import Endpoint
+from agp_agent.docker_engine.read_back import Known
 from agp_agent.docker_engine.translate import creation
 from agp_agent.engine import ContainerSpec
 from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused
@@ -47,7 +49,8 @@ def calls(api: DockerApi) -> Iterator[EngineCalls]:
         *("/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
     ]
     host["ReadonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-    host["NetworkMode"] = "default"
+    host |= {"NetworkMode": "default", "Runtime": "runc"}
+    api.routes["GET /info"] = answer({"DefaultRuntime": "runc"})
     api.routes[CREATE] = answer({"Id": "abc"}, 201)
     api.routes["GET /containers/abc/json"] = answer({"Image": "sha256:1", "Config": config, "HostConfig": host})
     api.routes["GET /images/sha256:1/json"] = answer({"Config": {"Env": None}})
@@ -59,13 +62,44 @@ def calls(api: DockerApi) -> Iterator[EngineCalls]:
 
 async def test_hands_the_container_to_its_caller(api: DockerApi, calls: EngineCalls) -> None:
     """And to nobody else: it is not removed."""
-    assert await calls.run(Creation(SPEC).run) == "abc"
+    assert await calls.run(Creation(SPEC, Known()).run) == "abc"
     assert REMOVE not in api.requests
+
+
+async def test_every_container_is_read_back_and_its_image_once(api: DockerApi, calls: EngineCalls) -> None:
+    """An image's id is a hash of it; after an interruption it is asked for again."""
+    known = Known()
+    for _ in range(3):
+        await calls.run(Creation(SPEC, known).run)
+    assert api.requests.count("GET /containers/abc/json") == 3
+    assert api.requests.count("GET /images/sha256:1/json") == 1
+    known.forget()
+    await calls.run(Creation(SPEC, known).run)
+    assert api.requests.count("GET /images/sha256:1/json") == 2
+
+
+async def test_what_was_made_just_now_is_started_without_another_look(api: DockerApi, calls: EngineCalls) -> None:
+    """But only once: whoever starts it again has it looked at, for Docker would run an ended one again."""
+    del calls
+    api.routes["POST /containers/abc/start"] = answer({}, 200)
+    engine = DockerEngine(api.url, timeout_s=5)
+    try:
+        made = await engine.create(SPEC)
+        looks = api.requests.count("GET /containers/abc/json")
+        await engine.start(made)
+        assert api.requests.count("GET /containers/abc/json") == looks
+        ended = {"Running": False, "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0, "OOMKilled": False, "Error": ""}
+        api.routes["GET /containers/abc/json"] = answer({"Id": "abc", "State": ended})
+        with pytest.raises(EngineError, match="has ended"):
+            await engine.start(made)
+        assert api.requests.count("POST /containers/abc/start") == 1
+    finally:
+        await engine.aclose()
 
 
 async def test_removes_what_nobody_waits_for(api: DockerApi, calls: EngineCalls) -> None:
     """The caller went away before it was made: there is nothing for the caller to see to."""
-    making = Creation(SPEC)
+    making = Creation(SPEC, Known())
     assert making.abandon() is None
     with pytest.raises(EngineError, match="nobody waits"):
         await calls.run(making.run)
@@ -74,7 +108,7 @@ async def test_removes_what_nobody_waits_for(api: DockerApi, calls: EngineCalls)
 
 async def test_tells_what_was_made_to_a_caller_that_goes_away_late(api: DockerApi, calls: EngineCalls) -> None:
     """Then exactly one of the two removes it: the caller."""
-    making = Creation(SPEC)
+    making = Creation(SPEC, Known())
     await calls.run(making.run)
     assert making.abandon() == "abc"
     assert REMOVE not in api.requests
@@ -85,7 +119,7 @@ async def test_removes_what_is_weaker(api: DockerApi, calls: EngineCalls) -> Non
     api.routes["GET /images/sha256:1/json"] = answer({"Config": {"Env": ["SURPRISE=1"]}})
     api.routes[REMOVE] = answer({"message": "busy"}, 500)
     with pytest.raises(LockdownRefused, match=r"Config\.Env"):
-        await calls.run(Creation(SPEC).run)
+        await calls.run(Creation(SPEC, Known()).run)
     assert api.requests.count(REMOVE) == 1
 
 
@@ -105,7 +139,7 @@ async def test_names_what_may_be_accepted(
     made["HostConfig"][field] = value
     api.routes["GET /containers/abc/json"] = answer(made)
     with pytest.raises(LockdownRefused, match=re.escape(f"HostConfig.{field}; it was removed again{way_out}") + "$"):
-        await calls.run(Creation(SPEC).run)
+        await calls.run(Creation(SPEC, Known()).run)
 
 
 @pytest.mark.parametrize("lacking", [True, False])
@@ -115,7 +149,7 @@ async def test_only_what_the_engine_lacks_is_let_go(api: DockerApi, calls: Engin
     made = json.loads(cast("bytes", api.routes["GET /containers/abc/json"]().body))
     made["HostConfig"]["MemorySwap"] = -1
     api.routes["GET /containers/abc/json"] = answer(made)
-    accepting = Creation(SPEC, frozenset({Lack.SWAP, Lack.PIDS}))
+    accepting = Creation(SPEC, Known(), frozenset({Lack.SWAP, Lack.PIDS}))
     if lacking:
         assert await calls.run(accepting.run) == "abc"
     else:
@@ -128,16 +162,36 @@ async def test_a_missing_runtime_is_told_with_those_that_there_are(api: DockerAp
     api.routes[CREATE] = answer({"message": "Unknown runtime specified runsc"}, 400)
     api.routes["GET /info"] = answer({"Runtimes": {"runc": {}, "crun": {}}})
     with pytest.raises(EngineError, match=r"^the engine has no runtime runsc; it has crun, runc$"):
-        await calls.run(Creation(replace(SPEC, runtime="runsc")).run)
+        await calls.run(Creation(replace(SPEC, runtime="runsc"), Known()).run)
     with pytest.raises(EngineError, match="Unknown runtime specified"):
-        await calls.run(Creation(replace(SPEC, runtime="runc")).run)
+        await calls.run(Creation(replace(SPEC, runtime="runc"), Known()).run)
 
 
 async def test_removes_what_cannot_be_read_back(api: DockerApi, calls: EngineCalls) -> None:
     """A container that nobody has checked is not used."""
     api.routes["GET /containers/abc/json"] = answer({"message": "boom"}, 503)
     with pytest.raises(EngineUnavailable):
-        await calls.run(Creation(SPEC).run)
+        await calls.run(Creation(SPEC, Known()).run)
+    assert api.requests.count(REMOVE) == 1
+
+
+async def test_a_container_runs_by_the_default_runtime_as_the_engine_tells_it(
+    api: DockerApi, calls: EngineCalls
+) -> None:
+    """Where its runner names none; an engine that was given another default meanwhile is asked again."""
+    known = Known()
+    assert await calls.run(Creation(SPEC, known).run) == "abc"
+    api.routes["GET /info"] = answer({"DefaultRuntime": "kata"})
+    assert await calls.run(Creation(SPEC, known).run) == "abc"
+    assert api.requests.count("GET /info") == 1  # not for every container
+    made = json.loads(cast("bytes", api.routes["GET /containers/abc/json"]().body))
+    made["HostConfig"]["Runtime"] = "kata"
+    api.routes["GET /containers/abc/json"] = answer(made)
+    assert await calls.run(Creation(SPEC, known).run) == "abc"
+    made["HostConfig"]["Runtime"] = "sysbox"
+    api.routes["GET /containers/abc/json"] = answer(made)
+    with pytest.raises(LockdownRefused, match=r"HostConfig\.Runtime; it was removed again$"):
+        await calls.run(Creation(SPEC, known).run)
     assert api.requests.count(REMOVE) == 1
 
 

@@ -7,18 +7,19 @@ import pytest
 
 from agp_agent.docker_engine import DockerEngine
 from agp_agent.engine import Signal
-from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused
 from fakes.docker_api import Answer, DockerApi, Route, answer
 
 INSPECT = "GET /containers/abc/json"
 REMOVE = "DELETE /containers/abc"
+START = "POST /containers/abc/start"
 KILL = "POST /containers/abc/kill"
 
 
-def state(*, running: bool, code: int = 0) -> Route:
+def state(*, running: bool, code: int = 0, profile: str = "") -> Route:
     """An inspect answer."""
     said = {"Running": running, "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": code, "OOMKilled": False, "Error": ""}
-    return answer({"Id": "abc", "State": said})
+    return answer({"Id": "abc", "State": said, "AppArmorProfile": profile})
 
 
 def refusal(status: int, sentence: str) -> Route:
@@ -132,3 +133,28 @@ async def _silence() -> AsyncIterator[bytes]:
     """A stream on which nothing happens."""
     await asyncio.Event().wait()
     yield b""
+
+
+@pytest.mark.parametrize("profile", ["", "unconfined", "lets-everything", "docker-default"])
+async def test_a_started_container_is_confined_where_the_engine_has_apparmor(
+    api: DockerApi, engine: DockerEngine, profile: str
+) -> None:
+    """Docker names the profile only then; one that has another is removed before it gets its release."""
+    api.routes["GET /info"] = answer({"SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin"]})
+    api.routes |= {START: answer({}, 204), REMOVE: answer({}, 204)}
+    api.routes[INSPECT] = state(running=True, profile=profile)
+    if profile == "docker-default":
+        await engine.start("abc")
+    else:
+        with pytest.raises(LockdownRefused, match=f"AppArmor profile {profile or 'none'} instead of its own"):
+            await engine.start("abc")
+    assert (REMOVE in api.requests) == (profile != "docker-default")
+
+
+async def test_without_apparmor_there_is_no_second_look(api: DockerApi, engine: DockerEngine) -> None:
+    """Every start is in somebody's way."""
+    api.routes["GET /info"] = answer({"SecurityOptions": ["name=seccomp,profile=builtin"]})
+    api.routes |= {START: answer({}, 204), INSPECT: state(running=True)}
+    await engine.start("abc")
+    await engine.start("abc")
+    assert (api.requests.count(INSPECT), api.requests.count("GET /info")) == (2, 1)

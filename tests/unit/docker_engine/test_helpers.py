@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agp_agent.docker_engine import DockerEngine
-from agp_agent.docker_engine.helpers import helper_body, helper_differences
-from agp_agent.docker_engine.translate import Json
+from agp_agent.docker_engine.helpers import helper_body
+from agp_agent.docker_engine.translate import Json, differences
 from fakes.docker_api import Answer, DockerApi, answer
 
 JOINED = "a" * 64
@@ -19,15 +19,22 @@ MASKED = [
     *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
 ]
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+IMAGE = {"Env": ["PATH=/usr/bin"], "Entrypoint": ["/usr/local/bin/agp-entry"]}
 ASKED = helper_body(JOINED, "agp/fence:0.2.0", COMMAND, {"agp.instance": "1"})
 
 
 def made(**host: Any) -> Json:
     """What inspect says of a helper that is exactly what was asked for, but for this."""
-    config = copy.deepcopy(ASKED)
+    config = copy.deepcopy(ASKED) | {"Env": IMAGE["Env"]}
     paths = {"MaskedPaths": MASKED, "ReadonlyPaths": READ_ONLY}
-    made_host = config.pop("HostConfig") | {"PidMode": "", "Devices": None, "OomScoreAdj": 0} | paths | host
+    told = {"Devices": None, "OomScoreAdj": 0, "Runtime": "runc"}
+    made_host = config.pop("HostConfig") | told | paths | host
     return {"Config": config, "HostConfig": made_host, "Mounts": [], "Image": "sha256:1", "AppArmorProfile": ""}
+
+
+def helper_differences(asked: Json, inspected: Json) -> list[str]:
+    """Names of the differences, as they are found for every container."""
+    return list(differences(asked, inspected, IMAGE, "runc"))
 
 
 def test_a_helper_has_one_right_in_one_namespace() -> None:
@@ -38,7 +45,8 @@ def test_a_helper_has_one_right_in_one_namespace() -> None:
     assert (host["Privileged"], host["ReadonlyRootfs"]) == (False, True)
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert (host["IpcMode"], host["CgroupnsMode"]) == ("private", "private")
-    assert not {"Mounts", "Binds", "PidMode", "Devices"} & set(host)
+    assert not {"Mounts", "Binds", "Devices"} & set(host)
+    assert (host["PidMode"], host["UTSMode"], host["UsernsMode"]) == ("", "", "")
     assert host["Memory"] == host["MemorySwap"] == 64 * 2**20
     assert host["PidsLimit"] == 16
 
@@ -77,11 +85,12 @@ def test_what_was_asked_for_is_no_difference() -> None:
         ("ExtraHosts", ["registry.example:10.1.1.1"]),
         ("MaskedPaths", []),
         ("ReadonlyPaths", ["/proc/bus"]),
+        ("Runtime", "kata"),
     ],
 )
 def test_every_other_right_is_named(field: str, value: object) -> None:
     """More of them, fewer, or elsewhere."""
-    assert helper_differences(ASKED, made(**{field: value})) == [field]
+    assert helper_differences(ASKED, made(**{field: value})) == [f"HostConfig.{field}"]
 
 
 @pytest.mark.parametrize(
@@ -93,13 +102,14 @@ def test_every_other_right_is_named(field: str, value: object) -> None:
         ("Cmd", None),
         ("User", ""),
         ("Image", "agp/other:1"),
+        ("Env", ["PATH=/usr/bin", "LD_PRELOAD=/x.so"]),
     ],
 )
 def test_another_program_is_named(field: str, value: object) -> None:
     """What runs with NET_ADMIN is what was asked for, of the image that was asked for."""
     inspected = made()
     inspected["Config"][field] = value
-    assert helper_differences(ASKED, inspected) == [field]
+    assert helper_differences(ASKED, inspected) == [f"Config.{field}"]
 
 
 def test_an_image_may_be_told_by_its_id() -> None:
@@ -117,9 +127,11 @@ async def test_a_helper_that_hangs_is_told_and_removed(api: DockerApi) -> None:
     running = made() | {"Id": JOINED, "State": {"Running": True}}
     running["Config"]["Image"] = "agp/fence:0.2.0"
     helper = {"Id": "helper", "State": {"Running": True}} | {
-        key: running[key] for key in ("Config", "HostConfig", "Mounts")
+        key: running[key] for key in ("Config", "HostConfig", "Mounts", "Image")
     }
     api.routes |= {
+        "GET /info": answer({"DefaultRuntime": "runc"}),
+        "GET /images/sha256:1/json": answer({"Config": IMAGE}),
         f"GET /containers/{JOINED}/json": answer(running),
         "POST /containers/create": answer({"Id": "helper", "Warnings": []}, 201),
         "GET /containers/helper/json": answer(helper),
@@ -141,5 +153,5 @@ async def _never() -> AsyncIterator[bytes]:
 
 def test_a_mount_is_one_too() -> None:
     """However it came about: an image's own volume is writable."""
-    inspected = made() | {"Mounts": [{"Type": "volume", "Destination": "/data"}]}
+    inspected = made() | {"Mounts": [{"Type": "volume", "Name": "v", "Destination": "/data", "RW": True}]}
     assert helper_differences(ASKED, inspected) == ["Mounts"]

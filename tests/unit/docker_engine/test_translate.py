@@ -271,6 +271,22 @@ class TestDifferences:
         """The engine's many spellings of nothing, its merged environment and labels are no differences."""
         assert differences(creation(SPEC), made_as_asked(), IMAGE) == ()
 
+    @pytest.mark.parametrize(
+        ("made_by", "default", "wrong"),
+        [
+            ("runc", "runc", False),
+            ("kata", "runc", True),
+            (None, "runc", True),
+            ("oci", "crun", False),
+            ("x", "", False),
+        ],
+    )
+    def test_what_runs_it_is_the_engines_default(self, made_by: str | None, default: str, *, wrong: bool) -> None:
+        """Where nobody asked for another, and the engine tells; Podman calls all of them by one name."""
+        made = made_as_asked()
+        made["HostConfig"]["Runtime"] = made_by
+        assert differences(creation(SPEC), made, IMAGE, default) == (("HostConfig.Runtime",) if wrong else ())
+
     def test_nothing_differs_in_what_was_granted_and_made(self) -> None:
         """Network, resolver, runtime, profile and a writable mount."""
         assert differences(creation(GRANTED), made_as_asked(GRANTED), IMAGE) == ()

@@ -98,6 +98,8 @@ def test_where_all_is_well_every_check_says_ok() -> None:
             Level.FAIL,
             "HostConfig.Init",
         ),
+        # An engine that refused to look has not said that the image is missing.
+        ("runner shell", {"runners": {"shell": RunnerFacts("i", problem="the disk")}}, Level.FAIL, "the disk"),
     ],
 )
 def test_each_fact_about_this_machine_is_judged(check: str, changes: dict[str, Any], level: Level, said: str) -> None:

@@ -9,13 +9,14 @@ SELECT a.attempt, a.is_open, a.state, a.body_sha256, o.acknowledged_at_ms, o.sta
  WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
 
 -- name: count_by_state
-SELECT state, count(*) FROM attempts WHERE state <> 'finished' GROUP BY state;
+SELECT state, number FROM live WHERE number > 0;
 
 -- name: insert
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, idempotency_key, accepted_status, playbook_name,
-                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s)
+                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s, alias)
 VALUES (:run_id, :task_id, :attempt, :body_sha256, :idempotency_key, :accepted_status, :playbook_name,
-        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms, :boot_id, :boot_s);
+        :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms, :boot_id, :boot_s,
+        sha256(:task_id));
 
 -- (state <> 'finished' is said again where it is implied: only so SQLite sees that the index on live rows will do)
 
@@ -24,20 +25,33 @@ SELECT run_id, runner, cancel_requested FROM attempts
  WHERE state <> 'finished' AND state = 'queued' AND runner NOT IN (SELECT value FROM json_each(:skip))
  ORDER BY seq LIMIT :limit;
 
+-- (each part by a range of an index: what merely waits is not looked at)
+
 -- name: not_to_start
-SELECT run_id, runner, cancel_requested FROM attempts
- WHERE state <> 'finished' AND state = 'queued'
-   AND (cancel_requested = 1 OR CASE WHEN accepted_boot_id = :boot_id THEN accepted_boot_s < :boot_s - :queue_timeout_s
-                                     ELSE accepted_at_ms < :now_ms - 1000 * :queue_timeout_s END)
- ORDER BY seq;
+WITH of_another_boot AS (
+    SELECT seq FROM attempts WHERE state = 'queued' AND accepted_boot_id < :boot_id
+     UNION ALL
+    SELECT seq FROM attempts WHERE state = 'queued' AND accepted_boot_id > :boot_id
+     UNION ALL
+    SELECT seq FROM attempts WHERE state = 'queued' AND accepted_boot_id IS NULL
+), found AS (
+    SELECT seq FROM attempts WHERE state = 'queued' AND cancel_requested = 1
+     UNION
+    SELECT seq FROM attempts
+     WHERE state = 'queued' AND accepted_boot_id = :boot_id AND accepted_boot_s < :boot_s - :queue_timeout_s
+     UNION
+    SELECT seq FROM of_another_boot JOIN attempts USING (seq) WHERE accepted_at_ms < :now_ms - 1000 * :queue_timeout_s
+)
+SELECT run_id, runner, cancel_requested FROM found JOIN attempts USING (seq) ORDER BY seq;
 
 -- name: unfinished
 SELECT * FROM attempts WHERE state <> 'finished' AND state IN ('preparing', 'running') ORDER BY seq;
 
 -- name: restore
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, accepted_status, playbook_name, playbook_sha256, runner,
-                      state, accepted_at_ms)
-VALUES (:run_id, :task_id, :attempt, '', 'pending', :playbook_name, :playbook_sha256, :runner, 'queued', :accepted_at_ms)
+                      state, accepted_at_ms, alias)
+VALUES (:run_id, :task_id, :attempt, '', 'pending', :playbook_name, :playbook_sha256, :runner, 'queued', :accepted_at_ms,
+        sha256(:task_id))
 ON CONFLICT DO NOTHING;
 
 -- name: by_run_id
@@ -147,7 +161,7 @@ UPDATE outbox SET state = 'dead_letter', last_error = coalesce(last_error || '; 
  WHERE state = 'pending' AND seq = :seq;
 
 -- name: count_outbox
-SELECT state, count(*) FROM outbox WHERE state <> 'acknowledged' GROUP BY state;
+SELECT state, count(*) FROM outbox INDEXED BY outbox_open WHERE state <> 'acknowledged' GROUP BY state;
 
 -- name: unacknowledged
 SELECT run_id, state, image IS NOT NULL, slot FROM attempts WHERE is_open = 1;
@@ -188,8 +202,8 @@ SELECT a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exit_code,
   FROM attempts a LEFT JOIN outbox o USING (seq)
  WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
 
--- name: task_ids
-SELECT DISTINCT task_id FROM attempts;
+-- name: task_id_of
+SELECT task_id FROM attempts WHERE alias = :alias LIMIT 1;
 
 -- (by the index on open tasks: all results that were ever acknowledged stand in the outbox too)
 
