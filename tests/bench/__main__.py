@@ -1,6 +1,7 @@
 """The command: measures everything in turn and prints one table; ``--help`` tells the rest."""
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -46,6 +47,8 @@ _PARTS: Final[Mapping[str, _Part]] = {
     "scale": _Part("200 running, 10,000 queued, 100,000 finished (about 2.5 min)", _scale, 100),
 }
 _FLEET: Final = "fleet"
+_FAILURES: Final = (BenchError, AssertionError, subprocess.SubprocessError)
+"""The second: something was waited for in vain."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -87,7 +90,11 @@ def _on_this_machine(given: argparse.Namespace, names: list[str]) -> Figures:
         for name in names:
             part = _PARTS[name]
             say(part.what)
-            rows += part.measure(bench, max(1, round(part.rounds * given.rounds / _ROUNDS)))
+            try:
+                rows += part.measure(bench, max(1, round(part.rounds * given.rounds / _ROUNDS)))
+            except _FAILURES as error:  # the figures of the others are worth having
+                say(f"  {name} is left out: {error}")
+                facts[name] = history.FAILED
         facts |= {"load after": machine.load(), "taken": f"{time.monotonic() - begin_s:.0f} s"}
     return Figures(facts, rows)
 
@@ -116,11 +123,11 @@ def _store(figures: Figures) -> None:
 
 
 def main() -> None:
-    """Measure, clean up, print. Exit code 0, 1 where nothing could be measured, 130 where it was interrupted."""
+    """Measure, clean up, print. Exit code 0, 1 where something could not be measured, 130 where it was interrupted."""
     given = _arguments()
     try:
         figures = _measure(given)
-    except (BenchError, AssertionError) as error:  # the latter: something was waited for in vain
+    except _FAILURES as error:
         say(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
@@ -133,6 +140,8 @@ def main() -> None:
     if given.store:
         _store(figures)
     sys.stdout.flush()
+    if history.FAILED in figures.machine.values():
+        sys.exit(1)
 
 
 if __name__ == "__main__":

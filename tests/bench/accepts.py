@@ -18,7 +18,7 @@ _SECTION: Final = "Durable accepts, keep-alive, engine absent"
 _CONNECTIONS: Final = (1, 4, 16)
 _TASKS: Final = 1000
 _GOAL_PER_S: Final = 1000
-_TIMEOUT_S: Final = 60.0
+_TIMEOUT_S: Final = 180.0
 _SETTINGS: Final = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "AGP_MAX_QUEUED": "1000000"}
 
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 from bench.stats import Row
 
 STORED: Final = Path(__file__).parent / "figures.json"
+FAILED: Final = "failed"
+"""Stands among the facts of the machine for a part that could not be measured."""
 _WORSE: Final = 0.15
 """Noise of a quiet machine is below this."""
 _SAMPLES_MAX: Final = 200
@@ -33,10 +35,13 @@ def read(file: Path = STORED) -> Figures:
 
 
 def merged(old: Figures, new: Figures) -> Figures:
-    """The new figures, and of the old ones those of sections that were not measured this time."""
+    """The new figures, and of the old ones those of sections that were not measured this time; in the old order."""
     measured = {row.section for row in new.rows}
     kept = [row for row in old.rows if row.section not in measured]
-    return Figures({**old.machine, **new.machine}, (*map(_thinned, new.rows), *kept))
+    order = list(dict.fromkeys(row.section for row in (*old.rows, *new.rows)))
+    rows = sorted((*map(_thinned, new.rows), *kept), key=lambda row: order.index(row.section))
+    known = {name: value for name, value in old.machine.items() if value != FAILED}
+    return Figures({**known, **new.machine}, tuple(rows))
 
 
 def changes(old: Figures, new: Figures) -> list[str]:

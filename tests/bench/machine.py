@@ -16,7 +16,7 @@ def describe(client: APIClient, folder: Path) -> dict[str, str]:
     return {
         "processor": f"{os.cpu_count()} x {_field('/proc/cpuinfo', 'model name')}",
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.1f} GiB",
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "engine": f"{version['Version']} ({info['DefaultRuntime']}, cgroup v{info.get('CgroupVersion', '1')})",
         "docker run by": subprocess.run(
             ["docker", "--version"], capture_output=True, check=True, text=True

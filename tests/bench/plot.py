@@ -6,7 +6,7 @@ from html import escape
 from typing import Final
 
 _WIDTH: Final = 860
-_LABEL: Final = 250
+_LABEL: Final = 300
 _BAR: Final = 22
 _ROW: Final = 32
 _TOP: Final = 44

@@ -131,6 +131,25 @@ def test_ctrl_c_before_the_playbook_runs_leaves_nothing(
 
 
 @pytest.mark.usefixtures("nothing_left")
+def test_run_tells_its_timings(cli: Cli, tmp_path: Path) -> None:
+    """Every stage of the run, in the order of the cold path, counted from its order on."""
+    ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "timings.json")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+    timings = json.loads((tmp_path / "timings.json").read_text())
+    stages = timings["stages_ms"]
+    assert (timings["start"], list(stages), stages["received"]) == ("cold", [stage.value for stage in Stage], 0)
+    until_finished = [at for name, at in stages.items() if name not in {"removed", "acknowledged"}]
+    assert until_finished == sorted(until_finished)
+
+
+def test_timings_that_cannot_be_written_are_told_before_the_run(cli: Cli, tmp_path: Path) -> None:
+    """Nothing was run in vain."""
+    ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "none" / "timings.json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "'--timings'" in ended.stderr
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_what_a_killed_run_left_is_removed_by_the_next(
     environment: dict[str, str], cli: Cli, tmp_path: Path, engine: EngineSide
 ) -> None:
@@ -164,25 +183,6 @@ def started(
     assert process.stdout.readline() == b"begin\n"
     (folder,) = set((tmp_path / "tmp").glob("agp-run-*")) - before
     return process, str(json.loads((folder / "agent.lock").read_text())["instance"])
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_run_tells_its_timings(cli: Cli, tmp_path: Path) -> None:
-    """Every stage of the run, in the order of the cold path, counted from its order on."""
-    ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "timings.json")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
-    timings = json.loads((tmp_path / "timings.json").read_text())
-    stages = timings["stages_ms"]
-    assert (timings["start"], list(stages), stages["received"]) == ("cold", [stage.value for stage in Stage], 0)
-    until_finished = [at for name, at in stages.items() if name not in {"removed", "acknowledged"}]
-    assert until_finished == sorted(until_finished)
-
-
-def test_timings_that_cannot_be_written_are_told_before_the_run(cli: Cli, tmp_path: Path) -> None:
-    """Nothing was run in vain."""
-    ended = cli("run", written(tmp_path, "p.sh", "echo ok"), "--timings", tmp_path / "none" / "timings.json")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "'--timings'" in ended.stderr
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -103,10 +103,10 @@ def test_stored_figures_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_part_that_was_measured_alone_replaces_its_sections_only() -> None:
-    """The others stay as they were."""
-    old = Figures({"a": "1"}, (row("x", 1, section="one"), row("y", 2, section="two")))
+    """The others stay as they were; that a part once failed does not."""
+    old = Figures({"a": "1", "rate": history.FAILED}, (row("x", 1, section="one"), row("y", 2, section="two")))
     whole = history.merged(old, Figures({"b": "2"}, (row("z", 3, section="two"),)))
-    assert (whole.machine, [one.what for one in whole.rows]) == ({"a": "1", "b": "2"}, ["z", "x"])
+    assert (whole.machine, [one.what for one in whole.rows]) == ({"a": "1", "b": "2"}, ["x", "z"])
 
 
 # --- the agent's trace ---------------------------------------------------------------------------------------------
