@@ -16,6 +16,7 @@ from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.local_run import contact
 from agp_agent.models import TaskResult
+from agp_agent.pool_sizes import NONE_WARM
 from agp_agent.preflight import engine_of
 from agp_agent.redaction import Masker
 from agp_agent.runner_check import probe
@@ -61,7 +62,7 @@ async def check_runners(runners: Iterable[Runner], settings: Settings, masker: M
     results = _Results(runner.name for runner in runners)
     with tempfile.TemporaryDirectory(prefix="agp-check-") as folder, StateDir(Path(folder), "check") as state:
         runs: dict[str, LiveRun] = {}
-        agent = Agent(settings, state, engine_of(settings), results, masker, runs.__setitem__)
+        agent = Agent(settings, state, engine_of(settings), results, masker, runs.__setitem__, wish=NONE_WARM)
         agent.catalogs.replace(_with_probes(agent.catalogs.current, {runner.name for runner in runners}))
         async with agent.running():
             if (problem := await _no_image(agent)) is not None:
