@@ -24,5 +24,12 @@ def doomed(gates: Gates, start_watched: StartWatched, tmp_path: Path) -> Doomed:
     """An agent behind both gates, with bystanders. It knows a runner for ``.short`` playbooks, too."""
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(SHORT_CATALOG)
-    settings = {**gates.settings, "AGP_CATALOG": catalog, "AGP_STOP_GRACE_S": 0.5}
+    settings = {**gates.settings, "AGP_CATALOG": catalog, "AGP_STOP_GRACE_S": 0.5, "AGP_WARM": 0}
+    return Doomed(start_watched(settings), gates)
+
+
+@pytest.fixture
+def doomed_warm(gates: Gates, start_watched: StartWatched) -> Doomed:
+    """The same, where a container waits for each task."""
+    settings = {**gates.settings, "AGP_STOP_GRACE_S": 0.5, "AGP_WARM": 1, "AGP_WARM_BEFORE_READY": "true"}
     return Doomed(start_watched(settings), gates)

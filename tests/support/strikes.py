@@ -248,6 +248,22 @@ there. Looking at the image changes nothing, and the agent does it by itself now
 """
 
 
+WARM_STEPS: Final = (
+    Step("claim: nothing written", 1, _at_syscall("pwrite64", 1, _WAL), unanswered=True),
+    Step("claim: commit torn", 1, _at_syscall("pwrite64", 4, _WAL), unanswered=True),
+    Step("claim: written, not synced", 2, _at_syscall("fdatasync", 1, _WAL), unanswered=True),
+    Step("claim: fill, note torn", 4, _at_syscall("fchmod", 1), unanswered=True),
+    Step("claim: fill, playbook torn", 4, _at_syscall("fchmod", 2), unanswered=True),
+    Step("claim: spool, no space taken", 4, _at_syscall("fallocate", 1), unanswered=True),
+    Step("claim: release, line not sent", 4, _at_engine(Moment.UP, _ATTACH, _LINE), unanswered=True),
+    Step("claim: release, line sent", 4, _at_engine(Moment.UP_PASSED, _ATTACH, _LINE), unanswered=True),
+    Step("claim: released, note not synced", 4, _at_syscall("fsync", 1), unanswered=True),
+    Step("refill: create not called", 5, _at_engine(Moment.CALL, _CREATE)),
+    Step("refill: start answer lost", 5, _at_engine(Moment.ANSWER, _START)),
+)
+"""The steps of a task that finds a container waiting, and of the container that takes the place of that one."""
+
+
 def steps_of(*rows: int, needs: Needs = Needs.A_TASK, every: bool = True) -> tuple[Step, ...]:
     """The steps of these rows to which such a task comes; without ``every`` those that `make test` strikes."""
     return tuple(step for step in STEPS if step.row in rows and step.needs is needs and (every or not step.long))

@@ -163,7 +163,9 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["away", "same", "other", "other, kills", "other, loses"]), turns=st.integers(0, 20))
     def engine(self, how: str, turns: int) -> None:
-        """The engine goes away, and perhaps it is back soon: the same one, or another."""
+        """The engine goes away, often when something has just begun; perhaps it is back soon: the same, or another."""
+        if turns % 2:
+            self.world.until("playbook started")
         if not self.world.around.engine_is_away:
             self.world.engine_goes_away()
         self.world.turns(turns)
