@@ -34,7 +34,7 @@ from support.async_waiting import PATIENCE_S, until, until_async
 from support.clock import SetClock
 from support.orders import order
 
-IMAGE: Final = "agp/runner-fake:1"
+IMAGE: Final = "fake/runner:1"
 FENCE_IMAGE: Final = "agp/fence:fake"
 API_PORT: Final = 8470
 LABELS: Final = {"agp.agent_id": "unit", "agp.instance": "0123456789ab"}

@@ -26,7 +26,7 @@ from support.virtual_loop import Life, VirtualLoop, of_no_life
 
 T = TypeVar("T")
 
-IMAGE: Final = "agp/runner-fake:1"
+IMAGE: Final = "fake/runner:1"
 _LONG_AGO_MS: Final = 1_750_000_000_000
 
 

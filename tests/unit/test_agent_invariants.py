@@ -195,7 +195,9 @@ class AgentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.around.host.containers)
     @rule(removes=st.booleans(), which=st.integers(0, 3))
     def operator(self, which: int, *, removes: bool) -> None:
-        """Somebody kills or removes a container by hand."""
+        """Somebody kills or removes a container by hand, often one whose playbook has just begun."""
+        if which % 2:
+            self.world.until("playbook started")
         self.world.operator(removes=removes, which=which)
 
     @precondition(lambda self: self.lives and not self.world.journal_is_locked)

@@ -45,7 +45,7 @@ def test_a_runner_that_says_nothing_gets_the_hardened_defaults() -> None:
         runtime=None,
         seccomp=seccomp.profile(),
     )
-    assert (spec.runner, spec.pull, spec.playbook_file) == ("shell", PullPolicy.MISSING, "playbook")
+    assert (spec.runner, spec.pull, spec.playbook_file) == ("shell", PullPolicy.NEVER, "playbook")
     assert (spec.timeout_s, spec.stop_grace_s, spec.output_limit_bytes) == (3600, 10, 4 * 2**20)
 
 

@@ -202,7 +202,7 @@ def test_the_list_has_a_line_for_each_runner() -> None:
     head, ansible, own = table(catalog).splitlines()
     assert head.split() == ["RUNNER", "IMAGE", "PULL", "TAKES", "NETWORK", "MEMORY", "GRANTS"]
     assert ansible.startswith(
-        "ansible  agp/runner-ansible:1  missing  .yml #!ansible-playbook plays  outbound, 10.0.0.7:22"
+        "ansible  agp/runner-ansible:1  never   .yml #!ansible-playbook plays  outbound, 10.0.0.7:22"
     )
     assert ansible.endswith("inventory, /roles, secret ssh_key")
     assert own.split() == ["own", "x", "always", "-", "none", "512", "MiB", "-"]
