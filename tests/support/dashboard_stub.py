@@ -219,7 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take one delivery."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client went away in the middle: nobody takes half a request for one
+            self.close_connection = True
+            return
         reply = self.server.stub.take(self, body)
         time.sleep(reply.delay_s)
         if reply.after is not None:
