@@ -18,7 +18,7 @@ def _waits(agent: AgentProcess) -> bool:
 
 @pytest.mark.parametrize("steps", [WARM_STEPS[:3], WARM_STEPS[3:6], WARM_STEPS[6:9], WARM_STEPS[9:]])
 def test_death_around_a_claim(doomed_warm: Doomed, steps: tuple[Step, ...]) -> None:
-    """Rows 1, 2, 3, 4, 5: killed between POST and release, or at the refill, the task runs once and is told as it was."""
+    """Rows 1, 2, 3, 4, 5: killed between POST and release, or at the refill, it runs once and is told as it was."""
     tasks = []
     for step in steps:
         task_id = doomed_warm.strike(step, SHORT)

@@ -261,7 +261,7 @@ def _quiet() -> Iterator[None]:
 def test_no_promise_is_broken_whatever_happens() -> None:
     """Accepted is reported, started once, told as it was, and nothing is left; and all of that was really put to it."""
     AgentMachine.seen.clear()
-    run_state_machine_as_test(AgentMachine, settings=examples(EXAMPLES))
+    run_state_machine_as_test(AgentMachine, settings=examples(2 * EXAMPLES))
     happened = +AgentMachine.seen
     for what in (
         *("killed", "stopped", "engine replaced", "journal locked", "killed by an operator", "removed by an operator"),
