@@ -60,6 +60,19 @@ class Ending:
             with contextlib.suppress(OSError):  # before it is prepared again: see recovery, which compares the two
                 await self._audit.flush()
 
+    async def requeue_once_written(
+        self, attempt: Attempt, slot: str, seen: State, why: str, *, failed_try: bool = False
+    ) -> None:
+        """The same, however long the disk refuses: what is known now, nobody can find out later."""
+        while True:
+            try:
+                await self.requeue(attempt, slot, seen, why, failed_try=failed_try)
+            except JournalUnavailable as error:
+                self._readiness.report("journal", str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
     def verdict_of(self, error: EngineError, spec: RunSpec, attempt: Attempt) -> Verdict:
         """What it means for a task that its container could not be made."""
         if isinstance(error, LockdownRefused | NotFenced):

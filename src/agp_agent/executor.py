@@ -204,6 +204,8 @@ class Executor:
             if secrets:
                 note = {**note, _NOTED: await asyncio.to_thread(fingerprint, secrets, nonce)}
             await self.slots.fill(slot, prepared.image.image_id, spec.playbook_file, playbook, note)
+            if prepared.is_warm and prepared.epoch != self._engine.epoch:
+                raise EngineUnavailable("contact to the container engine was lost while the container waited")  # noqa: TRY301  as `fill` would
             spool = Spool.create(self._spools / slot, spec.output_limit_bytes)
         except BaseException:
             await prepared.attachment.aclose()  # its entry sees the end of stdin, and ends

@@ -135,9 +135,6 @@ class Pool:
             if warm.prepared.spec == spec:
                 self._ready[spec.runner].remove(warm)
                 self._claimed[warm.slot] = warm
-                self._backoffs.pop(spec.runner, None)
-                self._not_before_s = self._now_s() + _SETTLE_S
-                self._news.set()
                 return warm.prepared
         return None
 
@@ -148,6 +145,9 @@ class Pool:
         warm = self._claimed.pop(slot, None)
         if warm is None:  # prepared for that task alone
             return True
+        self._backoffs.pop(prepared.spec.runner, None)
+        self._not_before_s = self._now_s() + _SETTLE_S
+        self._news.set()
         is_well = not warm.guard.done()
         warm.guard.cancel()
         return is_well
@@ -164,8 +164,11 @@ class Pool:
     def give_back(self, prepared: Prepared) -> None:
         """It was not used: the next task may have it."""
         warm = self._claimed.pop(prepared.container.name)
-        self._ready[prepared.spec.runner].insert(0, warm)
-        self._news.set()
+        if self._closed:
+            self._remove(warm)
+        else:
+            self._ready[prepared.spec.runner].insert(0, warm)
+            self._news.set()
 
     def abandon(self, prepared: Prepared) -> None:
         """It is not to be released, and nobody is to have it; it ends by itself, and whoever looks finds it so.
@@ -190,14 +193,22 @@ class Pool:
     async def run(self) -> None:
         """Fill up what is missing, and sleep until that may be otherwise."""
         while True:
-            for waker in self._wakers:
-                waker.clear()
-            await self._look()
-            if (spec := self._next()) is not None:
-                await self._fill(spec)
-            else:
-                self._tell_filled()
-                await self._pause()
+            try:
+                await self._round()
+            except Exception:
+                # Best effort, whatever went wrong: tasks run cold, and the agent lives.
+                log.exception("warm containers not looked after; trying again", again_in_s=_LOOK_S)
+                await asyncio.sleep(_LOOK_S)
+
+    async def _round(self) -> None:
+        for waker in self._wakers:
+            waker.clear()
+        await self._look()
+        if (spec := self._next()) is not None:
+            await self._fill(spec)
+        else:
+            self._tell_filled()
+            await self._pause()
 
     async def _pause(self) -> None:
         now_s = self._now_s()
@@ -220,8 +231,9 @@ class Pool:
             await self._look_at_images(names)
             for warm in [warm for waiting in self._ready.values() for warm in waiting]:
                 ground = await asyncio.to_thread(self._executor.ground, warm.prepared.spec)
-                if ground != warm.ground:
+                if ground != warm.ground and warm in self._ready[warm.prepared.spec.runner]:
                     self._drop(warm, "what it stands on has changed")
+            specs = self._specs()  # the catalog may be another one by now
         for runner in list(self._ready):
             self._drop_what_is_not_good(runner, specs)
 
@@ -251,7 +263,7 @@ class Pool:
         if specs is None:  # whoever claims compares by itself
             return
         for warm in tuple(waiting):
-            if self._closed or warm.prepared.spec != specs.get(runner) or len(waiting) > self.wanted[runner]:
+            if self._closed or warm.prepared.spec != specs.get(runner) or len(waiting) > self.wanted.get(runner, 0):
                 self._drop(warm, "it is not wanted any more")
 
     def _fault(self, warm: Warm, epoch: int) -> str | None:
@@ -338,7 +350,9 @@ class Pool:
             self._readiness.report(PART, None)
 
     def _was_tried(self, spec: RunSpec) -> bool:
-        return self._backoffs[spec.runner].failures > 0 or self._images.get(spec.container.image) == ""
+        is_refused = spec.outbound and (proof := self._reach.of(spec)) is not None and proof.problem is not None
+        has_no_image = self._images.get(spec.container.image) == ""
+        return is_refused or has_no_image or self._backoffs[spec.runner].failures > 0
 
     # --- removing ----------------------------------------------------------------------------------------------------
 

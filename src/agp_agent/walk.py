@@ -173,8 +173,7 @@ class Walk:
             await self._run_warm(attempt, prepared)
             return
         self._pool.missed(spec.runner)
-        with self._pool.yielding():
-            await self._run_cold(attempt, spec)
+        await self._run_cold(attempt, spec)
 
     async def _run_warm(self, attempt: Attempt, prepared: Prepared) -> None:
         start, is_written = starting.start_of(prepared), False
@@ -203,7 +202,8 @@ class Walk:
             return
         self._stages.claim(attempt.run_id, slot)
         try:
-            prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
+            with self._pool.yielding():
+                prepared = await self._prepared_unless_cancelled(attempt, spec, slot)
         except (EngineUnavailable, OSError) as error:
             self._doubt(error)
             await self._ending.requeue(attempt, slot, State.PREPARING, str(error))
@@ -261,7 +261,7 @@ class Walk:
         except OSError as error:  # no file descriptors: that says nothing of the secrets
             await prepared.attachment.aclose()
             self._doubt(error)
-            await self._ending.requeue(attempt, prepared.container.name, seen, str(error))
+            await self._ending.requeue_once_written(attempt, prepared.container.name, seen, str(error))
         self._pool.let_go(prepared)
         await self._ending.discard(prepared.container.name)
         return None
@@ -289,7 +289,9 @@ class Walk:
             is_refusal = isinstance(error, EngineError) and not isinstance(error, EngineUnavailable)
             runner_is_at_fault = is_refusal and not prepared.is_warm
             self._doubt(error)
-            await self._ending.requeue(attempt, slot, State.RUNNING, str(error), failed_try=runner_is_at_fault)
+            await self._ending.requeue_once_written(
+                attempt, slot, State.RUNNING, str(error), failed_try=runner_is_at_fault
+            )
             await self._ending.discard(slot)
             return
         await self._watch(
@@ -400,7 +402,7 @@ class Walk:
         else:
             # A container that an earlier agent had released ended with that agent: that says nothing of its runner.
             is_own = run.epoch is not None and not run.was_warm
-            await self._ending.requeue(attempt, run.slot, State.RUNNING, why, failed_try=is_own)
+            await self._ending.requeue_once_written(attempt, run.slot, State.RUNNING, why, failed_try=is_own)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

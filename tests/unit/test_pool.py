@@ -363,6 +363,29 @@ async def test_a_failure_to_prepare_is_no_failure_of_a_task(parts: Parts) -> Non
     await only_waiting(parts)
 
 
+async def test_a_task_that_runs_cold_for_long_does_not_keep_others_cold(tmp_path: Path, host: FakeHost) -> None:
+    """None is prepared ahead while one is prepared for a task; from its release on they are."""
+    async with agent(tmp_path, host, rules=RULES) as parts:
+        parts.go(parts.dispatcher.run())
+        run_id = await parts.post("print begun\nforever\n")
+        await parts.in_state(run_id, State.RUNNING)
+        parts.pool.fit(INFO)
+        parts.go(parts.pool.run())
+        await until(lambda: parts.pool.ready("shell") == 1, "one waits")
+        assert (await parts.attempt(run_id)).state is State.RUNNING
+
+
+async def test_what_is_not_wanted_any_more_is_dropped(parts: Parts) -> None:
+    """Also where nobody has said yet how many there are to be by the new catalog."""
+    await filled(parts)
+    parts.catalogs.replace(catalog_of())
+    parts.pool.wanted.clear()
+    parts.pool._news.set()
+    await until(lambda: parts.pool.ready("shell") == 0, "dropped")
+    parts.pool.fit(INFO)
+    await filled(parts)
+
+
 async def test_none_is_prepared_while_something_is_missing_or_the_agent_stops(tmp_path: Path, host: FakeHost) -> None:
     """A full disk, a drain: there is nothing that a container would wait for."""
     async with agent(tmp_path, host, rules=RULES) as parts:
