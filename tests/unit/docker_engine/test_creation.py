@@ -17,7 +17,7 @@ from agp_agent.docker_engine.endpoint import Endpoint
 from agp_agent.docker_engine.read_back import Known
 from agp_agent.docker_engine.translate import creation
 from agp_agent.engine import ContainerSpec
-from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, LockdownRefused
 from agp_agent.lacks import Lack
 from fakes.docker_api import DockerApi, answer
 
@@ -93,6 +93,21 @@ async def test_what_was_made_just_now_is_started_without_another_look(api: Docke
         with pytest.raises(EngineError, match="has ended"):
             await engine.start(made)
         assert api.requests.count("POST /containers/abc/start") == 1
+    finally:
+        await engine.aclose()
+
+
+async def test_what_was_removed_before_its_start_is_forgotten(api: DockerApi, calls: EngineCalls) -> None:
+    """It is no more one of those that need no look before they are started; else they would be kept for ever."""
+    del calls
+    engine = DockerEngine(api.url, timeout_s=5)
+    try:
+        made = await engine.create(SPEC)
+        await engine.remove(made)
+        api.routes["GET /containers/abc/json"] = answer({"message": "No such container: abc"}, 404)
+        with pytest.raises(ContainerMissing):
+            await engine.start(made)
+        assert "POST /containers/abc/start" not in api.requests
     finally:
         await engine.aclose()
 
