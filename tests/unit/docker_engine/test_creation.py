@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -208,6 +208,22 @@ async def test_a_container_runs_by_the_default_runtime_as_the_engine_tells_it(
     with pytest.raises(LockdownRefused, match=r"HostConfig\.Runtime; it was removed again$"):
         await calls.run(Creation(SPEC, known).run)
     assert api.requests.count(REMOVE) == 1
+
+
+@pytest.mark.parametrize("said", [{}, {"BuildahVersion": ""}, {"BuildahVersion": "1.28.2"}])
+async def test_only_podman_may_call_its_runtime_oci(
+    api: DockerApi, calls: EngineCalls, said: Mapping[str, str]
+) -> None:
+    """It calls all of them so; with Docker it is the name that somebody gave to another runtime."""
+    api.routes["GET /info"] = answer({"DefaultRuntime": "crun", **said})
+    made = json.loads(cast("bytes", api.routes["GET /containers/abc/json"]().body))
+    made["HostConfig"]["Runtime"] = "oci"
+    api.routes["GET /containers/abc/json"] = answer(made)
+    if said.get("BuildahVersion"):
+        assert await calls.run(Creation(SPEC, Known()).run) == "abc"
+    else:
+        with pytest.raises(LockdownRefused, match=r"HostConfig\.Runtime; it was removed again$"):
+            await calls.run(Creation(SPEC, Known()).run)
 
 
 async def test_calls_after_closing_are_refused(calls: EngineCalls) -> None:
