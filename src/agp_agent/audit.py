@@ -6,7 +6,7 @@ removed or moved breaks the chain, and the head (number and hash of the last lin
 The trail is bounded: full files go when there are too many of them, or when they are too old. It is also what a lost
 journal is rebuilt from, so a task that is still open when the file with its acceptance goes is carried forward: its
 facts and its last step are recorded again before. So is which file goes: a beginning that is missing, and for which no
-such event vouches, was deleted by somebody else.
+such event vouches, was deleted by somebody else, or dropped by an agent before 0.2.0.
 """
 
 import asyncio

@@ -36,14 +36,19 @@ class _Drop(NamedTuple):
     first_seq: int | None
     """None: it is of an agent that did not tell."""
     head: AuditHead
-    after: AuditHead
+    after: AuditHead | None
+    """None: no line of the trail that was kept told of a drop."""
 
     @property
-    def gap(self) -> tuple[int, int] | None:
+    def gap(self) -> str | None:
         """What was between the file that was dropped before and this one: it was never dropped, and is not there."""
-        if self.first_seq is None or self.after == self.head or self.first_seq <= self.after.seq + 1:
+        last = self.after.seq if self.after is not None else 0
+        if self.first_seq is None or self.after == self.head or self.first_seq <= last + 1:
             return None  # the second: dropped again after a crash
-        return self.after.seq + 1, self.first_seq - 1
+        if self.after is None:  # an agent before 0.2.0 may have dropped files without a word
+            return _beginning_of(self.first_seq - 1)
+        gap = _lines_of(last + 1, self.first_seq - 1)
+        return f"missing when the agent dropped a file: {gap}, deleted by somebody else"
 
 
 class _Line(NamedTuple):
@@ -217,7 +222,7 @@ class _Check:
         elif line.drop is not None and line.drop.head == self._missing:
             self._missing = None
         if line.drop is not None and (gap := line.drop.gap) is not None:
-            self._wrong(line.seq, f"missing when the agent dropped a file: {_lines_of(*gap)}, deleted by somebody else")
+            self._wrong(line.seq, gap)
         self.report.repairs += line.event == AuditEvent.AUDIT_REPAIRED
 
     def _compare(self, seq: int, before: str) -> None:
@@ -294,7 +299,7 @@ def _drop_in(document: Mapping[str, object]) -> _Drop | None:
     first_seq, after = document.get("first_seq"), document.get("after")
     try:
         head = parse_head(str(document.get("head")))
-        before = AuditHead() if after is None else parse_head(str(after))
+        before = None if after is None else parse_head(str(after))
     except ValueError:
         return None
     return _Drop(first_seq if isinstance(first_seq, int) else None, head, before)

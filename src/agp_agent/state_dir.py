@@ -13,6 +13,8 @@ from agp_agent.errors import StateDirectoryError
 
 LOCK_NAME: Final = "agent.lock"
 """Held for as long as its owner lives; who that is stands in it."""
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+"""Never through a link: it would lead to a file of somebody else's choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +44,9 @@ class StateDir:
             StateDirectoryError: it cannot be written, another agent holds it, or it belongs to another agent or user.
         """
         self.path = path.absolute()
+        self._lock = -1
         try:
-            for folder in (self.path, self.spool, self.slots):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateDirectoryError(
-                f"{self.path}: the state directory cannot be used: {error.strerror}; "
-                "give AGP_STATE_DIR a directory that this user can write."
-            ) from None
-        try:
-            self._check_owner()
+            self._open()
             self._take()
             self.identity = self._identify(agent_id)
         except BaseException:
@@ -101,6 +95,19 @@ class StateDir:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
+    def _open(self) -> None:
+        try:
+            _make(self.path)
+            self._lock = os.open(self.path / LOCK_NAME, _LOCK_FLAGS, 0o600)
+            self._check_owner()
+            _make(self.spool)
+            _make(self.slots)
+        except OSError as error:
+            raise StateDirectoryError(
+                f"{self.path}: the state directory cannot be used: {error.strerror}; "
+                "give AGP_STATE_DIR a directory that this user can write."
+            ) from None
+
     def _check_owner(self) -> None:
         """Files of root among those of another user would lock that user out for good."""
         owner, own = os.fstat(self._lock).st_uid, os.geteuid()
@@ -147,6 +154,10 @@ class StateDir:
         text = json.dumps({"agent_id": identity.agent_id, "instance": identity.instance})
         os.pwrite(self._lock, text.encode(), 0)
         os.fsync(self._lock)
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _host_name() -> str:

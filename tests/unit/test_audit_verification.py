@@ -163,9 +163,9 @@ async def test_the_drop_of_one_file_does_not_vouch_for_that_of_another(tmp_path:
 
 @pytest.mark.parametrize("deleted", [1, 3])
 async def test_the_agent_s_own_drops_do_not_hide_what_somebody_deleted(tmp_path: Path, deleted: int) -> None:
-    """The oldest files, before it dropped any or afterwards: told until the event that tells it goes itself."""
+    """The oldest files, after it dropped some itself: told until the event that tells it goes itself."""
     path = tmp_path / "audit.jsonl"
-    await write(path, FILES_KEPT if deleted == 1 else 2 * FILES_KEPT, file_max_bytes=1)
+    await write(path, 2 * FILES_KEPT, file_max_bytes=1)
     assert verify(path).is_whole
     oldest = files(path)[:deleted]
     first, last = json.loads(lines(oldest[0])[0])["seq"], json.loads(lines(oldest[-1])[-1])["seq"]
@@ -178,6 +178,19 @@ async def test_the_agent_s_own_drops_do_not_hide_what_somebody_deleted(tmp_path:
     assert what.endswith(f"missing when the agent dropped a file: {gap}, deleted by somebody else")
 
 
+async def test_nobody_is_accused_of_what_an_agent_before_0_2_0_may_have_dropped(tmp_path: Path) -> None:
+    """Where the first drop that is recorded is not of the trail's beginning, both may be, and both are told."""
+    path = tmp_path / "audit.jsonl"
+    await write(path, FILES_KEPT, file_max_bytes=1)
+    gone = files(path)[:3]
+    for file in gone:  # as it did: without a word
+        file.unlink()
+    first = json.loads(lines(files(path)[0])[0])["seq"]
+    await write(path, len(gone) + 1, file_max_bytes=1)
+    (what,) = whats(verify(path))
+    assert what.endswith(unvouched(path, first).partition(": ")[2])
+
+
 async def test_lines_that_somebody_deleted_in_a_file_are_told_after_its_drop(tmp_path: Path) -> None:
     """Those at the beginning of the oldest one, which no line before it betrays."""
     path = tmp_path / "audit.jsonl"
@@ -188,7 +201,7 @@ async def test_lines_that_somebody_deleted_in_a_file_are_told_after_its_drop(tmp
     put(oldest, lines(oldest)[2:])
     await write(path, 2, file_max_bytes=1)
     (what,) = whats(verify(path))
-    assert what.endswith("missing when the agent dropped a file: seq 1 to 2, deleted by somebody else")
+    assert what.endswith(unvouched(path, 3).partition(": ")[2])
 
 
 async def test_a_file_that_is_dropped_twice_is_no_gap(path: Path) -> None:

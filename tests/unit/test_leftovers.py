@@ -71,3 +71,23 @@ async def test_while_the_engine_is_away_all_is_kept(tmp_path: Path) -> None:
     engine.go_away()
     await leftovers.remove(engine, [tmp_path])
     assert (tmp_path / "agp-run-dead").exists()
+
+
+@pytest.mark.parametrize("trap", ["a link", "others may write", "a file"])
+async def test_what_others_may_have_put_there_is_not_even_opened(tmp_path: Path, trap: str) -> None:
+    """In /tmp any user can make a folder of any name, or a link to one: nothing is made, changed or removed there."""
+    victim, name = tmp_path / "victim", tmp_path / "place/agp-run-x"
+    victim.mkdir(mode=0o700)
+    name.parent.mkdir()
+    if trap == "a link":
+        name.symlink_to(victim)
+    elif trap == "others may write":
+        victim.rename(name)
+        name.chmod(0o777)
+        victim = name
+    else:
+        name.touch()
+    (victim / "agent.lock").write_text('{"agent_id": "run", "instance": "0123456789ab"}')
+    await leftovers.remove(FakeEngine(), [name.parent])
+    assert [path.name for path in victim.iterdir()] == ["agent.lock"]
+    assert name.exists()

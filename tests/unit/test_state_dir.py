@@ -83,6 +83,16 @@ def test_a_place_that_cannot_be_a_directory_is_one_sentence(tmp_path: Path) -> N
         StateDir(tmp_path / "file/x")
 
 
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Nor is anything made beside it: it leads to a file of somebody else's choice."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/agent.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateDirectoryError, match="cannot be used"):
+        StateDir(tmp_path / "state")
+    assert not (tmp_path / "elsewhere").exists()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["agent.lock"]
+
+
 def test_closing_twice_is_as_closing_once(tmp_path: Path) -> None:
     """Idempotent; and the path is absolute whatever was given."""
     state = StateDir(tmp_path / "x" / ".." / "y")

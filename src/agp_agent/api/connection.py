@@ -139,12 +139,15 @@ class Connection(HttpToolsProtocol):
 
         uvicorn would forget its own keep-alive time at any byte, also at one that begins no request.
         """
+        is_last = self._deaf and not self.pipeline
         super().on_response_complete()
         self._unset_keepalive_if_required()
         if self._arriving:
             self.spare_from_s = self.loop.time()
         elif self.transport.is_closing():
             self._end()
+        elif is_last:
+            self._hang_up()
         elif not self._answering:
             self._keep_alive()
 
@@ -157,6 +160,15 @@ class Connection(HttpToolsProtocol):
         """Whether a request, perhaps one that is not complete yet, has no answer yet."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    @property
+    def _owes(self) -> bool:
+        """Whether a request that is complete, before the one that is arriving, has no answer yet."""
+        return bool(self.pipeline) or (self._answering and not self._in_body)
+
+    @property
+    def _in_body(self) -> bool:
+        return self._arriving and not self._in_head
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -191,7 +203,8 @@ class Connection(HttpToolsProtocol):
 
     def _no_request(self) -> None:
         self._refuse("408 Request Timeout", "The request did not arrive in time.")
-        self._end()
+        if not self._owes:
+            self._end()
 
     def _head_too_large(self) -> None:
         detail = f"Request line and headers are larger than {HEAD_LIMIT_BYTES} bytes."
@@ -200,16 +213,32 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: str, detail: str) -> None:
         if self.transport.is_closing() or self._deaf:
             return
+        if self._owes:
+            self._leave_unanswered()
+            return
         body = json.dumps({"detail": detail}).encode()
         head = (
             f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        if self._answering or not self.transport.can_write_eof():
+        if self._answering:
+            self._end()
+        else:
+            self._hang_up()
+
+    def _leave_unanswered(self) -> None:
+        """Close behind the answers to the requests before it: a refusal now would pass for one of those."""
+        if self._in_body:
+            self.pipeline.popleft()
+        self._arriving, self._deaf = False, True
+        self._be_patient()
+
+    def _hang_up(self) -> None:
+        """Say no more. Closed over unread bytes, it would be reset, and the client might never see what was said."""
+        if not self.transport.can_write_eof():
             self._end()
             return
-        # Closed over bytes that nobody read, the connection would be reset, and the client might never see why.
         self._deaf = True
         self.transport.write_eof()
         self._wait(_FLUSH_S, self._end, 0)

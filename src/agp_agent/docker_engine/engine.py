@@ -249,6 +249,7 @@ class DockerEngine:
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove; where another removal is under way its end is waited for."""
+        self._unstarted.discard(container_id)
         for _ in range(_REMOVAL_ATTEMPTS):
             if await self._calls.run(lambda client: _removed(client, container_id)):
                 return

@@ -10,6 +10,8 @@ from agp_agent.docker_engine.translate import Json, confined_by_apparmor, differ
 from agp_agent.errors import LockdownRefused
 
 _RUNTIME: Final = "HostConfig.Runtime"
+_PODMANS_RUNTIME: Final = "oci"
+"""What Podman calls the runtime of every container, where Docker names the one that it has."""
 _CONFIGS_MAX: Final = 64
 """Images in use at a time are far fewer."""
 
@@ -40,9 +42,17 @@ class Known:
             self._configs[image_id] = config
         return config
 
-    def default_runtime(self, client: APIClient, *, anew: bool = False) -> str:
-        """What runs containers that ask for no other; ``anew``: it may have been set again meanwhile."""
-        return str(self._told(client, anew=anew).get("DefaultRuntime") or "")
+    def default_runtimes(self, client: APIClient, *, anew: bool = False) -> frozenset[str]:
+        """Its names for what runs containers that ask for no other; ``anew``: it may have been set again meanwhile.
+
+        None where it does not tell.
+        """
+        told = self._told(client, anew=anew)
+        default = told.get("DefaultRuntime")
+        if not default:
+            return frozenset()
+        is_podman = bool(told.get("BuildahVersion"))  # Docker's answer has no such field
+        return frozenset({default, _PODMANS_RUNTIME} if is_podman else {default})
 
     def has_apparmor(self, client: APIClient) -> bool:
         """Whether its containers are confined by AppArmor."""
@@ -62,9 +72,9 @@ def read_back(client: APIClient, asked: Json, container_id: str, known: Known) -
     """Names of the fields in which a container that was made, and not started, differs from what was asked for."""
     inspected = client.inspect_container(container_id)
     image = known.image_config(client, inspected["Image"])
-    wrong = differences(asked, inspected, image, known.default_runtime(client))
+    wrong = differences(asked, inspected, image, known.default_runtimes(client))
     if _RUNTIME in wrong:  # engines take another default without a restart
-        wrong = differences(asked, inspected, image, known.default_runtime(client, anew=True))
+        wrong = differences(asked, inspected, image, known.default_runtimes(client, anew=True))
     return wrong
 
 

@@ -1,6 +1,6 @@
 """Pure translation between the port and Docker's API: what is asked for, and whether the engine made it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from agp_agent.engine import ContainerSpec, Mount, Tmpfs
@@ -45,8 +45,6 @@ CONFINED: Final[Json] = {
 }
 """What every container of the agent is given, helpers and those that are never started included."""
 NO_NEW_PRIVILEGES: Final = "no-new-privileges:true"
-_PODMANS_RUNTIME: Final = "oci"
-"""What Podman calls the runtime of every container, in this place."""
 
 
 FIELDS_OF: Mapping[Lack, tuple[str, ...]] = {
@@ -144,14 +142,16 @@ def mount_body(mount: Mount) -> Json:
     return body | {"VolumeOptions": {"NoCopy": True}}
 
 
-def differences(asked: Json, inspected: Json, image: Json, default_runtime: str = "") -> tuple[str, ...]:
+def differences(
+    asked: Json, inspected: Json, image: Json, default_runtimes: Collection[str] = frozenset()
+) -> tuple[str, ...]:
     """Names of all fields in which the container that was made differs from what was asked for.
 
     Args:
         asked: the body that it was created by.
         inspected: what inspect says of the container.
         image: the image's own configuration, which the engine merges with what was asked.
-        default_runtime: what the engine runs containers by that ask for no other; empty where it does not tell.
+        default_runtimes: its names for what runs containers that ask for no other; none where it does not tell.
     """
     config, host, wanted = inspected["Config"], inspected["HostConfig"], asked["HostConfig"]
     forbidden = {field: None for field in _FORBIDDEN_IN_HOST_CONFIG if field not in wanted}
@@ -171,7 +171,7 @@ def differences(asked: Json, inspected: Json, image: Json, default_runtime: str 
         "HostConfig.MaskedPaths": set(host.get("MaskedPaths") or ()) >= _MASKED,
         "HostConfig.ReadonlyPaths": set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY,
         "HostConfig.NetworkMode": host.get("NetworkMode") in _network_modes(asked),
-        "HostConfig.Runtime": "Runtime" in wanted or _is_default(host.get("Runtime"), default_runtime),
+        "HostConfig.Runtime": "Runtime" in wanted or not default_runtimes or host.get("Runtime") in default_runtimes,
         "NetworkSettings.Networks": _networks(inspected) <= {wanted.get("NetworkMode")},
         # Docker names the profile only when the container starts: see `confined_by_apparmor`.
         "AppArmorProfile": not inspected.get("AppArmorProfile") or confined_by_apparmor(inspected),
@@ -205,10 +205,6 @@ def _plain(value: Any) -> Any:
     elif isinstance(value, list):
         value = [_plain(one) for one in value]
     return value or None
-
-
-def _is_default(runtime: str | None, default: str) -> bool:
-    return not default or runtime in {default, _PODMANS_RUNTIME}
 
 
 def _environment(lines: Iterable[str]) -> dict[str, str]:

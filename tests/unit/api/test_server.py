@@ -85,6 +85,32 @@ async def test_a_request_of_http_1_1_names_its_host_once(
     assert said.endswith(detail if hosts else b'{"status":"ok"}')
 
 
+GOOD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"POST /tasks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("good", "wrong"),
+    [
+        (1, b"GET /healthz HTTP/1.1\r\n\r\n"),
+        (3, b"GET /healthz HTTP/1.1\r\n\r\n" + GOOD),
+        (1, b"no HTTP\r\n\r\n"),
+        (2, b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 66_000),
+        (1, CHUNKED + b"no number\r\n"),
+        (2, CHUNKED + b"no number\r\n"),
+    ],
+    ids=["no host", "no host behind three", "no HTTP", "large head", "wrong body", "wrong body behind two"],
+)
+async def test_a_wrong_request_takes_no_answer_of_those_before_it(tmp_path: Path, good: int, wrong: bytes) -> None:
+    """They are being answered when it comes: each gets its own answer whole, and behind the last it is closed."""
+    async with api_server(tmp_path, lambda: (b"t",), body_deadline_s=PATIENCE_S) as port:
+        said = await answer(port, GOOD * good + wrong)
+    answers = said.split(b"HTTP/1.1 ")[1:]
+    assert len(answers) >= good
+    assert all(one.startswith(b"200 ") and one.endswith(b'{"status":"ok"}') for one in answers[:good])
+    assert [one[:4] for one in answers[good:]] in ([], [b"431 "])  # the large head may come in pieces, and so later
+
+
 @pytest.mark.parametrize("later", [b"", b"\r\n\r\n", b"0123456789"], ids=["nothing", "blank lines", "the body"])
 async def test_a_connection_that_is_not_used_again_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: bytes

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -17,7 +17,7 @@ from agp_agent.docker_engine.endpoint import Endpoint
 from agp_agent.docker_engine.read_back import Known
 from agp_agent.docker_engine.translate import creation
 from agp_agent.engine import ContainerSpec
-from agp_agent.errors import EngineError, EngineUnavailable, LockdownRefused
+from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, LockdownRefused
 from agp_agent.lacks import Lack
 from fakes.docker_api import DockerApi, answer
 
@@ -93,6 +93,21 @@ async def test_what_was_made_just_now_is_started_without_another_look(api: Docke
         with pytest.raises(EngineError, match="has ended"):
             await engine.start(made)
         assert api.requests.count("POST /containers/abc/start") == 1
+    finally:
+        await engine.aclose()
+
+
+async def test_what_was_removed_before_its_start_is_forgotten(api: DockerApi, calls: EngineCalls) -> None:
+    """It is no more one of those that need no look before they are started; else they would be kept for ever."""
+    del calls
+    engine = DockerEngine(api.url, timeout_s=5)
+    try:
+        made = await engine.create(SPEC)
+        await engine.remove(made)
+        api.routes["GET /containers/abc/json"] = answer({"message": "No such container: abc"}, 404)
+        with pytest.raises(ContainerMissing):
+            await engine.start(made)
+        assert "POST /containers/abc/start" not in api.requests
     finally:
         await engine.aclose()
 
@@ -193,6 +208,22 @@ async def test_a_container_runs_by_the_default_runtime_as_the_engine_tells_it(
     with pytest.raises(LockdownRefused, match=r"HostConfig\.Runtime; it was removed again$"):
         await calls.run(Creation(SPEC, known).run)
     assert api.requests.count(REMOVE) == 1
+
+
+@pytest.mark.parametrize("said", [{}, {"BuildahVersion": ""}, {"BuildahVersion": "1.28.2"}])
+async def test_only_podman_may_call_its_runtime_oci(
+    api: DockerApi, calls: EngineCalls, said: Mapping[str, str]
+) -> None:
+    """It calls all of them so; with Docker it is the name that somebody gave to another runtime."""
+    api.routes["GET /info"] = answer({"DefaultRuntime": "crun", **said})
+    made = json.loads(cast("bytes", api.routes["GET /containers/abc/json"]().body))
+    made["HostConfig"]["Runtime"] = "oci"
+    api.routes["GET /containers/abc/json"] = answer(made)
+    if said.get("BuildahVersion"):
+        assert await calls.run(Creation(SPEC, Known()).run) == "abc"
+    else:
+        with pytest.raises(LockdownRefused, match=r"HostConfig\.Runtime; it was removed again$"):
+            await calls.run(Creation(SPEC, Known()).run)
 
 
 async def test_calls_after_closing_are_refused(calls: EngineCalls) -> None:

@@ -34,7 +34,7 @@ def made(**host: Any) -> Json:
 
 def helper_differences(asked: Json, inspected: Json) -> list[str]:
     """Names of the differences, as they are found for every container."""
-    return list(differences(asked, inspected, IMAGE, "runc"))
+    return list(differences(asked, inspected, IMAGE, {"runc"}))
 
 
 def test_a_helper_has_one_right_in_one_namespace() -> None:

@@ -272,20 +272,21 @@ class TestDifferences:
         assert differences(creation(SPEC), made_as_asked(), IMAGE) == ()
 
     @pytest.mark.parametrize(
-        ("made_by", "default", "wrong"),
+        ("made_by", "defaults", "wrong"),
         [
-            ("runc", "runc", False),
-            ("kata", "runc", True),
-            (None, "runc", True),
-            ("oci", "crun", False),
-            ("x", "", False),
+            ("runc", {"runc"}, False),
+            ("kata", {"runc"}, True),
+            (None, {"runc"}, True),
+            ("oci", {"runc"}, True),
+            ("oci", {"crun", "oci"}, False),
+            ("x", set(), False),
         ],
     )
-    def test_what_runs_it_is_the_engines_default(self, made_by: str | None, default: str, *, wrong: bool) -> None:
-        """Where nobody asked for another, and the engine tells; Podman calls all of them by one name."""
+    def test_what_runs_it_is_the_engines_default(self, made_by: str | None, defaults: set[str], *, wrong: bool) -> None:
+        """Where nobody asked for another, and the engine tells."""
         made = made_as_asked()
         made["HostConfig"]["Runtime"] = made_by
-        assert differences(creation(SPEC), made, IMAGE, default) == (("HostConfig.Runtime",) if wrong else ())
+        assert differences(creation(SPEC), made, IMAGE, defaults) == (("HostConfig.Runtime",) if wrong else ())
 
     def test_nothing_differs_in_what_was_granted_and_made(self) -> None:
         """Network, resolver, runtime, profile and a writable mount."""
