@@ -6,9 +6,11 @@ masked by shape in what the agent writes, never in what a playbook prints.
 """
 
 import base64
+import bisect
 import functools
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -20,6 +22,8 @@ SPELLING_MIN_BYTES: Final = 6
 """A shorter piece of a secret is not masked: it would stand everywhere."""
 _MASK_BYTES: Final = MASK.encode()
 _HEAD_BYTES: Final = SPELLING_MIN_BYTES
+_LOOK_BYTES: Final = 64
+"""Looked at first: most text that is no needle differs from each of them so early."""
 _END_MIN_BYTES: Final = 3
 _WRAPPED_AT: Final = (76, 64)
 """Where base64(1) and openssl break their lines."""
@@ -120,18 +124,45 @@ class Needles:
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         """Takes a few milliseconds for a secret of many lines, and some tens of them for one of several KB."""
-        self._by_head: dict[bytes, list[bytes]] = {}
-        for needle in sorted({needle for secret in secrets for needle in spellings(secret)}):
-            self._by_head.setdefault(needle[:_HEAD_BYTES], []).append(needle)
-        self._heads = list(self._by_head)
-        self._finder = BytesAhoCorasick(self._heads)
-        self._beginnings = {head[:length] for head in self._heads for length in range(1, _HEAD_BYTES)}
+        self._sorted = sorted({needle for secret in secrets for needle in spellings(secret)})
+        self._lengths = list(_lengths_within(self._sorted))
+        self._longest = max(map(len, self._sorted), default=0)
+        heads = {needle[:_HEAD_BYTES] for needle in self._sorted}
+        self._finder = BytesAhoCorasick(heads)
+        self._beginnings = {head[:length] for head in heads for length in range(1, _HEAD_BYTES)}
 
-    def begun(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Every place at which a needle may stand, by its first bytes, with that needle."""
-        for index, start, _ in self._finder.find_matches_as_indexes(data, overlapping=True):
-            for needle in self._by_head[self._heads[index]]:
-                yield start, needle
+    def heads(self, data: bytes) -> Iterator[int]:
+        """Every place at which a needle may stand, by its first bytes: at most one for each byte."""
+        return (start for _, start, _ in self._finder.find_matches_as_indexes(data, overlapping=True))
+
+    def longest_at(self, data: bytes, at: int, *, is_last: bool) -> int | None:
+        """How long the longest needle is that stands there, 0 for none; None: more must come to tell, and will.
+
+        Many needles have the same head, and are not tried one by one: the work is the same whatever is printed.
+        """
+        text = data[at : at + _LOOK_BYTES]
+        after = bisect.bisect_right(self._sorted, text)
+        if self._goes_on(text, after):
+            text = data[at : at + self._longest]
+            after = bisect.bisect_right(self._sorted, text)
+            if not is_last and self._goes_on(text, after):
+                return None
+        return self._longest_before(text, after)
+
+    def _goes_on(self, text: bytes, after: int) -> bool:
+        """Whether a needle begins with the text: then the first that is sorted after it does."""
+        return after < len(self._sorted) and self._sorted[after].startswith(text)
+
+    def _longest_before(self, text: bytes, after: int) -> int:
+        """The longest needle that the text begins with is the last one sorted before it, or what that begins with."""
+        if not after:
+            return 0
+        needle, lengths = self._sorted[after - 1], self._lengths[after - 1]
+        if text.startswith(needle):
+            return len(needle)
+        shorter = len(lengths) - 1
+        fitting = bisect.bisect_left(lengths, 1, hi=shorter, key=lambda length: not text.startswith(needle[:length]))
+        return lengths[fitting - 1] if fitting else 0
 
     def beginning_bytes(self, end: bytes) -> int:
         """How many of the last bytes may be the first bytes of a needle, too few to be told."""
@@ -148,8 +179,18 @@ class Needles:
     def without_cut_start(self, data: bytes) -> bytes:
         """``data`` without the end of a needle at its start: the bytes before were lost, and with them its head."""
         head = data[:_HEAD_BYTES]
-        ends = (end for needles in self._by_head.values() for needle in needles for end in _ends(needle, head))
+        ends = (end for needle in self._sorted for end in _ends(needle, head))
         return data[max((len(end) for end in ends if data.startswith(end)), default=0) :]
+
+
+def _lengths_within(needles: list[bytes]) -> Iterator[tuple[int, ...]]:
+    """For each of the sorted needles the lengths of those that it begins with, ascending; its own is the last."""
+    within: list[bytes] = []
+    for needle in needles:
+        while within and not needle.startswith(within[-1]):
+            within.pop()
+        within.append(needle)
+        yield tuple(map(len, within))
 
 
 def _ends(needle: bytes, head: bytes) -> Iterator[bytes]:
@@ -165,17 +206,19 @@ def _ends(needle: bytes, head: bytes) -> Iterator[bytes]:
 class StreamMasker:
     """Masks secrets in bytes that come in pieces, cut anywhere; the pieces together are what the whole would be.
 
-    Only an end that is the beginning of a secret is held back, until more comes.
+    Only an end that is the beginning of a secret is held back, until more comes: less than the longest needle has.
     """
 
     def __init__(self, needles: Needles) -> None:
         """Nothing has come yet."""
         self._needles = needles
-        self._held = bytearray()
-        self._open: list[tuple[int, bytes]] = []
-        """Places in what is held at which a needle stands as far as it goes."""
-        self._found: list[tuple[int, int]] = []
-        """Starts and ends of needles in what is held."""
+        self._held = b""
+        # Places, counted from the first byte that ever came:
+        self._held_from = 0
+        self._told_to = 0
+        """Behind the start of what is held while a mask was told that goes on in it."""
+        self._heads = deque[int]()
+        """Where a needle may stand, and it is not known yet whether one does."""
 
     @property
     def holds(self) -> bool:
@@ -186,51 +229,47 @@ class StreamMasker:
         """Take the next piece; return what can be told now."""
         look_from = max(0, len(self._held) - (_HEAD_BYTES - 1))
         self._held += data
-        new = self._needles.begun(bytes(self._held[look_from:]))
-        self._open += [(look_from + at, needle) for at, needle in new]
-        self._open = [(at, needle) for at, needle in self._open if not self._is_told(at, needle)]
-        unclear = len(self._held) - self._needles.beginning_bytes(bytes(self._held[-_HEAD_BYTES:]))
-        return self._tell(min([unclear, *(at for at, _ in self._open)]))
+        new = self._needles.heads(self._held[look_from:])
+        self._heads.extend(self._held_from + look_from + at for at in new)
+        told = self._tell_needles(is_last=False)
+        if self._heads:
+            return told + self._tell_to(self._heads[0])
+        return told + self._tell_to(self._end - self._needles.beginning_bytes(self._held[-_HEAD_BYTES:]))
 
     def end(self) -> bytes:
         """Nothing more comes: return the rest."""
-        self._open.clear()
-        return self._tell(len(self._held))
+        return self._tell_needles(is_last=True) + self._tell_to(self._end)
 
-    def _is_told(self, at: int, needle: bytes) -> bool:
-        """Whether it is known by now that the needle stands there, or that it does not."""
-        if len(self._held) - at < len(needle):
-            return not needle.startswith(self._held[at:])
-        if self._held.startswith(needle, at):
-            self._found.append((at, at + len(needle)))
-        return True
+    @property
+    def _end(self) -> int:
+        return self._held_from + len(self._held)
 
-    def _tell(self, limit: int) -> bytes:
-        """Return what is held up to ``limit``, masked; a mask that ends beyond it may still grow, and waits."""
-        told, position, waiting = bytearray(), 0, list[tuple[int, int]]()
-        for start, end in _joined(self._found):
-            if end > limit:
-                limit = min(limit, start)
-                waiting.append((start, end))
-                continue
-            told += self._held[position:start] + _MASK_BYTES
-            position = end
-        told += self._held[position:limit]
-        del self._held[:limit]
-        self._found = [(start - limit, end - limit) for start, end in waiting]
-        self._open = [(at - limit, needle) for at, needle in self._open]
+    def _tell_needles(self, *, is_last: bool) -> bytes:
+        """Return what is held up to the last needle that is known to stand in it; one that overlaps has no own mask."""
+        told = bytearray()
+        while self._heads:
+            at = self._heads[0]
+            length = self._needles.longest_at(self._held, at - self._held_from, is_last=is_last)
+            if length is None:
+                break
+            self._heads.popleft()
+            if length and at >= self._told_to:
+                told += self._plain(at) + _MASK_BYTES
+            if length:
+                self._told_to = max(self._told_to, at + length)
         return bytes(told)
 
+    def _tell_to(self, limit: int) -> bytes:
+        """Return the rest of what is held up to there, and let go of it."""
+        told = self._plain(limit)
+        self._told_to = max(self._told_to, limit)
+        self._held = self._held[limit - self._held_from :]
+        self._held_from = limit
+        return told
 
-def _joined(found: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The places in their order, those that overlap as one."""
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(found):
-        if joined and start < joined[-1][1]:
-            joined[-1] = joined[-1][0], max(joined[-1][1], end)
-        else:
-            joined.append((start, end))
-    return joined
+    def _plain(self, end: int) -> bytes:
+        """What is held from where nothing was told yet up to there."""
+        return self._held[self._told_to - self._held_from : end - self._held_from]
 
 
 # --- how a secret may be spelled -------------------------------------------------------------------------------------

@@ -4,6 +4,10 @@ import base64
 import hashlib
 import itertools
 import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -19,6 +23,8 @@ KEY = (
     + b"\n".join(base64.b64encode(bytes([n] * 48)) for n in range(1, 6))
     + b"\n-----END KEY-----\n"
 )
+
+STEPS_PER_BYTE = 20
 
 # Few different bytes, so that beginnings, overlaps and repetitions are common.
 LETTERS = st.lists(st.sampled_from([b"a", b"b", b"\n", b"="]), max_size=60).map(b"".join)
@@ -51,6 +57,21 @@ def test_any_cutting_gives_what_the_whole_gives_and_nothing_leaks(
     for secret in secrets:
         for spelling in spellings(secret):
             assert spelling not in whole
+
+
+@given(SECRETS, LETTERS, LETTERS)
+def test_exactly_what_belongs_to_a_needle_is_masked(secrets: list[bytes], before: bytes, after: bytes) -> None:
+    """As if each spelling had been looked for at every place; those that overlap share one mask."""
+    output = before + secrets[0] + secrets[-1][2:] + after
+    needles = [spelling for secret in secrets for spelling in spellings(secret)]
+    expected, told_to = bytearray(), 0
+    for at in range(len(output)):
+        if ends := [at + len(needle) for needle in needles if output.startswith(needle, at)]:
+            expected += M if at >= told_to else b""
+            told_to = max(told_to, *ends)
+        if at >= told_to:
+            expected += output[at : at + 1]
+    assert Needles(secrets).masked(output) == expected
 
 
 @given(LETTERS, st.data())
@@ -209,3 +230,56 @@ def test_the_needles_of_a_secret_are_bounded() -> None:
     noise = base64.b64encode(b"".join(hashlib.sha512(bytes([n])).digest() for n in range(256)))
     assert len(spellings(noise[: 8 * 2**10])) < 5 * 8 * 2**10
     assert len(spellings(noise[: 8 * 2**10 + 1])) < 1000
+
+
+def steps_of(call: Callable[[], object]) -> int:
+    """Count the functions that Python and its C code enter meanwhile: the work, whatever else the machine does."""
+    steps = 0
+
+    def count(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal steps
+        steps += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return steps
+
+
+TOKEN = base64.b64encode(hashlib.sha256(b"token").digest())
+MOST_COMMON_HEAD = Counter(needle[:6] for needle in spellings(TOKEN)).most_common(1)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("secret", "hostile"),
+    [
+        (TOKEN, MOST_COMMON_HEAD),
+        (TOKEN, TOKEN),
+        (TOKEN, TOKEN[:-1]),
+        (TOKEN, base64.b64encode(TOKEN) + b"\n"),
+        (LARGE, base64.b64encode(LARGE)[:6]),
+        (b"a" * 44, b"a"),
+        (b"a" * 44, b"YWFhYWFh"),
+        (b"\n".join(b"a" * length for length in range(6, 60)), b"aaaaaaab"),
+    ],
+)
+@pytest.mark.parametrize("piece_bytes", [50, 16 * 2**10])
+def test_no_output_makes_masking_laborious(secret: bytes, hostile: bytes, piece_bytes: int) -> None:
+    """A playbook that prints what many needles begin with costs a few steps a byte: it cannot freeze the agent."""
+    size = 16 * 2**10
+    output = (hostile * size)[:size]
+    masker = StreamMasker(Needles([secret]))
+    pieces = [output[at : at + piece_bytes] for at in range(0, size, piece_bytes)]
+    assert steps_of(lambda: [masker.feed(piece) for piece in pieces]) < STEPS_PER_BYTE * size
+
+
+def test_a_mask_that_grows_and_grows_is_told_once_and_at_once() -> None:
+    """What is held back does not grow with it: a playbook could fill the agent's memory with what nobody sees."""
+    masker = StreamMasker(Needles([b"aaaaaaaa"]))
+    assert masker.feed(b"a" * 1000) == M
+    assert masker.feed(b"a" * 1000) == b""
+    assert masker.feed(b"b") == b"b"
+    assert not masker.holds
