@@ -1,6 +1,7 @@
 """The HTTP server: what arrives too slowly, and files for TLS that cannot be used."""
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,10 @@ async def test_a_client_that_does_not_read_its_answers_is_closed(
     """Or it could fill the agent's memory, and keep its connection for ever."""
     monkeypatch.setattr("agp_agent.api.connection.ANSWER_DEADLINE_S", 0.1)
     async with api_server(tmp_path, lambda: (b"t",), body_deadline_s=PATIENCE_S) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: it is soon full
+        client.connect(("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=client, limit=1)
 
         async def ask_on() -> None:
             async with asyncio.timeout(PATIENCE_S):
