@@ -47,8 +47,9 @@ def extra_image(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFa
 def child_of(client: docker.DockerClient, parent: str, *commands: str) -> Iterator[str]:
     """A child image of ``parent`` in which root ran these commands; it is removed at the end of the ``with``."""
     steps = "".join(f"RUN {command}\n" for command in commands)
-    dockerfile = f"FROM {parent}\nUSER 0:0\n{steps}USER 20000:20000\n"
     name = f"example/child:{secrets.token_hex(8)}"
+    # The label comes first: two builds at a time share no layer that one of them may remove.
+    dockerfile = f"FROM {parent}\nLABEL name={name}\nUSER 0:0\n{steps}USER 20000:20000\n"
     client.images.build(
         fileobj=io.BytesIO(dockerfile.encode()),
         tag=name,

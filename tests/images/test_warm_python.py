@@ -187,7 +187,7 @@ FOREIGN = "print('ran', flush=True)"
             (0, b"ran\n"),
         ),
         (
-            ["mkdir /foreign", f'echo "{FOREIGN}\ndef wait(): pass" >/foreign/agp_entry.py'],
+            ["mkdir /foreign", f'echo "{FOREIGN}\\ndef wait(): pass" >/foreign/agp_entry.py'],
             ("python3", FILE),
             {"PYTHONPATH": "/foreign"},
             (0, b"of the playbook\n"),
