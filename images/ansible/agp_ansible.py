@@ -35,6 +35,10 @@ _LATER_IMPORTS = (
 _ALL_AT_START = ("connection", "shell", "become", "vars", "callback")
 _AT_FIRST_USE = ("action", "lookup", "filter", "test", "inventory", "cache", "strategy")
 
+# The image's own plugin beside Ansible's.
+_OUR_PLUGINS = "/usr/share/ansible/plugins/callback"
+_OUR_FILES = frozenset({"agp_no_hosts.py", "__pycache__"})
+
 # It says that it is deprecated.
 _NEVER_EARLY = ("ansible.plugins.cache.base",)
 
@@ -86,7 +90,9 @@ def _load_what_every_start_loads() -> None:
     for name in _LATER_IMPORTS:
         importlib.import_module(name)
     for kind in _ALL_AT_START:
-        list(_loader(kind).all(class_only=True))
+        loader = _loader(kind)
+        if not _has_other_plugins(loader):
+            list(loader.all(class_only=True))
 
 
 def _settle() -> None:
@@ -130,9 +136,15 @@ def _load_what_is_used_first() -> None:
 
 
 def _has_other_plugins(loader: Any, **options: bool) -> bool:
-    """Whether the operator has plugins of this kind, which may replace Ansible's own."""
+    """Whether the operator has plugins of this kind: they may replace Ansible's own, and are not read ahead."""
     paths = loader._get_paths_with_context(**options)
-    return any(not path.internal and os.path.isdir(path.path) for path in paths)
+    return any(os.path.isdir(path.path) and not (path.internal or _is_ours(path.path)) for path in paths)
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether it is the folder that this image fills, as it was built: nothing mounted there, no other file in it."""
+    mounted = os.stat(folder).st_dev != os.stat("/").st_dev
+    return folder == _OUR_PLUGINS and not mounted and _OUR_FILES.issuperset(os.listdir(folder))
 
 
 def _make_room_for_plugins_of_roles(early: dict[object, list[str]]) -> None:

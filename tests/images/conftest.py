@@ -1,6 +1,9 @@
 """The runner images as they were built, on the real engine."""
 
+import contextlib
+import io
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +41,27 @@ def extra_image(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFa
     """The child image."""
     with child_image(client, tmp_path_factory.mktemp(EXTRA) / "context") as name:
         yield name
+
+
+@contextlib.contextmanager
+def child_of(client: docker.DockerClient, parent: str, *commands: str) -> Iterator[str]:
+    """A child image of ``parent`` in which root ran these commands; it is removed at the end of the ``with``."""
+    steps = "".join(f"RUN {command}\n" for command in commands)
+    name = f"example/child:{secrets.token_hex(8)}"
+    # The label comes first: two builds at a time share no layer that one of them may remove.
+    dockerfile = f"FROM {parent}\nLABEL name={name}\nUSER 0:0\n{steps}USER 20000:20000\n"
+    client.images.build(
+        fileobj=io.BytesIO(dockerfile.encode()),
+        tag=name,
+        network_mode="none",
+        rm=True,
+        forcerm=True,
+        timeout=PATIENCE_S,
+    )
+    try:
+        yield name
+    finally:
+        client.images.remove(name)
 
 
 def image_of(request: pytest.FixtureRequest, name: str) -> str:

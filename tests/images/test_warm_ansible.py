@@ -5,10 +5,13 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import docker
 import pytest
 
 from images.box import Box, Boxes, Finished, started
+from images.conftest import TAG, boxes_of, child_of
 
 FILE = "/playbook/playbook.yml"
 QUIET = "- hosts: all\n  gather_facts: false\n"
@@ -212,3 +215,59 @@ def test_all_that_is_loaded_ahead_is_there(ansible: Boxes) -> None:
     with ansible.open(script, command=("python3", "-c", script)) as box:
         box.release()
         assert box.finish().text == "True 5 1\n"
+
+
+def test_an_ansible_that_waits_is_loaded_and_the_same_process_runs_the_playbook(ansible: Boxes) -> None:
+    """Its YAML parser is in memory before the release, and no program is started in its place (its stack stays)."""
+    stacks = "cat /proc/[0-9]*/maps 2>/dev/null | grep -F '[stack]'"
+    with ansible.open(tasks(f'shell: "{stacks} | grep -qxFf /work/before"')) as box:
+        wait_until_warm(box)
+        assert box.holds("grep -q /_yaml /proc/[0-9]*/maps")
+        assert box.holds(
+            "for p in /proc/[0-9]*; do grep -q /_yaml $p/maps && grep -F '[stack]' $p/maps; done >/work/before;"
+            " [ -s /work/before ]"
+        )
+        box.release()
+        finished = box.finish()
+
+    assert finished.exit_code == 0, finished.text
+
+
+PLUGIN = "open('/work/imported', 'a').close(); print('imported')"
+KINDS = ("CALLBACK", "CONNECTION", "BECOME", "VARS", "ACTION", "FILTER", "LOOKUP", "STRATEGY")
+IMPORTED_BY_IT = {"CALLBACK", "CONNECTION", "BECOME", "FILTER"}  # the others only by their name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_plugin_of_the_operator_is_imported_before_the_release(
+    client: docker.DockerClient, tmp_path: Path, kind: str
+) -> None:
+    """It is code that runs at its import, as the playbook's own it has to wait."""
+    folder = tmp_path / "plugins"
+    playbook = tasks("debug: {msg: \"{{ 'a' | upper }} {{ lookup('env', 'HOME') }}\"}")
+    child = child_of(client, f"agp/runner-ansible:{TAG}", "mkdir /operator", f'echo "{PLUGIN}" >/operator/mine.py')
+    folder.mkdir()
+    with (
+        child as image,
+        boxes_of(client, "ansible", folder, image).open(playbook, env={f"ANSIBLE_{kind}_PLUGINS": "/operator"}) as box,
+    ):
+        wait_until_warm(box)
+        assert box.holds("[ ! -e /work/imported ] && grep -q /_yaml /proc/[0-9]*/maps")
+        box.release()
+        finished = box.finish()
+
+    assert finished.exit_code == 0, finished.text
+    assert ("imported" in finished.text) == (kind in IMPORTED_BY_IT)
+
+
+def test_an_ansible_playbook_of_a_child_image_starts_after_the_release(
+    client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """A program of the child's own in the place of Ansible's does nothing ahead."""
+    wrapper = r"echo '#!/bin/sh\necho mine' >/usr/bin/ansible-playbook"
+    with child_of(client, f"agp/runner-ansible:{TAG}", wrapper) as image:
+        boxes = boxes_of(client, "ansible", tmp_path, image)
+        with boxes.open("") as box:
+            box.hang_up()
+            assert box.finish() == Finished(125, b"", b"")
+        assert boxes.run("").output == b"mine\n"

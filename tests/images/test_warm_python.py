@@ -2,10 +2,13 @@
 
 import base64
 import time
+from pathlib import Path
 
+import docker
 import pytest
 
 from images.box import Boxes, Finished, started
+from images.conftest import TAG, boxes_of, child_of
 
 FILE = "/playbook/playbook.py"
 
@@ -148,7 +151,7 @@ def test_a_secret_leaves_no_module_behind(python_alone: Boxes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["PYTHONVERBOSE", "PYTHONHOME", "PYTHONHASHSEED", "PYTHONPROFILEIMPORTTIME", "PYTHONOTHER"]
+    "name", ["PYTHONVERBOSE", "PYTHONHOME", "PYTHONHASHSEED", "PYTHONPROFILEIMPORTTIME", "PYTHONPATH", "PYTHONOTHER"]
 )
 def test_a_variable_that_changes_pythons_start_makes_it_start_cold(python_alone: Boxes, name: str) -> None:
     """Whatever Python says about it comes after the release, and the entry waits as for every other command."""
@@ -164,8 +167,56 @@ def test_a_variable_that_changes_pythons_start_makes_it_start_cold(python_alone:
 
 
 def test_modules_of_the_operator_are_found(python_alone: Boxes) -> None:
-    """PYTHONPATH is read by the waiting interpreter as by any other."""
+    """PYTHONPATH is read by an interpreter that starts after the release."""
     script = "import sys\nprint(sys.path)\n"
     with python_alone.open(script, env={"PYTHONPATH": "/playbook:/none"}) as box:
         box.release()
         assert b"'/playbook', '/playbook', '/none'" in box.finish().output
+
+
+FOREIGN = "print('ran', flush=True)"
+
+
+@pytest.mark.parametrize(
+    ("commands", "command", "env", "after_release"),
+    [
+        (
+            [f'echo "#!/usr/bin/python3\\n{FOREIGN}" >/usr/bin/ansible-playbook; chmod 755 /usr/bin/ansible-playbook'],
+            ("ansible-playbook", FILE),
+            {},
+            (0, b"ran\n"),
+        ),
+        (
+            ["mkdir /foreign", f'echo "{FOREIGN}\\ndef wait(): pass" >/foreign/agp_entry.py'],
+            ("python3", FILE),
+            {"PYTHONPATH": "/foreign"},
+            (0, b"of the playbook\n"),
+        ),
+        (
+            ["echo 'def wait(): pass' >$(python3 -c 'import site; print(site.getsitepackages()[0])')/agp_entry.py"],
+            ("python3", FILE),
+            {},
+            (125, b""),
+        ),
+    ],
+    ids=["an Ansible of its own", "a foreign module by PYTHONPATH", "a foreign module in the image"],
+)
+def test_nothing_runs_without_a_release_in_a_child_image_that_differs(
+    client: docker.DockerClient,
+    tmp_path: Path,
+    commands: list[str],
+    command: tuple[str, ...],
+    env: dict[str, str],
+    after_release: tuple[int, bytes],
+) -> None:
+    """It waits cold, or ends with 125; either way the playbook has not begun."""
+    with child_of(client, f"agp/runner-python:{TAG}", *commands) as image:
+        boxes = boxes_of(client, "python", tmp_path, image)
+        with boxes.open("print('of the playbook')", command=command, env=env) as box:
+            box.hang_up()
+            assert box.finish() == Finished(125, b"", b"")
+        with boxes.open("print('of the playbook')", command=command, env=env) as box:
+            box.release()
+            finished = box.finish()
+
+    assert (finished.exit_code, finished.output) == after_release
