@@ -42,7 +42,7 @@ def filled(agent: AgentProcess, runner: str = "shell") -> Container:
 
     def look() -> Container | None:
         status = warm(agent, runner)
-        found = [one for one in agent.engine.containers(agent.instance) if one.labels["agp.runner"] == runner]
+        found = [one for one in agent.engine.containers(agent.instance) if one.labels.get("agp.runner") == runner]
         return found[0] if status["ready"] == status["wanted"] == len(found) else None
 
     found = eventually(look, f"warm containers of {runner}")
