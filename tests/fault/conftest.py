@@ -20,11 +20,6 @@ StartWatched = Callable[..., Ledger]
 """``start_watched(settings, wrapper=…)``: a ready agent, and the ledger of what it is sent."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest test, so that one worker is not left with it when the others are done."""
-    items.sort(key=lambda item: "test_campaign" not in item.nodeid)
-
-
 @pytest.fixture(scope="session")
 def loaded_engine() -> Iterator[OwnEngine]:
     """An engine with the shell runner's image; between tests it runs, without live-restore."""
