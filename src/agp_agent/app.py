@@ -34,7 +34,7 @@ from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.pool import Pool, PoolRules
 from agp_agent.pool_sizes import Wish
-from agp_agent.preflight import check, dashboard_of, engine_of, mount_rules
+from agp_agent.preflight import check, dashboard_of, engine_of, memory_left, mount_rules
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
@@ -108,6 +108,7 @@ class Agent:
                 settings.warm_max_age_s,
                 settings.warm_before_ready,
             ),
+            memory_left=memory_left(),
         )
         walk = Walk(
             self.journal,

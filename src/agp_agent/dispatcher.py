@@ -48,9 +48,11 @@ class Dispatcher:
             await _any_set(*wakers, timeout_s=_EXPIRY_CHECK_S if self._queue_timeout_s else None)
 
     async def idle(self) -> None:
-        """Return once nothing that this dispatcher started is on its way."""
-        while self._walks:
-            await asyncio.wait(self._walks)
+        """Return once nothing is on its way that was started here, or is just being taken on with its container."""
+        while self._walks or not self._walk.decided.is_set():
+            await self._walk.decided.wait()
+            if self._walks:
+                await asyncio.wait(self._walks)
 
     async def aclose(self) -> None:
         """Let go of everything that runs; containers stay for the next agent."""

@@ -74,6 +74,10 @@ class Walk:
         """run_id → runner of every attempt that holds a place."""
         self.ended = asyncio.Event()
         """Set whenever a place becomes free."""
+        self._undecided: set[str] = set()
+        self.decided = asyncio.Event()
+        """Set while no order that holds a warm container is still being written down."""
+        self.decided.set()
 
     def running_of(self) -> Counter[str]:
         """How many places each runner holds."""
@@ -113,17 +117,26 @@ class Walk:
         if (prepared := self._pool.claim(spec)) is None:
             return None
         run_id = uuid.uuid4().hex
+        self._undecided.add(run_id)
+        self.decided.clear()
         self.active[run_id] = runner.name
         self._journal.cancel_event(run_id)
         return Claim(runner, prepared, Reservation(run_id, starting.start_of(prepared), tuple(full)))
 
     def unclaim(self, claim: Claim, *, is_untouched: bool) -> None:
         """The order was not taken on, or has to wait; where the journal is in doubt, nobody else gets the container."""
+        self._decide(claim)
         (self._pool.give_back if is_untouched else self._pool.abandon)(claim.prepared)
         self._leave(claim.reservation.run_id)
 
+    def _decide(self, claim: Claim) -> None:
+        self._undecided.discard(claim.reservation.run_id)
+        if not self._undecided:
+            self.decided.set()
+
     async def run_claimed(self, claim: Claim, attempt: Attempt) -> None:
         """Take an order to its end that was written down as running, in the container that was claimed for it."""
+        self._decide(claim)
         async with self._place(attempt.run_id, claim.runner.name):
             self._stages.claim(attempt.run_id, claim.prepared.container.name)
             try:
@@ -376,10 +389,12 @@ class Walk:
             except JournalUnavailable as error:  # a full disk must not keep a container alive
                 self._readiness.report("journal", str(error))
 
-        cancelled = self._journal.cancel_event(attempt.run_id)
+        cancelled, asked_before = self._journal.cancel_event(attempt.run_id), attempt.asked
         if attempt.cancel_requested:
             cancelled.set()
-        stop = Stop(left_s, cancelled, self._limits.stop_grace_s, note, attempt.asked)
+            # An earlier agent may have stopped it without being able to note that: its disk was full.
+            asked_before = asked_before or Reason.CANCEL_REQUESTED
+        stop = Stop(left_s, cancelled, self._limits.stop_grace_s, note, asked_before)
         try:
             ended = await self._executor.watch(run, stop)
             verdict = lifecycle.judge(ended, timeout_s=timeout_s, memory_bytes=memory_bytes)
