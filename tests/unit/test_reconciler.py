@@ -81,6 +81,18 @@ async def test_a_container_that_exited_meanwhile_is_finished(tmp_path: Path, hos
         await parts.clean()
 
 
+async def test_a_stop_for_a_cancel_that_could_not_be_noted_is_no_foreign_kill(tmp_path: Path, host: FakeHost) -> None:
+    """The earlier agent's disk was full when it stopped the container; that the task was cancelled stands there."""
+    run_id = await left_behind(tmp_path, host, "print begun\nforever\n")
+    (container,) = host.containers.values()
+    async with agent(tmp_path, host) as parts:
+        assert await parts.journal.request_cancel((await parts.attempt(run_id)).task_id)
+        await parts.engine.signal(container.container_id, Signal.TERM)
+        await until(lambda: container.ended is not None, "its end")
+    async with restarted(tmp_path, host) as parts:
+        assert (await parts.verdict(run_id)).reason is Reason.CANCEL_REQUESTED
+
+
 async def test_what_was_queued_is_started(tmp_path: Path, host: FakeHost) -> None:
     """In its order, by the next agent."""
     async with agent(tmp_path, host) as parts:
