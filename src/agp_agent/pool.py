@@ -5,8 +5,9 @@ effort: where there is none, or none that is as good as one prepared now, a task
 than the time.
 
 Refilling gives way to tasks: one container is made at a time, none while one is prepared for a task that waits for it,
-none right after a claim, when that task just starts, and none while the machine is short of memory or something is the
-matter with the agent. A runner that pulls its image each time has a lane of its own: a slow registry holds up no other.
+none right after a claim, when that task just starts, none in the first second of a burst that is not over yet, and none
+while the machine is short of memory or something is the matter with the agent. A runner that pulls its image each time
+has a lane of its own: a slow registry holds up no other.
 """
 
 import asyncio
@@ -89,6 +90,7 @@ class Pool:
         self._looked_s = float("-inf")
         self._not_before_s = 0.0
         self._preparing = 0
+        self._young: dict[str, float] = {}
         self._is_short = False
         self._closed = False
         self.wanted: dict[str, int] = {}
@@ -163,10 +165,16 @@ class Pool:
             return True
         self._filling.succeeded(prepared.spec.runner)
         self._not_before_s = self._now_s() + _SETTLE_S
+        self._young[slot] = self._now_s() + self._rules.young_s
         self._news.set()
         is_well = not warm.guard.done()
         warm.guard.cancel()
         return is_well
+
+    def ended(self, slot: str) -> None:
+        """The task in this slot is at its end, whether or not the container had waited for it."""
+        if self._young.pop(slot, None) is not None:
+            self._news.set()
 
     def served(self, runner: str) -> None:
         """A task of this runner has its warm container."""
@@ -229,7 +237,7 @@ class Pool:
 
     async def _pause(self) -> None:
         now_s = self._now_s()
-        moments = [self._looked_s + _LOOK_S, self._not_before_s, *self._filling.next_tries_s()]
+        moments = [self._looked_s + _LOOK_S, self._not_before_s, *self._filling.next_tries_s(), *self._young.values()]
         wait_s = min((moment for moment in moments if moment > now_s), default=now_s + _LOOK_S) - now_s
         waiters = [asyncio.create_task(waker.wait()) for waker in self._wakers]
         try:
@@ -296,12 +304,16 @@ class Pool:
 
     def _next(self) -> RunSpec | None:
         """What is to be prepared now; None: nothing, or this is not the time."""
-        others = self._readiness.problems.keys() - {PART}
-        now_s = self._now_s()
-        if others or self._closed or self._readiness.draining or self._preparing or now_s < self._not_before_s:
+        if self._closed or self._readiness.draining or self._readiness.problems.keys() - {PART} or self._gives_way():
             return None
         missing = [spec for name, spec in self._specs().items() if len(self._ready[name]) < self.wanted[name]]
         return next((spec for spec in missing if self._can_prepare(spec)), None)
+
+    def _gives_way(self) -> bool:
+        """Whether some task needs the machine more: one that is being prepared, that just starts, or a burst."""
+        now_s = self._now_s()
+        self._young = {slot: until_s for slot, until_s in self._young.items() if until_s > now_s}
+        return bool(self._preparing) or now_s < self._not_before_s or len(self._young) > 1
 
     def _can_prepare(self, spec: RunSpec) -> bool:
         is_there = spec.pull is PullPolicy.ALWAYS or self._freshness.is_there(spec.container.image)

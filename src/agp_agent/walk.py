@@ -408,6 +408,7 @@ class Walk:
         except EngineError as error:  # a refusal nobody foresaw: asking again would end the same way
             verdict = lifecycle.lost(Reason.ENGINE_LOST, f"the container engine refused to tell how it ended: {error}")
         await self._ending.finish(attempt, verdict, run.spool.output(), ran_s)
+        self._pool.ended(run.slot)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

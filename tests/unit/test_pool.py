@@ -388,6 +388,22 @@ async def test_a_task_that_runs_cold_for_long_does_not_keep_others_cold(tmp_path
         assert (await parts.attempt(run_id)).state is State.RUNNING
 
 
+async def test_a_burst_is_not_slowed_by_refilling(tmp_path: Path, host: FakeHost) -> None:
+    """While several tasks just start none is prepared; when all but one of them have ended, they are."""
+    async with warm_agent(tmp_path, host, rules=PoolRules(Wish(2), 256, young_s=3600)) as parts:
+        await filled(parts, 2)
+        runs = [(await send(parts, "print begun\nforever\n", task_id)).run_id for task_id in "ab"]
+        for run_id in runs:
+            await parts.printed(run_id, b"begun")
+        look_again(parts)
+        await until(lambda: parts.pool._looked_s > 0, "looked")
+        await asyncio.sleep(0.2)
+        assert parts.pool.ready("shell") == 0
+        await parts.journal.request_cancel("a")
+        await filled(parts, 2)
+        assert (await parts.attempt(runs[1])).state is State.RUNNING
+
+
 async def test_where_memory_is_short_nothing_waits(tmp_path: Path, host: FakeHost) -> None:
     """What nobody needs yet goes first, a warning says so, tasks run cold, and it comes back by itself."""
     share = [0.5]
