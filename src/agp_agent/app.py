@@ -49,6 +49,9 @@ from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
 
+_REMOVAL_S = 5.0
+"""At least so long may the removal of containers that wait for a task take, whatever time running tasks are given."""
+
 
 class Agent:
     """All parts of one agent. It runs in ``running``, and is done with when that ends."""
@@ -240,9 +243,7 @@ class Agent:
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
         self.readiness.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await asyncio.gather(self.pool.drain(), self._idle())
+        await asyncio.gather(_within(timeout_s, self._idle()), _within(max(timeout_s, _REMOVAL_S), self.pool.drain()))
 
     async def _idle(self) -> None:
         await self._dispatcher.idle()
@@ -264,6 +265,13 @@ class Agent:
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
+
+
+async def _within(timeout_s: float, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for it, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await work
 
 
 def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:

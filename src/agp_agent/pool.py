@@ -22,7 +22,7 @@ import structlog
 from agp_agent import free_memory, planner, pool_sizes
 from agp_agent.catalog import Catalogs
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
-from agp_agent.errors import ConfigurationError, EngineError
+from agp_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.filling import Filling
 from agp_agent.freshness import Freshness
@@ -86,6 +86,7 @@ class Pool:
         self._claimed: dict[str, Warm] = {}
         self._slots: set[str] = set()
         self._removing: set[asyncio.Task[None]] = set()
+        self._unremoved: list[Warm] = []
         self._filling = Filling(executor, self._take_in, self._news.set)
         self._looked_s = float("-inf")
         self._not_before_s = 0.0
@@ -253,6 +254,7 @@ class Pool:
         is_due = self._now_s() - self._looked_s >= _LOOK_S or not self._freshness.is_known(names)
         if is_due and "engine" not in self._readiness.problems:
             self._looked_s = self._now_s()
+            self._remove_what_is_left()
             self._look_at_memory()
             await self._freshness.look_at_images(names)
             for warm in [warm for waiting in self._ready.values() for warm in waiting]:
@@ -366,20 +368,27 @@ class Pool:
         self._hold(self._see_off(warm), f"remove {warm.slot}")
         self._news.set()
 
+    def _remove_what_is_left(self) -> None:
+        unremoved, self._unremoved = self._unremoved, []
+        for warm in unremoved:
+            self._hold(self._see_off(warm), f"remove {warm.slot}")
+
     def _hold(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)
 
     async def _see_off(self, warm: Warm) -> None:
-        """Let its entry end, and remove it; where the engine does not answer, the reconciler does it later."""
+        """Let its entry end, and remove it; where the engine does not answer, that is done when it does."""
+        await warm.prepared.attachment.aclose()
         try:
-            await warm.prepared.attachment.aclose()
             await self._executor.discard(warm.slot)
+        except EngineUnavailable:
+            self._unremoved.append(warm)
+            return
         except EngineError as error:
             log.warning("warm container not removed yet", slot=warm.slot, why=str(error))
-        finally:
-            self._slots.discard(warm.slot)
+        self._slots.discard(warm.slot)
 
     async def drain(self) -> None:
         """Prepare none any more, and return once all that waited are removed."""

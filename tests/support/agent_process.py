@@ -23,6 +23,9 @@ COMMAND: Final = str(Path(sys.executable).with_name("agp-agent"))
 WARM: Final = os.environ.get("AGP_TEST_WARM", "0")
 """How many containers of each runner wait for a task, where a test does not say it."""
 
+NEVER_RELEASED: Final = 125
+"""What an entry ends with that was never released."""
+
 GENESIS: Final = "0" * 64
 
 
@@ -192,8 +195,17 @@ class AgentProcess:
         """What is left of it on the engine and in its folders; removed from the engine by this."""
         if not self._instance:
             return []
-        files = [str(path) for folder in ("slots", "spool") for path in self.state.glob(f"{folder}/*")]
-        return files + self.engine.purge(self._instance)
+        waited = self._waited()
+        files = [path for folder in ("slots", "spool") for path in self.state.glob(f"{folder}/*")]
+        left = [str(path) for path in files if path.name not in waited]
+        return left + [name for name in self.engine.purge(self._instance) if name not in waited]
+
+    def _waited(self) -> set[str]:
+        """Containers that no task claimed of an agent that was killed, or had no engine: the next one removes them."""
+        if self.environment["AGP_WARM"] == "0":
+            return set()
+        ended = {str(one.name): one.attrs["State"] for one in self.engine.containers(self._instance)}
+        return {name for name, state in ended.items() if state["ExitCode"] == NEVER_RELEASED and not state["Running"]}
 
     def left_of_tasks(self) -> list[str]:
         """What is there on the engine and in its folders that belongs to some task; what waits for one does not."""

@@ -306,6 +306,7 @@ async def test_a_lost_contact_to_the_engine_costs_all_that_wait(parts: Parts, *,
     parts.engine.go_away()
     assert parts.pool.claim(spec_of(parts)) is None
     await parts.engine.come_back(restarted=restarted, kill_running=restarted)
+    await until(lambda: waiting.container_id not in parts.host.containers, "removed as soon as the engine is back")
     (other,) = await filled(parts)
     assert other.container_id != waiting.container_id
 
