@@ -13,7 +13,7 @@ has a lane of its own: a slow registry holds up no other.
 import asyncio
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -22,13 +22,14 @@ import structlog
 from agp_agent import free_memory, planner, pool_sizes
 from agp_agent.catalog import Catalogs
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
-from agp_agent.errors import ConfigurationError, EngineError, EngineUnavailable
+from agp_agent.errors import ConfigurationError
 from agp_agent.executor import Executor, Prepared
 from agp_agent.filling import Filling
 from agp_agent.freshness import Freshness
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
+from agp_agent.removal import Removal
 from agp_agent.warm import PoolRules, Warm, WarmStatus
 
 __all__ = ["PART", "Pool", "PoolRules", "WarmStatus"]
@@ -85,8 +86,7 @@ class Pool:
         self._ready: defaultdict[str, list[Warm]] = defaultdict(list)
         self._claimed: dict[str, Warm] = {}
         self._slots: set[str] = set()
-        self._removing: set[asyncio.Task[None]] = set()
-        self._unremoved: list[Warm] = []
+        self._removal = Removal(executor)
         self._filling = Filling(executor, self._take_in, self._news.set)
         self._looked_s = float("-inf")
         self._not_before_s = 0.0
@@ -140,7 +140,7 @@ class Pool:
     @property
     def slots(self) -> frozenset[str]:
         """Slots that are the pool's, or were claimed so lately that the journal need not have them."""
-        return frozenset(self._slots | self._filling.slots)
+        return frozenset(self._slots | self._filling.slots | self._removal.slots)
 
     # --- handing out -------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Pool:
         It is not removed: where a journal in doubt has it all the same, its end proves that nothing was started.
         """
         self.let_go(prepared)
-        self._hold(prepared.attachment.aclose(), f"close {prepared.container.name}")
+        self._removal.hold(prepared.attachment.aclose(), f"close {prepared.container.name}")
 
     @contextlib.contextmanager
     def yielding(self) -> Iterator[None]:
@@ -254,7 +254,7 @@ class Pool:
         is_due = self._now_s() - self._looked_s >= _LOOK_S or not self._freshness.is_known(names)
         if is_due and "engine" not in self._readiness.problems:
             self._looked_s = self._now_s()
-            self._remove_what_is_left()
+            self._removal.try_again()
             self._look_at_memory()
             await self._freshness.look_at_images(names)
             for warm in [warm for waiting in self._ready.values() for warm in waiting]:
@@ -364,31 +364,9 @@ class Pool:
         self._remove(warm)
 
     def _remove(self, warm: Warm) -> None:
-        warm.guard.cancel()
-        self._hold(self._see_off(warm), f"remove {warm.slot}")
-        self._news.set()
-
-    def _remove_what_is_left(self) -> None:
-        unremoved, self._unremoved = self._unremoved, []
-        for warm in unremoved:
-            self._hold(self._see_off(warm), f"remove {warm.slot}")
-
-    def _hold(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._removing.add(task)
-        task.add_done_callback(self._removing.discard)
-
-    async def _see_off(self, warm: Warm) -> None:
-        """Let its entry end, and remove it; where the engine does not answer, that is done when it does."""
-        await warm.prepared.attachment.aclose()
-        try:
-            await self._executor.discard(warm.slot)
-        except EngineUnavailable:
-            self._unremoved.append(warm)
-            return
-        except EngineError as error:
-            log.warning("warm container not removed yet", slot=warm.slot, why=str(error))
+        self._removal.begin(warm)
         self._slots.discard(warm.slot)
+        self._news.set()
 
     async def drain(self) -> None:
         """Prepare none any more, and return once all that waited are removed."""
@@ -396,18 +374,17 @@ class Pool:
         await self._filling.stop()
         for warm in [warm for waiting in self._ready.values() for warm in waiting]:
             self._drop(warm, "the agent stops")
-        while self._removing:
-            await asyncio.wait(self._removing)
+        await self._removal.idle()
 
     async def aclose(self) -> None:
         """Let go of all: they end by themselves, and the next agent removes what is left. Idempotent."""
         self._closed = True
         left = [*self._claimed.values(), *(warm for waiting in self._ready.values() for warm in waiting)]
-        tasks = [*(warm.guard for warm in left), *self._removing]
-        for task in tasks:
-            task.cancel()
+        guards = [warm.guard for warm in left]
+        for guard in guards:
+            guard.cancel()
         closing = (warm.prepared.attachment.aclose() for warm in left)
-        await asyncio.gather(self._filling.stop(), *tasks, *closing, return_exceptions=True)
+        await asyncio.gather(self._filling.stop(), self._removal.stop(), *guards, *closing, return_exceptions=True)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

@@ -278,7 +278,7 @@ class Parts:
 
         def look() -> bool:
             left = [*(self.folder / "slots").iterdir(), *(self.folder / "spool").iterdir()]
-            return not left and not self.host.containers and not self.walk.active
+            return not left and not self.host.containers and not self.walk.places.active
 
         await until(look, "nothing left")
 

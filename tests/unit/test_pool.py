@@ -140,7 +140,7 @@ async def test_what_waits_in_the_queue_is_not_overtaken(tmp_path: Path, host: Fa
         await filled(parts)
         first = await parts.post("print first\n", "first")
         second = await send(parts, "print second\n", "second")
-        assert (second.begun, parts.pool.ready("shell"), parts.walk.active) == (None, 1, {})
+        assert (second.begun, parts.pool.ready("shell"), parts.walk.places.active) == (None, 1, {})
         parts.go(parts.dispatcher.run())
         assert (await parts.result(first))[1].output.text() == "first\n"
         await parts.verdict(second.run_id)
@@ -197,7 +197,7 @@ async def test_a_caller_that_gives_up_does_not_lose_the_task(parts: Parts) -> No
     """Once it is asked to be written down, it runs whoever still listens."""
     await filled(parts)
     sending = asyncio.create_task(send(parts))
-    await until(lambda: bool(parts.walk.active), "claimed")
+    await until(lambda: bool(parts.walk.places.active), "claimed")
     sending.cancel()
     await parts.heard("task finished")
     await only_waiting(parts)
@@ -207,7 +207,7 @@ async def test_a_drain_waits_for_an_order_that_is_being_taken_on(parts: Parts) -
     """It is not known yet whether that starts: it does, and it ends before the agent is idle."""
     await filled(parts)
     sending = asyncio.create_task(send(parts))
-    await until(lambda: bool(parts.walk.active), "claimed")
+    await until(lambda: bool(parts.walk.places.active), "claimed")
     await parts.dispatcher.idle()
     assert sending.done()
     assert (await parts.verdict(sending.result().run_id)).outcome is Outcome.SUCCEEDED
@@ -291,7 +291,7 @@ async def test_a_spoiled_claim_goes_back_into_the_queue(parts: Parts) -> None:
     """Struck while the commit is under way: requeued without a failed try, and cold the next time."""
     (waiting,) = await filled(parts)
     sending = asyncio.create_task(send(parts))
-    await until(lambda: bool(parts.walk.active), "claimed")
+    await until(lambda: bool(parts.walk.places.active), "claimed")
     parts.host.signal(waiting, Signal.KILL)
     accepted = await sending
     assert (await parts.verdict(accepted.run_id)).outcome is Outcome.SUCCEEDED

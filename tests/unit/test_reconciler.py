@@ -306,7 +306,7 @@ async def test_reconciling_again_changes_nothing(tmp_path: Path, host: FakeHost)
         for _ in range(3):
             await parts.reconciler.reconcile(grace_s=0)
         assert (await parts.events()).count("task adopted") == 1
-        assert len(host.containers) == len(parts.walk.active) == 2
+        assert len(host.containers) == len(parts.walk.places.active) == 2
         assert all(container.running for container in host.containers.values())
 
 
@@ -380,7 +380,7 @@ async def test_a_container_that_outlived_its_result_goes(tmp_path: Path, host: F
 async def test_the_slots_of_open_attempts_are_needed(parts: Parts) -> None:
     """Prepared or running ones, whoever works on them."""
     run_id = await parts.post("print hi\n")
-    parts.walk.active[run_id] = "shell"
+    parts.walk.places.active[run_id] = "shell"
     await to_preparing(parts.journal, run_id, "agp-1")
     (parts.folder / "slots/agp-1").mkdir()
     container = parts.host.plant("agp-1", LABELS | {"agp.slot": "agp-1"})
@@ -552,4 +552,4 @@ async def test_idle_waits_for_what_was_taken_over(tmp_path: Path, host: FakeHost
         assert not idle.done()
         assert await parts.journal.request_cancel("t")
         await idle
-        assert parts.walk.active == {}
+        assert parts.walk.places.active == {}

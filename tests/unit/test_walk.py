@@ -527,7 +527,7 @@ async def test_a_task_that_was_cancelled_and_never_started_is_cancelled(parts: P
 async def test_an_attempt_nobody_knows_is_no_error(parts: Parts) -> None:
     """It was purged meanwhile."""
     await parts.walk.run("nobody", "shell")
-    assert parts.walk.active == {}
+    assert parts.walk.places.active == {}
 
 
 # --- a disk that is full -----------------------------------------------------------------------------------------
