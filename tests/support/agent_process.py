@@ -214,15 +214,15 @@ class AgentProcess:
         containers = sorted(str(one.name) for one in self.engine.containers(self.instance))
         volumes, spools = self.engine.volumes(self.instance), [path.name for path in (state / "spool").iterdir()]
         slots = sorted(path.name for path in (state / "slots").iterdir())
-        if slots == containers and set(volumes) <= set(slots) and len(slots) == (self._waiting() if is_up else 0):
+        if slots == containers and set(volumes) <= set(slots) and len(slots) == (self.waiting() if is_up else 0):
             return spools
         return [*containers, *volumes, *slots, *spools]
 
     def containers_of_tasks(self) -> int:
         """How many containers there are beside those that wait for a task, while it runs."""
-        return len(self.engine.containers(self.instance)) - self._waiting()
+        return len(self.engine.containers(self.instance)) - self.waiting()
 
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
         """How many containers wait for a task."""
         runners = self.request("GET", "/status").json()["runners"]
         return sum(runner["warm"]["ready"] for runner in runners.values())
