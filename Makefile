@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-tailnet campaign check bench bench-peers lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet campaign check bench bench-peers lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test: setup fault-tools test-tools ## Run every test (about 30 minutes on two co
 
 test-long: setup fault-tools test-tools ## Run the faults at their full length and number (about 40 minutes)
 	$(PYTHON_BIN)/pytest -m campaign $(PYTEST_ARGS)
+
+test-warm: setup fault-tools test-tools ## Run the suites of faults and isolation with warm containers (about 20 minutes)
+	AGP_TEST_WARM=1 $(PYTHON_BIN)/pytest tests/fault -n 4 --dist worksteal $(PYTEST_ARGS)
+	AGP_TEST_WARM=1 $(PYTHON_BIN)/pytest tests/isolation $(PYTEST_ARGS)
 
 campaign: runner-images fault-tools ## Kill the agent again and again while tasks flow (ROUNDS=1000: about 80 minutes; SEED= repeats one)
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m campaign --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CAMPAIGN_ARGS)

@@ -34,7 +34,7 @@ from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.pool import Pool, PoolRules
 from agp_agent.pool_sizes import Wish
-from agp_agent.preflight import check, dashboard_of, engine_of, mount_rules
+from agp_agent.preflight import check, dashboard_of, engine_of, memory_left, mount_rules
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
@@ -48,6 +48,9 @@ from agp_agent.tokens import Tokens
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
+
+_REMOVAL_S = 5.0
+"""At least so long may the removal of containers that wait for a task take, whatever time running tasks are given."""
 
 
 class Agent:
@@ -108,6 +111,7 @@ class Agent:
                 settings.warm_max_age_s,
                 settings.warm_before_ready,
             ),
+            memory_left=memory_left(),
         )
         walk = Walk(
             self.journal,
@@ -239,9 +243,7 @@ class Agent:
     async def drain(self, timeout_s: float) -> None:
         """Start nothing any more, and give what runs so long to end and to be delivered."""
         self.readiness.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await asyncio.gather(self.pool.drain(), self._idle())
+        await asyncio.gather(_within(timeout_s, self._idle()), _within(max(timeout_s, _REMOVAL_S), self.pool.drain()))
 
     async def _idle(self) -> None:
         await self._dispatcher.idle()
@@ -263,6 +265,13 @@ class Agent:
         self.audit.record(AuditEvent.AGENT_STOPPED, agent_id=self.identity.agent_id)
         await self.audit.aclose()
         self.journal.close()
+
+
+async def _within(timeout_s: float, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for it, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await work
 
 
 def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:

@@ -138,12 +138,19 @@ def dashboard(
 
 
 @app.command()
-def healthcheck(config: ConfigOption = None) -> None:
-    """Ask the agent of this machine whether it is alive: for containers' HEALTHCHECK. Exit code 0 or 1."""
-    if (why := healthcheck_of.problem(_load(config))) is not None:
+def healthcheck(
+    config: ConfigOption = None,
+    *,
+    ready: Annotated[bool, typer.Option("--ready", help="Ask whether it would start a task now.")] = False,
+) -> None:
+    """Ask the agent of this machine whether it is alive: for containers' HEALTHCHECK, and pods' probes.
+
+    Exit code 0 or 1. It needs no token.
+    """
+    if (why := healthcheck_of.problem(_load(config), ready=ready)) is not None:
         typer.echo(f"agp-agent: {why}", err=True)
         raise typer.Exit(EXIT_FAILED)
-    typer.echo("healthy")
+    typer.echo("ready" if ready else "healthy")
 
 
 @app.command(epilog="Examples: agp-agent doctor  ·  agp-agent doctor --escape  ·  agp-agent doctor --json | jq .checks")

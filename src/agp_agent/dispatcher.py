@@ -27,6 +27,7 @@ class Dispatcher:
         """``queue_timeout_s``: longest wait in the queue; 0 is no limit."""
         self._journal = journal
         self._walk = walk
+        self._places = walk.places
         self._catalog_changed = catalogs.subscribe()
         self._readiness = readiness
         self._queue_timeout_s = queue_timeout_s
@@ -34,7 +35,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Start what fits, then sleep until the queue, the places, the agent's condition or the catalog change."""
-        wakers = (self._journal.queue_changed, self._walk.ended, self._readiness.changed, self._catalog_changed)
+        wakers = (self._journal.queue_changed, self._places.ended, self._readiness.changed, self._catalog_changed)
         while True:
             for waker in wakers:
                 waker.clear()
@@ -48,9 +49,11 @@ class Dispatcher:
             await _any_set(*wakers, timeout_s=_EXPIRY_CHECK_S if self._queue_timeout_s else None)
 
     async def idle(self) -> None:
-        """Return once nothing that this dispatcher started is on its way."""
-        while self._walks:
-            await asyncio.wait(self._walks)
+        """Return once nothing is on its way that was started here, or is just being taken on with its container."""
+        while self._walks or not self._places.decided.is_set():
+            await self._places.decided.wait()
+            if self._walks:
+                await asyncio.wait(self._walks)
 
     async def aclose(self) -> None:
         """Let go of everything that runs; containers stay for the next agent."""
@@ -61,7 +64,7 @@ class Dispatcher:
     async def _end_what_need_not_start(self) -> None:
         for waiting in await self._journal.not_to_start(queue_timeout_s=self._queue_timeout_s):
             attempt = await self._journal.attempt(waiting.run_id)
-            if attempt is None or waiting.run_id in self._walk.active:
+            if attempt is None or waiting.run_id in self._places.active:
                 continue
             if waiting.cancel_requested:
                 verdict = lifecycle.cancelled_before_start()
@@ -70,21 +73,21 @@ class Dispatcher:
             await self._walk.end_without_container(attempt, verdict)
 
     async def _start_what_fits(self) -> None:
-        while (free := self._readiness.slots - len(self._walk.active)) > 0:
+        while (free := self._readiness.slots - len(self._places.active)) > 0:
             # Those on their way are still queued until their first step is written: they must not hide the others.
-            limit = free + len(self._walk.active)
-            batch = await self._journal.next_queued(limit=limit, skip=self._walk.full_runners())
+            limit = free + len(self._places.active)
+            batch = await self._journal.next_queued(limit=limit, skip=self._places.full_runners())
             started = [waiting for waiting in batch if self._start(waiting)]
             if not started:
                 return
 
     def _start(self, waiting: Waiting) -> bool:
         runner = waiting.runner or ""
-        if len(self._walk.active) >= self._readiness.slots:
+        if len(self._places.active) >= self._readiness.slots:
             return False
-        if waiting.run_id in self._walk.active or runner in self._walk.full_runners():
+        if waiting.run_id in self._places.active or runner in self._places.full_runners():
             return False
-        self._walk.active[waiting.run_id] = runner  # its place, before the walk's first step
+        self._places.take(waiting.run_id, runner)
         self.hold(self._walk.run(waiting.run_id, runner), waiting.run_id)
         return True
 

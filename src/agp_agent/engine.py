@@ -13,6 +13,7 @@ Errors: every call may raise ``EngineUnavailable`` (then what was asked may or m
 names a container, ``ContainerMissing``. Any other refusal is an ``EngineError`` with the engine's own sentence.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -257,6 +258,12 @@ class ContainerEngine(Protocol):
     @property
     def epoch(self) -> int:
         """Grows whenever contact with the engine was interrupted: equal numbers mean the same engine process."""
+
+    def image_news(self) -> asyncio.Event:
+        """An event of the caller's own that is set whenever the engine tells that some image came, moved or went.
+
+        It is a reason to look again, not a promise: what happens while contact is broken is not told.
+        """
 
     async def open(self) -> None:
         """Start listening to the engine's events. Never fails: an absent engine is waited for."""

@@ -10,14 +10,13 @@ from typing import Final
 
 import structlog
 
-from agp_agent import descriptors, lacks
+from agp_agent import descriptors, lacks, pool_sizes
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
 from agp_agent.errors import AgentError, ConfigurationError, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
 from agp_agent.lacks import Lack
 from agp_agent.pool import Pool
-from agp_agent.pool_sizes import MEMORY_SHARE
 from agp_agent.readiness import Readiness
 from agp_agent.slots import choose_slots
 
@@ -136,12 +135,14 @@ class EngineWatch:
         slots = await choose_slots(self._engine, self._slots, image, self._labels, self._engine_state_dir)
         self._executor.use_slots(slots)
         warm = self._pool.fit(info)
+        catalog = self._catalogs.current
         number, why = decide_max_running(
             info,
-            self._catalogs.current.largest_memory_bytes,
+            catalog.largest_memory_bytes,
             self._max_running,
             max(1, self._max_uids - warm),
             max(1, descriptors.tasks_max(descriptors.limit()) - warm),
+            warm_bytes=pool_sizes.memory_bytes(catalog, self._pool.wanted),
         )
         self._readiness.max_running = number
         self._readiness.warn(LOCKDOWN, describe_lacks(info.lacks, self._accepted))
@@ -188,9 +189,14 @@ def describe_lacks(lacking: frozenset[Lack], accepted: frozenset[Lack]) -> str |
 
 
 def decide_max_running(
-    info: EngineInfo, largest_memory_bytes: int, wanted: int | None, max_uids: int, max_by_files: int = sys.maxsize
+    info: EngineInfo,
+    largest_memory_bytes: int,
+    wanted: int | None,
+    max_uids: int,
+    max_by_files: int = sys.maxsize,
+    warm_bytes: int = 0,
 ) -> tuple[int, str]:
-    """How many tasks run at once, and why."""
+    """How many tasks run at once, and why. ``warm_bytes`` are kept for containers that wait."""
     bounds = [
         (max_uids, "AGP_UID_RANGE holds no more users"),
         (max_by_files, "RLIMIT_NOFILE grants no more file descriptors"),
@@ -199,10 +205,12 @@ def decide_max_running(
         return min([(wanted, "AGP_MAX_RUNNING"), *bounds], key=lambda candidate: candidate[0])
     cores = info.cores or os.cpu_count() or 1
     by_cores = TASKS_PER_CORE * cores
-    by_memory = max(1, int(info.memory_bytes * MEMORY_SHARE) // largest_memory_bytes)
+    memory_bytes = int(info.memory_bytes * pool_sizes.MEMORY_SHARE) - warm_bytes
+    by_memory = max(1, memory_bytes // largest_memory_bytes)
+    beside = f" beside {warm_bytes // 2**20} MiB of warm containers" if warm_bytes else ""
     candidates = [
         (by_cores, f"{TASKS_PER_CORE} x {cores} cores"),
-        (by_memory, f"{largest_memory_bytes // 2**20} MiB each in 80 % of the host's memory"),
+        (by_memory, f"{largest_memory_bytes // 2**20} MiB each in 80 % of the host's memory{beside}"),
         *bounds,
     ]
     return min(candidates, key=lambda candidate: candidate[0])

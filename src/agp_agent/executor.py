@@ -101,6 +101,7 @@ class Executor:
         self._rules = rules or MountRules()
         self._stages = stages or Stages()
         self._uid_of: dict[str, int] = {}
+        self._uid_freed = asyncio.Event()
         self._syncing: set[asyncio.Task[None]] = set()
         self._slots: Slots | None = None
 
@@ -145,7 +146,8 @@ class Executor:
         image = await self._engine.image(spec.container.image, spec.pull)
         mount = await self.slots.open(slot)
         # By the image's id: a tag may move between here and the creation.
-        container = replace(spec.in_slot(slot, self._take_uid(slot, spec.uid), mount), image=image.image_id)
+        uid = await self._take_uid(slot, spec.uid)
+        container = replace(spec.in_slot(slot, uid, mount), image=image.image_id)
         if spec.outbound:
             container = replace(container, network=(await self._fencing.bridge()).name)
         epoch = self._engine.epoch
@@ -169,19 +171,23 @@ class Executor:
             if problem := self._rules.problem(mount.source, writable=not mount.read_only):
                 raise LockdownRefused(f"the catalog mounts what may not be mounted: {problem}")
 
-    def _take_uid(self, slot: str, fixed: int | None) -> int:
-        if fixed is not None:
-            self._uid_of[slot] = fixed
-            return fixed
-        taken = set(self._uid_of.values())
-        free = [uid for uid in self._uids if uid not in taken]
-        if not free:
-            raise EngineError(
-                f"all {len(self._uids)} user ids of AGP_UID_RANGE are in use; widen it or run fewer tasks."
-            )
-        # By chance, so that two agents on one engine seldom meet.
-        self._uid_of[slot] = secrets.choice(free)
+    async def _take_uid(self, slot: str, fixed: int | None) -> int:
+        """A user for this slot alone, unless its runner has one for all."""
+        self._uid_of[slot] = await self._free_uid(slot) if fixed is None else fixed
         return self._uid_of[slot]
+
+    async def _free_uid(self, slot: str) -> int:
+        """As soon as there is one: what has ended keeps its own until it is removed."""
+        while not (free := self._free_uids()):
+            log.warning("waiting for a user id: all of AGP_UID_RANGE are in use", slot=slot, uids=len(self._uids))
+            self._uid_freed.clear()
+            await self._uid_freed.wait()
+        # By chance, so that two agents on one engine seldom meet.
+        return secrets.choice(free)
+
+    def _free_uids(self) -> list[int]:
+        taken = set(self._uid_of.values())
+        return [uid for uid in self._uids if uid not in taken]
 
     # --- release ---------------------------------------------------------------------------------------------------
 
@@ -322,6 +328,7 @@ class Executor:
         await self._engine.remove(slot)
         await self.slots.drop(slot)
         (self._spools / slot).unlink(missing_ok=True)
-        self._uid_of.pop(slot, None)
+        if self._uid_of.pop(slot, None) is not None:
+            self._uid_freed.set()
         self._masker.let_go(slot)
         self._stages.mark(slot, Stage.REMOVED)

@@ -1,4 +1,4 @@
-"""Asks the agent of this machine whether it is alive: the health check of its own container."""
+"""Asks the agent of this machine whether it is alive, or ready: the health check of its own container and pod."""
 
 import contextlib
 import http.client
@@ -29,22 +29,22 @@ def listen(folder: Path) -> socket.socket:
     return listener
 
 
-def problem(settings: Settings) -> str | None:
-    """Why the agent is not alive, or None where it is."""
+def problem(settings: Settings, *, ready: bool = False) -> str | None:
+    """Why the agent is not alive, or (``ready``) would not start a task now; None where it is well."""
     host = _LOOPBACK.get(settings.host, settings.host)
     where = str(settings.state_dir / SOCKET_NAME) if settings.interface else f"{host} port {settings.port}"
     try:
-        status = _get(host, settings)
+        status = _get(host, settings, "/readyz" if ready else "/healthz")
     except (OSError, http.client.HTTPException) as error:
         return f"no answer from {where}: {error}"
     return None if status == http.client.OK else f"{where} answered {status}"
 
 
-def _get(host: str, settings: Settings) -> int:
+def _get(host: str, settings: Settings, path: str) -> int:
     connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_S)
     connection.sock = _connected(host, settings)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         return connection.getresponse().status
     finally:
         connection.close()

@@ -1,36 +1,49 @@
 """Warm containers: ordinary prepared containers that no task has claimed yet.
 
-The pool prepares them in the background, one at a time, and hands each to one task. Nothing of a task is ever on one.
-It is best effort: where there is none, or none that is as good as one prepared now, a task runs cold and nobody sees
-more of it than the time.
+The pool prepares them in the background and hands each to one task. Nothing of a task is ever on one. It is best
+effort: where there is none, or none that is as good as one prepared now, a task runs cold and nobody sees more of it
+than the time.
+
+Refilling gives way to tasks: one container is made at a time, none while one is prepared for a task that waits for it,
+none right after a claim, when that task just starts, none in the first second of a burst that is not over yet, and none
+while the machine is short of memory or something is the matter with the agent. A runner that pulls its image each time
+has a lane of its own: a slow registry holds up no other.
 """
 
 import asyncio
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from agp_agent import planner, pool_sizes, slots
+from agp_agent import free_memory, planner, pool_sizes
 from agp_agent.catalog import Catalogs
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
-from agp_agent.errors import ConfigurationError, EngineError, ImageUnavailable
+from agp_agent.errors import ConfigurationError
 from agp_agent.executor import Executor, Prepared
+from agp_agent.filling import Filling
+from agp_agent.freshness import Freshness
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
-from agp_agent.warm import Backoff, PoolRules, Warm, WarmStatus
+from agp_agent.removal import Removal
+from agp_agent.warm import PoolRules, Warm, WarmStatus
 
 __all__ = ["PART", "Pool", "PoolRules", "WarmStatus"]
 
 log = structlog.get_logger(__name__)
 
 PART: Final = "warm containers"
+MEMORY: Final = "memory"
+_SHORT: Final = (
+    f"less than {free_memory.SHORT_BELOW:.0%} of this machine's memory is available; no container is prepared ahead "
+    f"until it is {free_memory.ENOUGH_ABOVE:.0%} again"
+)
 _LOOK_S: Final = 5.0
-"""So late is it seen at the latest that a tag has moved, or that a mount leads to another file."""
+"""So late is it seen at the latest that a mount leads to another file, or that memory is short."""
 _SETTLE_S: Final = 0.1
 """After a claim: a task that just starts is not to share the machine with the making of the next container."""
 _LIVED_S: Final = 60.0
@@ -51,8 +64,12 @@ class Pool:
         limits: Limits,
         labels: dict[str, str],
         rules: PoolRules,
+        memory_left: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """Nothing moves yet, and nothing is wanted before ``fit``."""
+        """Nothing moves yet, and nothing is wanted before ``fit``.
+
+        ``memory_left``: the share of the memory of the engine's host that is available; None: nobody knows.
+        """
         self._engine = engine
         self._executor = executor
         self._catalogs = catalogs
@@ -61,20 +78,22 @@ class Pool:
         self._limits = limits
         self._labels = labels
         self._rules = rules
-        self._wakers = (asyncio.Event(), catalogs.subscribe(), readiness.subscribe())
-        self._news = self._wakers[0]
+        self._memory_left = memory_left
+        self._freshness = Freshness(engine, executor)
+        self._images_moved = engine.image_news()
+        self._news = asyncio.Event()
+        self._wakers = (self._news, self._images_moved, catalogs.subscribe(), readiness.subscribe())
         self._ready: defaultdict[str, list[Warm]] = defaultdict(list)
         self._claimed: dict[str, Warm] = {}
         self._slots: set[str] = set()
-        self._images: dict[str, str] = {}
-        self._backoffs: defaultdict[str, Backoff] = defaultdict(Backoff)
-        self._removing: set[asyncio.Task[None]] = set()
-        self._filling: asyncio.Task[Prepared] | None = None
+        self._removal = Removal(executor)
+        self._filling = Filling(executor, self._take_in, self._news.set)
         self._looked_s = float("-inf")
         self._not_before_s = 0.0
         self._preparing = 0
+        self._young: dict[str, float] = {}
+        self._is_short = False
         self._closed = False
-        self._lock = asyncio.Lock()
         self.wanted: dict[str, int] = {}
         """How many each runner is to have."""
         self.hits: Counter[str] = Counter()
@@ -121,7 +140,7 @@ class Pool:
     @property
     def slots(self) -> frozenset[str]:
         """Slots that are the pool's, or were claimed so lately that the journal need not have them."""
-        return frozenset(self._slots)
+        return frozenset(self._slots | self._filling.slots | self._removal.slots)
 
     # --- handing out -------------------------------------------------------------------------------------------------
 
@@ -145,12 +164,18 @@ class Pool:
         warm = self._claimed.pop(slot, None)
         if warm is None:  # prepared for that task alone
             return True
-        self._backoffs.pop(prepared.spec.runner, None)
+        self._filling.succeeded(prepared.spec.runner)
         self._not_before_s = self._now_s() + _SETTLE_S
+        self._young[slot] = self._now_s() + self._rules.young_s
         self._news.set()
         is_well = not warm.guard.done()
         warm.guard.cancel()
         return is_well
+
+    def ended(self, slot: str) -> None:
+        """The task in this slot is at its end, whether or not the container had waited for it."""
+        if self._young.pop(slot, None) is not None:
+            self._news.set()
 
     def served(self, runner: str) -> None:
         """A task of this runner has its warm container."""
@@ -176,7 +201,7 @@ class Pool:
         It is not removed: where a journal in doubt has it all the same, its end proves that nothing was started.
         """
         self.let_go(prepared)
-        self._hold(prepared.attachment.aclose(), f"close {prepared.container.name}")
+        self._removal.hold(prepared.attachment.aclose(), f"close {prepared.container.name}")
 
     @contextlib.contextmanager
     def yielding(self) -> Iterator[None]:
@@ -202,17 +227,18 @@ class Pool:
 
     async def _round(self) -> None:
         for waker in self._wakers:
+            if waker.is_set() and waker is self._images_moved:
+                self._looked_s = float("-inf")
             waker.clear()
         await self._look()
-        if (spec := self._next()) is not None:
-            await self._fill(spec)
-        else:
-            self._tell_filled()
-            await self._pause()
+        while (spec := self._next()) is not None:
+            self._filling.begin(spec)
+        self._tell_filled()
+        await self._pause()
 
     async def _pause(self) -> None:
         now_s = self._now_s()
-        moments = [self._looked_s + _LOOK_S, self._not_before_s, *(one.until_s for one in self._backoffs.values())]
+        moments = [self._looked_s + _LOOK_S, self._not_before_s, *self._filling.next_tries_s(), *self._young.values()]
         wait_s = min((moment for moment in moments if moment > now_s), default=now_s + _LOOK_S) - now_s
         waiters = [asyncio.create_task(waker.wait()) for waker in self._wakers]
         try:
@@ -222,37 +248,35 @@ class Pool:
                 waiter.cancel()
 
     async def _look(self) -> None:
-        """See now and then what the tags of the runners lead to, and drop what is not good any more."""
+        """See now and then how it stands with memory and images, and drop what is not good any more."""
         specs = self._specs()
         names = {spec.container.image for spec in specs.values()}
-        is_due = self._now_s() - self._looked_s >= _LOOK_S or not names <= self._images.keys()
-        if is_due and names and "engine" not in self._readiness.problems:
+        is_due = self._now_s() - self._looked_s >= _LOOK_S or not self._freshness.is_known(names)
+        if is_due and "engine" not in self._readiness.problems:
             self._looked_s = self._now_s()
-            await self._look_at_images(names)
+            self._removal.try_again()
+            self._look_at_memory()
+            await self._freshness.look_at_images(names)
             for warm in [warm for waiting in self._ready.values() for warm in waiting]:
-                ground = await asyncio.to_thread(self._executor.ground, warm.prepared.spec)
-                if ground != warm.ground and warm in self._ready[warm.prepared.spec.runner]:
+                if await self._freshness.has_new_ground(warm) and warm in self._ready[warm.prepared.spec.runner]:
                     self._drop(warm, "what it stands on has changed")
             specs = self._specs()  # the catalog may be another one by now
         for runner in list(self._ready):
             self._drop_what_is_not_good(runner, specs)
 
-    async def _look_at_images(self, names: set[str]) -> None:
-        """An image that is not there has the empty id: nothing waits for it, and nothing is pulled ahead."""
-        for name in names:
-            try:
-                self._images[name] = (await self._engine.image(name, PullPolicy.NEVER)).image_id
-            except ImageUnavailable:
-                self._images[name] = ""
-            except EngineError:
-                return
+    def _look_at_memory(self) -> None:
+        """What nobody needs yet is the first to go where memory is short, and comes back by itself."""
+        share = self._memory_left()
+        limit = free_memory.ENOUGH_ABOVE if self._is_short else free_memory.SHORT_BELOW
+        self._is_short = share is not None and share < limit
+        self._readiness.warn(MEMORY, _SHORT if self._is_short and self.wanted else None)
 
     def _specs(self) -> dict[str, RunSpec]:
         runners = self._catalogs.current.runners
         return {
             name: planner.plan(runners[name], self._limits, self._labels)
             for name, number in self.wanted.items()
-            if number and name in runners
+            if number and name in runners and not self._is_short
         }
 
     def _drop_what_is_not_good(self, runner: str, specs: dict[str, RunSpec] | None = None) -> None:
@@ -274,7 +298,7 @@ class Pool:
             return "it has ended, was paused, or is gone"
         if self._now_s() - warm.since_s >= self._rules.max_age_s:
             return "it is old"
-        if self._images.get(warm.prepared.spec.container.image) != warm.prepared.image.image_id:
+        if not self._freshness.is_of_today(warm.prepared):
             return "its image has changed"
         return None
 
@@ -282,46 +306,31 @@ class Pool:
 
     def _next(self) -> RunSpec | None:
         """What is to be prepared now; None: nothing, or this is not the time."""
-        others = self._readiness.problems.keys() - {PART}
-        now_s = self._now_s()
-        if others or self._closed or self._readiness.draining or self._preparing or now_s < self._not_before_s:
+        if self._closed or self._readiness.draining or self._readiness.problems.keys() - {PART} or self._gives_way():
             return None
         missing = [spec for name, spec in self._specs().items() if len(self._ready[name]) < self.wanted[name]]
-        return next((spec for spec in missing if self._can_prepare(spec, now_s)), None)
+        return next((spec for spec in missing if self._can_prepare(spec)), None)
 
-    def _can_prepare(self, spec: RunSpec, now_s: float) -> bool:
-        is_there = spec.pull is PullPolicy.ALWAYS or bool(self._images.get(spec.container.image))
-        return is_there and self._is_allowed(spec) and now_s >= self._backoffs[spec.runner].until_s
+    def _gives_way(self) -> bool:
+        """Whether some task needs the machine more: one that is being prepared, that just starts, or a burst."""
+        now_s = self._now_s()
+        self._young = {slot: until_s for slot, until_s in self._young.items() if until_s > now_s}
+        return bool(self._preparing) or now_s < self._not_before_s or len(self._young) > 1
+
+    def _can_prepare(self, spec: RunSpec) -> bool:
+        is_there = spec.pull is PullPolicy.ALWAYS or self._freshness.is_there(spec.container.image)
+        return is_there and self._is_allowed(spec) and self._filling.may_begin(spec)
 
     def _is_allowed(self, spec: RunSpec) -> bool:
         proof = self._reach.of(spec)
         return not spec.outbound or (proof is not None and proof.problem is None)
 
-    async def _fill(self, spec: RunSpec) -> None:
-        async with self._lock:
-            await self._prepare(spec)
-
-    async def _prepare(self, spec: RunSpec) -> None:
-        slot = slots.new_name()
-        self._slots.add(slot)
-        ground = await asyncio.to_thread(self._executor.ground, spec)
-        self._filling = asyncio.create_task(self._executor.prepare(spec, slot), name=f"prepare {slot}")
-        try:
-            await asyncio.wait({self._filling})
-        finally:
-            self._filling.cancel()
-        if not self._filling.cancelled() and self._filling.exception() is None:
-            self._take_in(self._filling.result(), ground)
-            return
-        self._slots.discard(slot)
-        if not self._filling.cancelled():
-            self._note_failure(spec.runner, self._filling.exception())
-
     def _take_in(self, prepared: Prepared, ground: Hashable) -> None:
+        self._slots.add(prepared.container.name)
         guard = asyncio.create_task(self._engine.spoiled(prepared.container_id), name="guard a warm container")
         warm = Warm(replace(prepared, is_warm=True), self._now_s(), ground, guard)
         guard.add_done_callback(lambda done: self._on_spoiled(warm, done))
-        self._images[prepared.spec.container.image] = prepared.image.image_id
+        self._freshness.note(prepared)
         self._ready[prepared.spec.runner].append(warm)
         self._news.set()
 
@@ -330,15 +339,8 @@ class Pool:
         if guard.cancelled() or warm not in self._ready[runner]:
             return
         if self._now_s() - warm.since_s < _LIVED_S and warm.prepared.epoch == self._engine.epoch:
-            self._note_failure(runner, None)
+            self._filling.failed(runner, None)
         self._news.set()
-
-    def _note_failure(self, runner: str, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, EngineError | OSError):
-            log.error("warm container not prepared", runner=runner, exc_info=error)
-        why = str(error) if error is not None else "it ended before any task came"
-        wait_s = self._backoffs[runner].fail(self._now_s())
-        log.warning("no warm container: tasks of this runner start cold", runner=runner, why=why, again_in_s=wait_s)
 
     def _tell_filled(self) -> None:
         """All are there, or were tried: that is all that the agent's being ready waits for."""
@@ -351,8 +353,8 @@ class Pool:
 
     def _was_tried(self, spec: RunSpec) -> bool:
         is_refused = spec.outbound and (proof := self._reach.of(spec)) is not None and proof.problem is not None
-        has_no_image = self._images.get(spec.container.image) == ""
-        return is_refused or has_no_image or self._backoffs[spec.runner].failures > 0
+        has_no_image = self._freshness.is_missing(spec.container.image)
+        return is_refused or has_no_image or self._filling.has_failed(spec.runner)
 
     # --- removing ----------------------------------------------------------------------------------------------------
 
@@ -362,46 +364,27 @@ class Pool:
         self._remove(warm)
 
     def _remove(self, warm: Warm) -> None:
-        warm.guard.cancel()
-        self._hold(self._see_off(warm), f"remove {warm.slot}")
+        self._removal.begin(warm)
+        self._slots.discard(warm.slot)
         self._news.set()
-
-    def _hold(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._removing.add(task)
-        task.add_done_callback(self._removing.discard)
-
-    async def _see_off(self, warm: Warm) -> None:
-        """Let its entry end, and remove it; where the engine does not answer, the reconciler does it later."""
-        try:
-            await warm.prepared.attachment.aclose()
-            await self._executor.discard(warm.slot)
-        except EngineError as error:
-            log.warning("warm container not removed yet", slot=warm.slot, why=str(error))
-        finally:
-            self._slots.discard(warm.slot)
 
     async def drain(self) -> None:
         """Prepare none any more, and return once all that waited are removed."""
         self._closed = True
-        if self._filling is not None:
-            self._filling.cancel()
-        async with self._lock:
-            pass
+        await self._filling.stop()
         for warm in [warm for waiting in self._ready.values() for warm in waiting]:
             self._drop(warm, "the agent stops")
-        while self._removing:
-            await asyncio.wait(self._removing)
+        await self._removal.idle()
 
     async def aclose(self) -> None:
         """Let go of all: they end by themselves, and the next agent removes what is left. Idempotent."""
         self._closed = True
         left = [*self._claimed.values(), *(warm for waiting in self._ready.values() for warm in waiting)]
-        tasks = [*(warm.guard for warm in left), *self._removing, *([self._filling] if self._filling else [])]
-        for task in tasks:
-            task.cancel()
+        guards = [warm.guard for warm in left]
+        for guard in guards:
+            guard.cancel()
         closing = (warm.prepared.attachment.aclose() for warm in left)
-        await asyncio.gather(*tasks, *closing, return_exceptions=True)
+        await asyncio.gather(self._filling.stop(), self._removal.stop(), *guards, *closing, return_exceptions=True)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

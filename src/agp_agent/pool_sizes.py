@@ -105,3 +105,8 @@ def sizes(catalog: Catalog, wish: Wish, *rooms: Room) -> dict[str, int]:
     for room in rooms:
         found = room.fit(catalog, wish, found)
     return found
+
+
+def memory_bytes(catalog: Catalog, numbers: dict[str, int]) -> int:
+    """What so many containers of each runner may take together."""
+    return sum(catalog.runners[name].memory * number for name, number in numbers.items())

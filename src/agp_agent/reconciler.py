@@ -85,7 +85,7 @@ class Reconciler:
             # Things before rows: a row is written before its container and its slot are made, so none is missed.
             containers = {owned.name: owned for owned in await self._engine.owned(self._labels)}
             slots = await self._executor.leftover_slots()
-            unfinished = [one for one in await self._journal.unfinished() if one.run_id not in self._walk.active]
+            unfinished = [one for one in await self._journal.unfinished() if one.run_id not in self._walk.places.active]
             # Those that have a container first: taking them over writes nothing, and their deadlines run.
             for attempt in sorted(unfinished, key=lambda one: one.slot not in containers):
                 await self._take_up(attempt, containers.get(attempt.slot or ""))
@@ -119,7 +119,7 @@ class Reconciler:
             await self._walk.start_over(attempt)  # created, and never started
             return
         uid = container.labels.get("agp.uid", "")
-        self._walk.active[attempt.run_id] = attempt.runner or ""
+        self._walk.places.take(attempt.run_id, attempt.runner or "")
         walk = self._walk.resume(attempt, state, int(uid) if uid.isdigit() else None)
         task = asyncio.create_task(walk, name=f"walk {attempt.run_id}")
         self._resumed.add(task)

@@ -5,10 +5,8 @@ The dispatcher starts walks, the reconciler resumes those of an earlier agent; b
 """
 
 import asyncio
-import contextlib
 import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -22,6 +20,7 @@ from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, S
 from agp_agent.executor import NO_SECRETS, Executor, Prepared
 from agp_agent.journal import Attempt, Journal, JournalUnavailable, Release, Reservation
 from agp_agent.lifecycle import Reason, State, Verdict
+from agp_agent.places import Places
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.pool import Pool
 from agp_agent.reach import Reach
@@ -39,7 +38,7 @@ Observer = Callable[[str, LiveRun], None]
 
 
 class Walk:
-    """Takes attempts through their life. One instance serves all; ``active`` says who is on the way."""
+    """Takes attempts through their life. One instance serves all; ``places`` says who is on the way."""
 
     def __init__(
         self,
@@ -70,34 +69,7 @@ class Walk:
         self._ending = Ending(journal, executor, audit, readiness, catalogs, self._stages)
         self._observer = observer
         self._digests: dict[str, str] = {}
-        self.active: dict[str, str] = {}
-        """run_id → runner of every attempt that holds a place."""
-        self.ended = asyncio.Event()
-        """Set whenever a place becomes free."""
-
-    def running_of(self) -> Counter[str]:
-        """How many places each runner holds."""
-        return Counter(self.active.values())
-
-    def full_runners(self) -> list[str]:
-        """Runners that hold as many places as they may."""
-        running = self.running_of()
-        limits = {name: runner.max_running for name, runner in self._catalogs.current.runners.items()}
-        return [name for name, limit in limits.items() if limit is not None and running[name] >= limit]
-
-    @contextlib.asynccontextmanager
-    async def _place(self, run_id: str, runner: str) -> AsyncIterator[None]:
-        self.active[run_id] = runner
-        self._journal.cancel_event(run_id)  # before the attempt is read: no cancel falls between
-        try:
-            yield
-        finally:
-            self._leave(run_id)
-
-    def _leave(self, run_id: str) -> None:
-        self.active.pop(run_id, None)
-        self._journal.forget_cancel(run_id)
-        self.ended.set()
+        self.places = Places(journal, catalogs)
 
     # --- an order that finds a warm container -------------------------------------------------------------------------
 
@@ -106,25 +78,27 @@ class Walk:
 
         It is ended by ``run_claimed`` or by ``unclaim``.
         """
-        full = self.full_runners()
-        if len(self.active) >= self._readiness.slots or runner.name in full:
+        full = self.places.full_runners()
+        if len(self.places.active) >= self._readiness.slots or runner.name in full:
             return None
         spec = planner.plan(runner, self._limits, self._labels)
         if (prepared := self._pool.claim(spec)) is None:
             return None
         run_id = uuid.uuid4().hex
-        self.active[run_id] = runner.name
-        self._journal.cancel_event(run_id)
+        self.places.take(run_id, runner.name, is_decided=False)
         return Claim(runner, prepared, Reservation(run_id, starting.start_of(prepared), tuple(full)))
 
     def unclaim(self, claim: Claim, *, is_untouched: bool) -> None:
         """The order was not taken on, or has to wait; where the journal is in doubt, nobody else gets the container."""
+        run_id = claim.reservation.run_id
+        self.places.decide(run_id)
         (self._pool.give_back if is_untouched else self._pool.abandon)(claim.prepared)
-        self._leave(claim.reservation.run_id)
+        self.places.leave(run_id)
 
     async def run_claimed(self, claim: Claim, attempt: Attempt) -> None:
         """Take an order to its end that was written down as running, in the container that was claimed for it."""
-        async with self._place(attempt.run_id, claim.runner.name):
+        self.places.decide(attempt.run_id)
+        with self.places.held(attempt.run_id, claim.runner.name):
             self._stages.claim(attempt.run_id, claim.prepared.container.name)
             try:
                 await self._release_started(attempt, claim.prepared)
@@ -135,7 +109,7 @@ class Walk:
 
     async def run(self, run_id: str, runner_name: str) -> None:
         """Take a queued attempt to its end, or back into the queue where the engine went away before its start."""
-        async with self._place(run_id, runner_name):
+        with self.places.held(run_id, runner_name):
             attempt = await self._journal.attempt(run_id)
             if attempt is None:
                 return
@@ -325,7 +299,7 @@ class Walk:
 
     async def resume(self, attempt: Attempt, state: ContainerState, uid: int | None) -> None:
         """Take over a released container, running or ended, and see it to its end."""
-        async with self._place(attempt.run_id, attempt.runner or ""):
+        with self.places.held(attempt.run_id, attempt.runner or ""):
             attempt = await self._journal.attempt(attempt.run_id) or attempt
             if attempt.state is not State.RUNNING:  # it has ended, or was put back, since the reconciler looked
                 return
@@ -376,10 +350,12 @@ class Walk:
             except JournalUnavailable as error:  # a full disk must not keep a container alive
                 self._readiness.report("journal", str(error))
 
-        cancelled = self._journal.cancel_event(attempt.run_id)
+        cancelled, asked_before = self._journal.cancel_event(attempt.run_id), attempt.asked
         if attempt.cancel_requested:
             cancelled.set()
-        stop = Stop(left_s, cancelled, self._limits.stop_grace_s, note, attempt.asked)
+            # An earlier agent may have stopped it without being able to note that: its disk was full.
+            asked_before = asked_before or Reason.CANCEL_REQUESTED
+        stop = Stop(left_s, cancelled, self._limits.stop_grace_s, note, asked_before)
         try:
             ended = await self._executor.watch(run, stop)
             verdict = lifecycle.judge(ended, timeout_s=timeout_s, memory_bytes=memory_bytes)
@@ -393,6 +369,7 @@ class Walk:
         except EngineError as error:  # a refusal nobody foresaw: asking again would end the same way
             verdict = lifecycle.lost(Reason.ENGINE_LOST, f"the container engine refused to tell how it ended: {error}")
         await self._ending.finish(attempt, verdict, run.spool.output(), ran_s)
+        self._pool.ended(run.slot)
         await self._ending.discard(run.slot)
         run.spool.discard()
 

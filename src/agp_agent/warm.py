@@ -13,12 +13,17 @@ _FAILURES_MAX: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class PoolRules:
-    """What the settings say. ``uids``: how many users there are for containers; ``max_age_s``: none waits longer."""
+    """What the settings say, and how long a start is.
+
+    ``uids``: how many users there are for containers; ``max_age_s``: none waits longer.
+    """
 
     wish: Wish
     uids: int
     max_age_s: float = 3600.0
     before_ready: bool = False
+    young_s: float = 1.0
+    """So long a task that got a warm container counts as one that just starts; see ``Pool``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,7 @@ def _rows(agents: int, figure: Figure, fleets: dict[str, list[Fleet]]) -> list[R
         goal = ""
         if figure.goal is not None:
             beside.insert(0, f"{median(values) / steady:.2f} x steady")
+        if figure.goal is not None and policy == OURS:
             goal = verdict(f"<= {figure.goal:g} x steady", met=max(values) <= figure.goal * steady)
         rows.append(Row(section, f"{figure.what}: {policy}", figure.unit, values, "; ".join(beside), goal))
     return rows

@@ -34,6 +34,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pace", type=float, default=1.0, help="below 1: less time between strikes, and more tasks in it"
     )
+    parser.add_argument(
+        "--warm", type=int, default=0, metavar="N", help="let N containers of each runner wait (default %(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE, too")
     given = parser.parse_args()
     if given.rounds < 1:
@@ -50,9 +53,10 @@ def main() -> int:
     begin_s, interrupted = time.monotonic(), False
     with Printer(given.rounds) as printer:
         printer.say(
-            f"campaign: {given.rounds} rounds, seed {seed} (about {given.rounds * _SECONDS_A_ROUND / 60:.0f} min)"
+            f"campaign: {given.rounds} rounds, seed {seed}, {given.warm or 'no'} warm containers of each runner "
+            f"(about {given.rounds * _SECONDS_A_ROUND / 60:.0f} min)"
         )
-        course = Course(Plan(given.rounds, seed, given.engine == "own", given.dir, given.pace), printer)
+        course = Course(Plan(given.rounds, seed, given.engine == "own", given.dir, given.pace, given.warm), printer)
         try:
             course.run()
         except KeyboardInterrupt:

@@ -58,6 +58,8 @@ class Plan:
     folder: Path = Path("/var/tmp")
     pace: float = 1.0
     """Below 1: less time before a strike, and more tasks in it."""
+    warm: int = 0
+    """How many containers of each runner wait for a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ class Course:
     def _new_agent(self, folder: Path) -> AgentProcess:
         catalog = folder / "catalog.yaml"
         catalog.write_text(CATALOG)
-        settings = {**_SETTINGS, **self._gates.settings, "AGP_CATALOG": catalog}
+        warm = {"AGP_WARM": self._plan.warm, "AGP_WARM_BEFORE_READY": str(self._plan.warm > 0).lower()}
+        settings = {**_SETTINGS, **self._gates.settings, **warm, "AGP_CATALOG": catalog}
         url, token = self._dashboard.url, self._dashboard.token
         return AgentProcess(folder, url, token, settings, docker_host=self._docker_host)
 

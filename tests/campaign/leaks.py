@@ -18,12 +18,12 @@ MORE: Final = {"file descriptors": 12, "threads": 12}
 
 
 def count(agent: AgentProcess) -> dict[str, int]:
-    """Everything of an agent that could pile up."""
-    process = Path(f"/proc/{agent.process.pid}")
+    """Everything of an agent that could pile up, but for containers that wait for a task, and their slots."""
+    process, waiting = Path(f"/proc/{agent.process.pid}"), agent.waiting()
     return {
-        "containers": len(agent.engine.containers(agent.instance)),
+        "containers": len(agent.engine.containers(agent.instance)) - waiting,
         "volumes": len(agent.engine.volumes(agent.instance)),
-        "slots": len(list((agent.state / "slots").iterdir())),
+        "slots": len(list((agent.state / "slots").iterdir())) - waiting,
         "spool files": len(list((agent.state / "spool").iterdir())),
         "file descriptors": len(list((process / "fd").iterdir())),
         "threads": len(list((process / "task").iterdir())),

@@ -1,4 +1,4 @@
-"""The campaign in short: tasks of all kinds flow while the agent is killed at random instants and at each named step."""
+"""The campaign in short: tasks of all kinds flow while the agent is killed at random and at each named step."""
 
 import json
 import os

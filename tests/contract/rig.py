@@ -67,6 +67,10 @@ class Rig(ABC):
         """Somebody freezes a container."""
 
     @abstractmethod
+    async def tag(self, name: str) -> None:
+        """Somebody gives the image this name, too, and takes it away again."""
+
+    @abstractmethod
     def weaken(self) -> None:
         """From now on the engine makes privileged containers."""
 
@@ -184,6 +188,11 @@ class FakeRig(Rig):
         assert container is not None
         self._engine.host.pause(container)
 
+    async def tag(self, name: str) -> None:
+        """Its host does."""
+        self._engine.host.tag(name, self._engine.host.images[IMAGE])
+        del self._engine.host.images[name]
+
     def weaken(self) -> None:
         """It is told what to do wrong."""
         self._engine.host.weaken = ("HostConfig.Privileged",)
@@ -221,6 +230,11 @@ class DockerRig(Rig):
     async def pause(self, container_id: str) -> None:
         """The engine freezes it."""
         await self._engine._calls.run(lambda client: client.pause(container_id))
+
+    async def tag(self, name: str) -> None:
+        """The engine does."""
+        await self._engine._calls.run(lambda client: client.tag(IMAGE, name))
+        await self._engine._calls.run(lambda client: client.remove_image(name))
 
     def weaken(self) -> None:
         """What inspect says is changed on its way."""

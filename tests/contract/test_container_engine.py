@@ -49,6 +49,16 @@ class TestEngineAndImages:
         with pytest.raises(ImageUnavailable, match=f"image {NO_IMAGE} is not available: "):
             await engine.image(NO_IMAGE, policy)
 
+    async def test_tells_everybody_that_a_name_leads_to_another_image(self, rig: Rig) -> None:
+        """Each listener has an event of its own, which stays set until it takes note."""
+        listeners = [rig.engine.image_news() for _ in range(2)]
+        for listener in listeners:
+            listener.clear()
+        await rig.tag(f"{rig.name()}:1")
+        async with asyncio.timeout(20):
+            for listener in listeners:
+                await listener.wait()
+
 
 class TestCreate:
     """A container that exists and does nothing yet."""

@@ -117,6 +117,11 @@ class FakeEngine:
             self._interruptions += 1
         return self._interruptions
 
+    def image_news(self) -> asyncio.Event:
+        """Set whenever the host tells that an image came, moved or went."""
+        self.host.image_listeners.append(asyncio.Event())
+        return self.host.image_listeners[-1]
+
     async def open(self) -> None:
         """Start listening to events."""
         self._is_open = True
@@ -136,6 +141,8 @@ class FakeEngine:
         """Find or fetch an image."""
         await self._call("image")
         present = name in self.host.images and pull is not PullPolicy.ALWAYS
+        if not present and pull is not PullPolicy.NEVER and name in self.host.silent:
+            await asyncio.Event().wait()
         if not present:
             self._pull(name, pull)
         digest = self.host.images[name]

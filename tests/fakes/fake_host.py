@@ -126,6 +126,7 @@ class FakeHost:
     """One engine process and the machine it runs on. Several ``FakeEngine`` may be connected to it, one after another.
 
     Attributes that tests set: ``images`` (name → digest, present), ``registry`` (name → digest, can be pulled),
+    ``silent`` (images whose registry takes the connection and says nothing),
     ``weaken`` (fields in which the next containers differ from what was asked), ``start_error`` (why no container can
     be started), ``runtimes`` (their names), ``helper_answer`` (what a helper prints and ends with, whatever it was
     asked), ``answering`` (addresses and ports that a probe finds somebody at, fence or not), ``neighbour`` (what
@@ -134,8 +135,10 @@ class FakeHost:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.images: dict[str, str] = {}
+        self.image_listeners: list[asyncio.Event] = []
         self.registry: dict[str, str] = {}
         self.pulls: list[str] = []
+        self.silent: set[str] = set()
         self.weaken: tuple[str, ...] = ()
         self.start_error = ""
         self.runtimes = {"runc"}
@@ -149,6 +152,12 @@ class FakeHost:
         self.changed = asyncio.Event()
         self._clock = clock
         self._ids = itertools.count(1)
+
+    def tag(self, name: str, digest: str) -> None:
+        """Let a name lead to this image, and tell of it as the engine does."""
+        self.images[name] = digest
+        for listener in self.image_listeners:
+            listener.set()
 
     def find(self, id_or_name: str) -> Container | None:
         """A container by its id or name."""

@@ -160,7 +160,7 @@ def test_death_in_the_middle_of_the_stream(start_watched: StartWatched, gates: G
         assert _total(spool) < size
         agent.start()
         watched.dashboard.acknowledged(task_id)
-        eventually(lambda: not agent.engine.containers(agent.instance), "container removed")
+        eventually(lambda: agent.left_of_tasks() == [], "container removed")
     results = watched.check()
     expected = _expected(size)
     differing = {task_id: _first_difference(_ended_well(results[task_id]), expected) for task_id in tasks}

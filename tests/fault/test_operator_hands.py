@@ -35,7 +35,8 @@ def test_an_engine_that_is_tidied_up_takes_no_running_task_along(
     own_engine: OwnEngine, start_watched: StartWatched
 ) -> None:
     """Row 13: a prune of everything leaves what runs alone; a removed image is told, and used again when it is back."""
-    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300})
+    # One that waits would still be of the image, in the moment in which it is removed.
+    watched = start_watched({"AGP_TASK_TIMEOUT_S": 300, "AGP_WARM": 0})
     agent = watched.agent
     client = agent.engine.client
     running = watched.send(WAITING)

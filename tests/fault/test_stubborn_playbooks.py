@@ -49,6 +49,7 @@ def test_whatever_does_not_want_to_end_is_ended(start_watched: StartWatched, tmp
     """Row 23: what is deaf, asleep, stopped or full of zombies ends within deadline, grace and 2 s; none survives."""
     (tmp_path / "catalog.yaml").write_text(CATALOG)
     settings = {"AGP_CATALOG": tmp_path / "catalog.yaml", "AGP_STOP_GRACE_S": GRACE_S, "AGP_MAX_RUNNING": 8}
+    settings |= {"AGP_WARM": 0}  # the engine tells how long a container ran, be it that it only waited
     watched = start_watched(settings)
     agent = watched.agent
     with EngineEvents(agent.instance) as events:

@@ -36,7 +36,7 @@ COMMANDS = {
     ("serve",): ("AGP_TOKEN", "AGP_DASHBOARD_URL", "SIGTERM drains", "--state-dir"),
     ("run",): ("Ansible YAML", "- is stdin", "124 timed out, 130 by Ctrl-C", "--timeout-s", "--timings", "--verbose"),
     ("dashboard",): ("development dashboard", "AGP_DASHBOARD_TOKEN", "--port"),
-    ("healthcheck",): ("HEALTHCHECK", "Exit code 0 or 1"),
+    ("healthcheck",): ("HEALTHCHECK", "Exit code 0 or 1", "--ready"),
     ("doctor",): ("--json", "--escape", "how to mend it", "0 (warnings included) or 1"),
     ("version",): ("Print the version",),
     ("token",): ("new",),
@@ -280,9 +280,16 @@ def test_healthcheck_asks_the_running_agent(cli: Cli, tmp_path: Path, dashboard:
     with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token) as agent:
         alive = cli("healthcheck", AGP_PORT=agent.port)
         assert (alive.returncode, alive.stdout) == (0, "healthy\n")
+        ready = cli("healthcheck", "--ready", AGP_PORT=agent.port)
+        assert (ready.returncode, ready.stdout) == (0, "ready\n")
         anywhere = cli("healthcheck", AGP_PORT=agent.port, AGP_HOST="0.0.0.0")  # noqa: S104  what it is asked for
         assert anywhere.returncode == 0
         port = agent.port
+    absent = {"DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
+    with AgentProcess(tmp_path / "waits", dashboard.url, dashboard.token, absent, ready=False) as agent:
+        assert cli("healthcheck", AGP_PORT=agent.port).returncode == 0
+        waits = cli("healthcheck", "--ready", AGP_PORT=agent.port)
+        assert (waits.returncode, waits.stderr) == (1, f"agp-agent: 127.0.0.1 port {agent.port} answered 503\n")
     gone = cli("healthcheck", AGP_PORT=port)
     assert (gone.returncode, gone.stdout) == (1, "")
     assert f"127.0.0.1 port {port}" in gone.stderr

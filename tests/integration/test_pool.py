@@ -75,6 +75,25 @@ def test_forty_tasks_have_forty_containers(start: Start, dashboard: DashboardStu
     assert status["hits"] >= 2
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
+def test_a_thousand_tasks_have_a_thousand_containers(start: Start, dashboard: DashboardStub) -> None:
+    """In bursts, each into a pool that is full again or not: every container's id served one task."""
+    agent = start(AGP_WARM=4, AGP_MAX_RUNNING=6)
+    for burst in range(100):
+        if burst % 2:
+            filled(agent)
+        tasks = [f"{burst}/{number}" for number in range(10)]
+        for task_id in tasks:
+            agent.accept_task(task_id, "echo hi\n")
+        for task_id in tasks:
+            assert dashboard.result(task_id)["output"] == "hi\n"
+    used = Counter(line["container_id"] for line in agent.log_lines("task started") if line["event"] == "task started")
+    assert (len(used), set(used.values())) == (1000, {1})
+    assert warm(agent)["hits"] >= 200
+    assert warm(agent)["misses"] > 0
+
+
 def test_every_built_in_runner_has_one(start: Start, dashboard: DashboardStub) -> None:
     """The first task of each runs in the container that waited for it."""
     agent = start()

@@ -86,6 +86,9 @@ def agent_as_the_readme_says(client: docker.DockerClient, folder: Path) -> Itera
         container = client.containers.get(name)
         eventually(lambda: b"listening" in container.logs(), "the agent listens")
         yield container
+        container.stop(timeout=60)
+        warm: dict[str, str | list[str] | bool] = {"label": f"agp.agent_id={str(container.id)[:12]}"}
+        assert client.containers.list(all=True, filters=warm) == [], container.logs().decode()
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)
 

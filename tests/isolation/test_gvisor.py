@@ -158,7 +158,7 @@ def test_a_runtime_that_cannot_run_anything_here_is_told_in_its_own_words(bench:
     result = bench.run("broken", LOOK)
     assert result["error"].startswith(f"{REFUSED}the engine refused (400): ")
     assert "/bin/false did not terminate successfully" in result["error"]
-    eventually(lambda: not bench.agent.engine.containers(bench.agent.instance), "nothing left of it")
+    eventually(lambda: bench.agent.containers_of_tasks() == 0, "nothing left of it")
 
 
 def _seen(result: dict[str, Any]) -> tuple[str, str]:

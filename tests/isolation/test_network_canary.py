@@ -89,7 +89,7 @@ def test_a_runner_that_is_added_later_is_tried_first(start_agent: StartAgent, da
     agent.wait_log("network tried: its fence holds", runner="second")
     agent.accept_task("after", trying({"private": (PRIVATE, OPEN)}), "after.second")
     assert verdicts(dashboard.result("after")["output"]) == {"private": FENCED}
-    eventually(lambda: not agent.engine.containers(agent.instance), "nothing of the canary is left")
+    eventually(lambda: agent.containers_of_tasks() == 0, "nothing of the canary is left")
 
 
 def test_a_try_leaves_nothing(start_agent: StartAgent) -> None:

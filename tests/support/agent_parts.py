@@ -131,6 +131,7 @@ class Parts:
         clock: SetClock | None = None,
         uids: range = range(20000, 20256),
         rules: PoolRules | None = None,
+        memory_left: Callable[[], float | None] = lambda: None,
         periods: Periods = Periods(),  # noqa: B008  it cannot be changed
         journal: Callable[[Path, SetClock], Journal] = lambda path, clock: Journal(path, clock, clock.boot_time),
     ) -> Self:
@@ -155,6 +156,7 @@ class Parts:
             limits=limits,
             labels=LABELS,
             rules=rules or PoolRules(Wish(0), len(uids)),
+            memory_left=memory_left,
         )
         walk = Walk(
             opened,
@@ -276,7 +278,7 @@ class Parts:
 
         def look() -> bool:
             left = [*(self.folder / "slots").iterdir(), *(self.folder / "spool").iterdir()]
-            return not left and not self.host.containers and not self.walk.active
+            return not left and not self.host.containers and not self.walk.places.active
 
         await until(look, "nothing left")
 

@@ -23,6 +23,9 @@ COMMAND: Final = str(Path(sys.executable).with_name("agp-agent"))
 WARM: Final = os.environ.get("AGP_TEST_WARM", "0")
 """How many containers of each runner wait for a task, where a test does not say it."""
 
+NEVER_RELEASED: Final = 125
+"""What an entry ends with that was never released."""
+
 GENESIS: Final = "0" * 64
 
 
@@ -192,8 +195,17 @@ class AgentProcess:
         """What is left of it on the engine and in its folders; removed from the engine by this."""
         if not self._instance:
             return []
-        files = [str(path) for folder in ("slots", "spool") for path in self.state.glob(f"{folder}/*")]
-        return files + self.engine.purge(self._instance)
+        waited = self._waited()
+        files = [path for folder in ("slots", "spool") for path in self.state.glob(f"{folder}/*")]
+        left = [str(path) for path in files if path.name not in waited]
+        return left + [name for name in self.engine.purge(self._instance) if name not in waited]
+
+    def _waited(self) -> set[str]:
+        """Containers that no task claimed of an agent that was killed, or had no engine: the next one removes them."""
+        if self.environment["AGP_WARM"] == "0":
+            return set()
+        ended = {str(one.name): one.attrs["State"] for one in self.engine.containers(self._instance)}
+        return {name for name, state in ended.items() if state["ExitCode"] == NEVER_RELEASED and not state["Running"]}
 
     def left_of_tasks(self) -> list[str]:
         """What is there on the engine and in its folders that belongs to some task; what waits for one does not."""
@@ -202,15 +214,15 @@ class AgentProcess:
         containers = sorted(str(one.name) for one in self.engine.containers(self.instance))
         volumes, spools = self.engine.volumes(self.instance), [path.name for path in (state / "spool").iterdir()]
         slots = sorted(path.name for path in (state / "slots").iterdir())
-        if slots == containers and set(volumes) <= set(slots) and len(slots) == (self._waiting() if is_up else 0):
+        if slots == containers and set(volumes) <= set(slots) and len(slots) == (self.waiting() if is_up else 0):
             return spools
         return [*containers, *volumes, *slots, *spools]
 
     def containers_of_tasks(self) -> int:
         """How many containers there are beside those that wait for a task, while it runs."""
-        return len(self.engine.containers(self.instance)) - self._waiting()
+        return len(self.engine.containers(self.instance)) - self.waiting()
 
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
         """How many containers wait for a task."""
         runners = self.request("GET", "/status").json()["runners"]
         return sum(runner["warm"]["ready"] for runner in runners.values())

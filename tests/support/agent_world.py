@@ -320,7 +320,7 @@ class World:
         files = [path.name for kind in ("slots", "spool") for path in (self.folder / kind).iterdir()]
         files = [name for name in files if name not in waiting]
         containers = [one.name for one in self.around.host.containers.values() if one.name not in waiting]
-        places = list(self.agent.agent._dispatcher._walk.active) if self.agent else []
+        places = list(self.agent.agent._dispatcher._walk.places.active) if self.agent else []
         return rows + files + containers + places
 
     def check(self) -> None:

@@ -41,7 +41,7 @@ async def running(parts: Parts, number: int) -> None:
     await until(lambda: len(parts.runs) >= number, f"{number} runs")
     await parts.journal.counts()
     await settle()
-    assert len(parts.walk.active) <= parts.readiness.max_running
+    assert len(parts.walk.places.active) <= parts.readiness.max_running
 
 
 async def test_tasks_start_in_the_order_of_their_acceptance(tmp_path: Path, host: FakeHost) -> None:
@@ -111,7 +111,9 @@ async def test_those_on_their_way_do_not_hide_the_others(tmp_path: Path, host: F
         await until(lambda: journal.preparing_calls == 2, "the second on its way")
         await parts.post("forever\n", "c")
         await settle()
-        assert set(parts.walk.active) == {(await parts.journal.next_queued(limit=2, skip=[]))[n].run_id for n in (0, 1)}
+        assert set(parts.walk.places.active) == {
+            (await parts.journal.next_queued(limit=2, skip=[]))[n].run_id for n in (0, 1)
+        }
         journal.may_prepare.set()
         await running(parts, 2)
         assert await started(parts) == ["a", "b"]
@@ -145,7 +147,7 @@ async def test_nothing_starts_while_draining(tmp_path: Path, host: FakeHost) -> 
         await end(parts, "a")
         await idle
         assert (await parts.attempt(second)).state is State.QUEUED
-        assert parts.walk.active == {}
+        assert parts.walk.places.active == {}
 
 
 async def test_idle_returns_at_once_where_nothing_runs(tmp_path: Path, host: FakeHost) -> None:

@@ -50,6 +50,14 @@ def test_no_more_run_than_there_are_file_descriptors_for(wanted: int | None, num
     assert decide_max_running(info, 512 * MIB, wanted, 256, max_by_files=2)[0] == number
 
 
+def test_what_waits_warm_has_its_share_of_the_memory() -> None:
+    """A container that a task has claimed is replaced while that task runs: both count."""
+    info = EngineInfo("fake", "1", 16, 8 * GIB)
+    why = "512 MiB each in 80 % of the host's memory beside 1536 MiB of warm containers"
+    assert decide_max_running(info, 512 * MIB, None, 256, warm_bytes=3 * 512 * MIB) == (9, why)
+    assert decide_max_running(info, 512 * MIB, None, 256, warm_bytes=8 * GIB)[0] == 1
+
+
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 

@@ -125,14 +125,18 @@ async def test_users_are_drawn_by_chance(tmp_path: Path, host: FakeHost, spec: R
         assert uids != sorted(range(1000, 1005))
 
 
-async def test_when_all_users_are_taken_that_is_said(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
-    """No container gets another's."""
+async def test_when_all_users_are_taken_the_next_one_waits(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:
+    """Until what has ended is removed: no container gets another's, and no task fails of it."""
     async with agent(tmp_path, host, uids=range(20000, 20001)) as parts:
         await parts.executor.prepare(spec, "agp-1")
-        with pytest.raises(EngineError, match=r"all 1 user ids of AGP_UID_RANGE are in use; widen it"):
-            await parts.executor.prepare(spec, "agp-2")
+        waiting = [asyncio.create_task(parts.executor.prepare(spec, f"agp-{number}")) for number in (2, 3)]
+        await asyncio.wait(waiting, timeout=0.05)
+        assert not any(task.done() for task in waiting)
         await parts.executor.discard("agp-1")
-        await parts.executor.prepare(spec, "agp-3")
+        done, late = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result().container.uid for task in done] == [20000]
+        await parts.executor.discard(done.pop().result().container.name)
+        assert (await late.pop()).container.uid == 20000
 
 
 async def test_an_adopted_container_keeps_its_user(tmp_path: Path, host: FakeHost, spec: RunSpec) -> None:

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agp_agent import planner, pool_sizes
 from agp_agent.audit import AuditEvent
 from agp_agent.caller import Caller
-from agp_agent.catalog import Catalog
 from agp_agent.engine import EngineInfo, Signal
 from agp_agent.errors import AlreadyRunning, ConfigurationError, EngineError
 from agp_agent.intake import FastLane, Intake
@@ -39,10 +39,10 @@ async def host() -> AsyncIterator[FakeHost]:
 
 @contextlib.asynccontextmanager
 async def warm_agent(
-    folder: Path, host: FakeHost, *, rules: PoolRules = RULES, catalog: Catalog | None = None, max_running: int = 4
+    folder: Path, host: FakeHost, *, rules: PoolRules = RULES, max_running: int = 4, **options: Any
 ) -> AsyncIterator[Parts]:
     """An agent's parts with a pool that fills itself, and a dispatcher."""
-    async with agent(folder, host, rules=rules, catalog=catalog, max_running=max_running) as parts:
+    async with agent(folder, host, rules=rules, max_running=max_running, **options) as parts:
         parts.pool.fit(INFO)
         parts.go(parts.pool.run())
         parts.go(parts.dispatcher.run())
@@ -81,6 +81,12 @@ async def filled(parts: Parts, number: int = 1, runner: str = "shell") -> list[C
     """Wait until so many wait, and return them."""
     await until(lambda: parts.pool.ready(runner) == number, f"{number} warm containers")
     return [one for one in parts.host.containers.values() if one.name in parts.pool.slots]
+
+
+def look_again(parts: Parts) -> None:
+    """Let the pool see how things stand now, and not when it is time to."""
+    parts.pool._looked_s = float("-inf")
+    parts.pool._news.set()
 
 
 async def only_waiting(parts: Parts, number: int = 1) -> None:
@@ -134,7 +140,7 @@ async def test_what_waits_in_the_queue_is_not_overtaken(tmp_path: Path, host: Fa
         await filled(parts)
         first = await parts.post("print first\n", "first")
         second = await send(parts, "print second\n", "second")
-        assert (second.begun, parts.pool.ready("shell"), parts.walk.active) == (None, 1, {})
+        assert (second.begun, parts.pool.ready("shell"), parts.walk.places.active) == (None, 1, {})
         parts.go(parts.dispatcher.run())
         assert (await parts.result(first))[1].output.text() == "first\n"
         await parts.verdict(second.run_id)
@@ -191,10 +197,20 @@ async def test_a_caller_that_gives_up_does_not_lose_the_task(parts: Parts) -> No
     """Once it is asked to be written down, it runs whoever still listens."""
     await filled(parts)
     sending = asyncio.create_task(send(parts))
-    await until(lambda: bool(parts.walk.active), "claimed")
+    await until(lambda: bool(parts.walk.places.active), "claimed")
     sending.cancel()
     await parts.heard("task finished")
     await only_waiting(parts)
+
+
+async def test_a_drain_waits_for_an_order_that_is_being_taken_on(parts: Parts) -> None:
+    """It is not known yet whether that starts: it does, and it ends before the agent is idle."""
+    await filled(parts)
+    sending = asyncio.create_task(send(parts))
+    await until(lambda: bool(parts.walk.places.active), "claimed")
+    await parts.dispatcher.idle()
+    assert sending.done()
+    assert (await parts.verdict(sending.result().run_id)).outcome is Outcome.SUCCEEDED
 
 
 # --- out of the queue ----------------------------------------------------------------------------------------------
@@ -275,7 +291,7 @@ async def test_a_spoiled_claim_goes_back_into_the_queue(parts: Parts) -> None:
     """Struck while the commit is under way: requeued without a failed try, and cold the next time."""
     (waiting,) = await filled(parts)
     sending = asyncio.create_task(send(parts))
-    await until(lambda: bool(parts.walk.active), "claimed")
+    await until(lambda: bool(parts.walk.places.active), "claimed")
     parts.host.signal(waiting, Signal.KILL)
     accepted = await sending
     assert (await parts.verdict(accepted.run_id)).outcome is Outcome.SUCCEEDED
@@ -290,6 +306,7 @@ async def test_a_lost_contact_to_the_engine_costs_all_that_wait(parts: Parts, *,
     parts.engine.go_away()
     assert parts.pool.claim(spec_of(parts)) is None
     await parts.engine.come_back(restarted=restarted, kill_running=restarted)
+    await until(lambda: waiting.container_id not in parts.host.containers, "removed as soon as the engine is back")
     (other,) = await filled(parts)
     assert other.container_id != waiting.container_id
 
@@ -297,9 +314,7 @@ async def test_a_lost_contact_to_the_engine_costs_all_that_wait(parts: Parts, *,
 async def test_an_image_that_moves_costs_all_that_wait(parts: Parts) -> None:
     """The tag leads to another image: what waits is of the old one."""
     (waiting,) = await filled(parts)
-    parts.host.images[IMAGE] = "sha256:9"
-    parts.pool._looked_s = float("-inf")
-    parts.pool._news.set()
+    parts.host.tag(IMAGE, "sha256:9")
     await until(lambda: waiting.name not in parts.pool.slots, "dropped")
     (other,) = await filled(parts)
     assert other.spec is not None
@@ -337,8 +352,7 @@ async def test_a_mount_that_leads_elsewhere_costs_what_waits(tmp_path: Path, hos
         (waiting,) = await filled(parts)
         (tmp_path / "new").write_text("two\n")
         (tmp_path / "new").rename(hosts)
-        parts.pool._looked_s = float("-inf")
-        parts.pool._news.set()
+        look_again(parts)
         await until(lambda: waiting.name not in parts.pool.slots, "dropped")
     assert Wish(1).of(catalog_of(shell=mounts).runners["shell"]) == 0
 
@@ -356,7 +370,7 @@ async def test_a_failure_to_prepare_is_no_failure_of_a_task(parts: Parts) -> Non
     (waiting,) = await filled(parts)
     parts.engine.errors["create"] = EngineError("the engine refused: no")
     await parts.host.remove(waiting)
-    await until(lambda: parts.pool._backoffs["shell"].failures > 0, "failed")
+    await until(lambda: parts.pool._filling.has_failed("shell"), "failed")
     assert parts.readiness.problems == {}
     del parts.engine.errors["create"]
     await filled(parts)
@@ -373,6 +387,49 @@ async def test_a_task_that_runs_cold_for_long_does_not_keep_others_cold(tmp_path
         parts.go(parts.pool.run())
         await until(lambda: parts.pool.ready("shell") == 1, "one waits")
         assert (await parts.attempt(run_id)).state is State.RUNNING
+
+
+async def test_a_burst_is_not_slowed_by_refilling(tmp_path: Path, host: FakeHost) -> None:
+    """While several tasks just start none is prepared; when all but one of them have ended, they are."""
+    async with warm_agent(tmp_path, host, rules=PoolRules(Wish(2), 256, young_s=3600)) as parts:
+        await filled(parts, 2)
+        runs = [(await send(parts, "print begun\nforever\n", task_id)).run_id for task_id in "ab"]
+        for run_id in runs:
+            await parts.printed(run_id, b"begun")
+        look_again(parts)
+        await until(lambda: parts.pool._looked_s > 0, "looked")
+        await asyncio.sleep(0.2)
+        assert parts.pool.ready("shell") == 0
+        await parts.journal.request_cancel("a")
+        await filled(parts, 2)
+        assert (await parts.attempt(runs[1])).state is State.RUNNING
+
+
+async def test_where_memory_is_short_nothing_waits(tmp_path: Path, host: FakeHost) -> None:
+    """What nobody needs yet goes first, a warning says so, tasks run cold, and it comes back by itself."""
+    share = [0.5]
+    async with warm_agent(tmp_path, host, memory_left=lambda: share[0]) as parts:
+        await filled(parts)
+        for number, (now, waiting) in enumerate(((0.07, 0), (0.1, 0), (0.13, 1), (0.1, 1))):
+            share[0] = now
+            look_again(parts)
+            await until(lambda: parts.pool.ready("shell") == waiting, f"{now}: {waiting} wait")  # noqa: B023
+            assert ("memory" in parts.readiness.warnings) == (waiting == 0)
+            assert parts.readiness.problems == {}
+            assert (await parts.verdict((await send(parts, task_id=str(number))).run_id)).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_runner_that_pulls_for_long_holds_up_no_other(tmp_path: Path, host: FakeHost) -> None:
+    """Its registry does not answer: the others are filled, looked at, and filled again."""
+    slow = {"slow": {"image": "registry.example/slow:1", "pull": "always", "warm": 1, "match": {"suffixes": [".slow"]}}}
+    host.silent.add("registry.example/slow:1")
+    async with warm_agent(tmp_path, host, catalog=catalog_of(**slow)) as parts:
+        (waiting,) = await filled(parts)
+        await host.remove(waiting)
+        await until(lambda: waiting.name not in parts.pool.slots, "dropped")
+        (other,) = [one for one in await filled(parts) if one.labels["agp.runner"] == "shell"]
+        assert other.container_id != waiting.container_id
+        assert parts.pool.ready("slow") == 0
 
 
 async def test_what_is_not_wanted_any_more_is_dropped(parts: Parts) -> None:

@@ -81,6 +81,18 @@ async def test_a_container_that_exited_meanwhile_is_finished(tmp_path: Path, hos
         await parts.clean()
 
 
+async def test_a_stop_for_a_cancel_that_could_not_be_noted_is_no_foreign_kill(tmp_path: Path, host: FakeHost) -> None:
+    """The earlier agent's disk was full when it stopped the container; that the task was cancelled stands there."""
+    run_id = await left_behind(tmp_path, host, "print begun\nforever\n")
+    (container,) = host.containers.values()
+    async with agent(tmp_path, host) as parts:
+        assert await parts.journal.request_cancel((await parts.attempt(run_id)).task_id)
+        await parts.engine.signal(container.container_id, Signal.TERM)
+        await until(lambda: container.ended is not None, "its end")
+    async with restarted(tmp_path, host) as parts:
+        assert (await parts.verdict(run_id)).reason is Reason.CANCEL_REQUESTED
+
+
 async def test_what_was_queued_is_started(tmp_path: Path, host: FakeHost) -> None:
     """In its order, by the next agent."""
     async with agent(tmp_path, host) as parts:
@@ -294,7 +306,7 @@ async def test_reconciling_again_changes_nothing(tmp_path: Path, host: FakeHost)
         for _ in range(3):
             await parts.reconciler.reconcile(grace_s=0)
         assert (await parts.events()).count("task adopted") == 1
-        assert len(host.containers) == len(parts.walk.active) == 2
+        assert len(host.containers) == len(parts.walk.places.active) == 2
         assert all(container.running for container in host.containers.values())
 
 
@@ -368,7 +380,7 @@ async def test_a_container_that_outlived_its_result_goes(tmp_path: Path, host: F
 async def test_the_slots_of_open_attempts_are_needed(parts: Parts) -> None:
     """Prepared or running ones, whoever works on them."""
     run_id = await parts.post("print hi\n")
-    parts.walk.active[run_id] = "shell"
+    parts.walk.places.active[run_id] = "shell"
     await to_preparing(parts.journal, run_id, "agp-1")
     (parts.folder / "slots/agp-1").mkdir()
     container = parts.host.plant("agp-1", LABELS | {"agp.slot": "agp-1"})
@@ -540,4 +552,4 @@ async def test_idle_waits_for_what_was_taken_over(tmp_path: Path, host: FakeHost
         assert not idle.done()
         assert await parts.journal.request_cancel("t")
         await idle
-        assert parts.walk.active == {}
+        assert parts.walk.places.active == {}

@@ -334,14 +334,18 @@ async def test_a_container_that_cannot_start_ends_the_task(parts: Parts) -> None
     assert "exec: no such file" in str(verdict.error)
 
 
-async def test_when_no_user_is_free_the_task_is_told_so(tmp_path: Path, host: FakeHost) -> None:
-    """It is the operator's to widen the range."""
+async def test_when_no_user_is_free_the_task_waits_for_one(tmp_path: Path, host: FakeHost) -> None:
+    """What has ended keeps its own until it is removed: no task fails of that, and one that is cancelled ends."""
     async with agent(tmp_path, host, uids=range(20000, 20001)) as parts:
         parts.go(parts.dispatcher.run())
         first = await parts.post("print begun\nforever\n", "first")
         await parts.printed(first, b"begun")
-        verdict = await parts.verdict(await parts.post("print hi\n", "second"))
-    assert "AGP_UID_RANGE" in str(verdict.error)
+        second, third = [await parts.post("print hi\n", task_id) for task_id in ("second", "third")]
+        await parts.in_state(second, State.PREPARING)
+        await parts.journal.request_cancel("third")
+        assert (await parts.verdict(third)).reason is Reason.CANCEL_REQUESTED
+        await parts.journal.request_cancel("first")
+        assert (await parts.verdict(second)).outcome is Outcome.SUCCEEDED
 
 
 # --- an engine that goes away ------------------------------------------------------------------------------------
@@ -523,7 +527,7 @@ async def test_a_task_that_was_cancelled_and_never_started_is_cancelled(parts: P
 async def test_an_attempt_nobody_knows_is_no_error(parts: Parts) -> None:
     """It was purged meanwhile."""
     await parts.walk.run("nobody", "shell")
-    assert parts.walk.active == {}
+    assert parts.walk.places.active == {}
 
 
 # --- a disk that is full -----------------------------------------------------------------------------------------

@@ -103,6 +103,10 @@ class DockerEngine:
         """Grows with every interruption; without contact to the engine no two readings are equal."""
         return self._events.epoch
 
+    def image_news(self) -> asyncio.Event:
+        """An event of the caller's own: some image came, moved or went."""
+        return self._events.image_news()
+
     async def open(self) -> None:
         """Start listening to events; returns once the engine was tried, at the latest after two seconds."""
         self._events.start()

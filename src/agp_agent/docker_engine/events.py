@@ -1,4 +1,4 @@
-"""The engine's event stream, read by one thread; it wakes whoever waits for a container's end."""
+"""The engine's event stream, read by one thread; it wakes whoever waits for a container's end, or for other images."""
 
 import asyncio
 import json
@@ -19,7 +19,9 @@ from agp_agent.docker_engine.translate import Json
 _Stream: TypeAlias = "CancellableStream[Json]"  # a string: only the stubs make it generic
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_FILTERS = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill", "pause"]})
+_OF_CONTAINERS = ["die", "destroy", "kill", "pause"]
+_OF_IMAGES = ["tag", "untag", "delete", "pull", "load", "import"]
+_FILTERS = json.dumps({"type": ["container", "image"], "event": [*_OF_CONTAINERS, *_OF_IMAGES]})
 _REMEMBERED_KILLS = 1024
 _TIMEOUTS_S = (10.0, None)
 """To connect, and between events: there is none, for nothing may happen for days."""
@@ -29,7 +31,7 @@ _BROKEN = (DockerException, RequestException, OSError, ValueError, AttributeErro
 
 
 class EventWatch:
-    """Listens to the ends of containers and to what is sent to them, for ever, over any number of interruptions.
+    """Listens to the ends of containers, to what is sent to them, and to images, over any number of interruptions.
 
     Waiters are told "look again": when their container ends or goes, and whenever contact with the engine was
     (re)established, because events may have been missed in between. What really happened they ask the engine.
@@ -40,6 +42,7 @@ class EventWatch:
         self._connect = connect
         self._on_contact = on_contact
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._image_news: list[asyncio.Event] = []
         self._killed: deque[str] = deque(maxlen=_REMEMBERED_KILLS)
         self._tried = asyncio.Event()
         self._stop = threading.Event()
@@ -78,6 +81,11 @@ class EventWatch:
             self._waiters[container_id].discard(bell)
             if not self._waiters[container_id]:
                 del self._waiters[container_id]
+
+    def image_news(self) -> asyncio.Event:
+        """An event of the caller's own that is set whenever an image came, moved or went."""
+        self._image_news.append(asyncio.Event())
+        return self._image_news[-1]
 
     def killed(self, container_id: str) -> bool:
         """Whether a signal to this container was told of, be it by an engine process that is gone since."""
@@ -133,8 +141,16 @@ class EventWatch:
             return
         with suppress(*_BROKEN):
             for event in stream:
-                happened = self._note_kill if event["Action"] == "kill" else self._ring
-                loop.call_soon_threadsafe(happened, event["Actor"]["ID"])
+                loop.call_soon_threadsafe(self._heard(event), event["Actor"]["ID"])
+
+    def _heard(self, event: Json) -> Callable[[str], None]:
+        if event.get("Type") == "image":
+            return self._tell_of_images
+        return self._note_kill if event["Action"] == "kill" else self._ring
+
+    def _tell_of_images(self, _name: str) -> None:
+        for news in self._image_news:
+            news.set()
 
     def _note_kill(self, container_id: str) -> None:
         if container_id not in self._killed:

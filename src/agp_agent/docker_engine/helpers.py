@@ -6,6 +6,7 @@ from typing import Final
 from docker import APIClient
 from requests.exceptions import RequestException
 
+from agp_agent import seccomp
 from agp_agent.docker_engine.frames import Demultiplexer
 from agp_agent.docker_engine.http import create_container, get_chunks
 from agp_agent.docker_engine.read_back import Known, check_apparmor, read_back
@@ -18,6 +19,7 @@ from agp_agent.lacks import Lack
 _OUTPUT_LIMIT_BYTES: Final = 2**20
 _MEMORY_BYTES: Final = 64 * 2**20
 _PIDS: Final = 16
+_NANO_CPUS: Final = 10**9
 _TIMED_OUT: Final = 124
 
 
@@ -67,9 +69,10 @@ def helper_body(joined_id: str, image: str, command: tuple[str, ...], labels: Ma
         | {
             "NetworkMode": f"container:{joined_id}",
             "CapAdd": ["NET_ADMIN"],
-            "SecurityOpt": [NO_NEW_PRIVILEGES],
+            "SecurityOpt": [NO_NEW_PRIVILEGES, f"seccomp={seccomp.profile()}"],
             "Memory": _MEMORY_BYTES,
             "MemorySwap": _MEMORY_BYTES,
+            "NanoCpus": _NANO_CPUS,
             "PidsLimit": _PIDS,
             "ShmSize": 2**20,
             "LogConfig": {"Type": "local", "Config": log_config(_OUTPUT_LIMIT_BYTES)},

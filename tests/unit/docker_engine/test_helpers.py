@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agp_agent import seccomp
 from agp_agent.docker_engine import DockerEngine
 from agp_agent.docker_engine.helpers import helper_body
 from agp_agent.docker_engine.translate import Json, differences
@@ -43,12 +44,12 @@ def test_a_helper_has_one_right_in_one_namespace() -> None:
     assert (ASKED["User"], host["CapDrop"], host["CapAdd"]) == ("0:0", ["ALL"], ["NET_ADMIN"])
     assert host["NetworkMode"] == f"container:{JOINED}"
     assert (host["Privileged"], host["ReadonlyRootfs"]) == (False, True)
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={seccomp.profile()}"]
     assert (host["IpcMode"], host["CgroupnsMode"]) == ("private", "private")
     assert not {"Mounts", "Binds", "Devices"} & set(host)
     assert (host["PidMode"], host["UTSMode"], host["UsernsMode"]) == ("", "", "")
     assert host["Memory"] == host["MemorySwap"] == 64 * 2**20
-    assert host["PidsLimit"] == 16
+    assert (host["PidsLimit"], host["NanoCpus"]) == (16, 10**9)
 
 
 def test_its_program_takes_the_place_of_the_image_s_entry() -> None:
@@ -78,7 +79,9 @@ def test_what_was_asked_for_is_no_difference() -> None:
         ("PidMode", "host"),
         ("Binds", ["/:/host"]),
         ("Devices", [{"PathOnHost": "/dev/mem"}]),
+        ("SecurityOpt", ["no-new-privileges:true"]),
         ("Memory", 0),
+        ("NanoCpus", 0),
         ("Sysctls", {"net.ipv4.ip_forward": "1"}),
         ("DeviceCgroupRules", ["a *:* rwm"]),
         ("CgroupParent", "/elsewhere"),
