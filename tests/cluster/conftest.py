@@ -1,4 +1,4 @@
-"""What the suite on a real cluster needs: its node is this machine, so that the node's Docker is the machine's engine."""
+"""What the suite on a real cluster needs: its node is this machine, so the node's Docker is the machine's engine."""
 
 import json
 import os
@@ -93,12 +93,6 @@ class Cluster:
             trust_env=False,
         )
         assert answer.status_code == 202, answer.text
-
-    def log(self) -> str:
-        """What the agents print."""
-        return self.kubectl(
-            "logs", "--selector", "app.kubernetes.io/name=agp-agent", "--container", "agent", check=False
-        )
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from chart.rendering import CHART
-from kubernetes.conftest import Cluster
+from cluster.conftest import Cluster
 from support.engine_side import EngineSide
 from support.playbooks import WAITED, WAITING
 from support.waiting import eventually
