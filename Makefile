@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet campaign check bench bench-peers lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes campaign check bench bench-peers lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-tools:
 test-tailnet: venv ## Run the suite that needs a real tailnet (as root)
 	@.ci/tailnet $(PYTHON_BIN)/pytest -m tailnet tests/tailnet $(PYTEST_ARGS)
 
+test-kubernetes: images ## Run the suite that installs the Helm chart on a real cluster (as root)
+	@.ci/kubernetes $(PYTHON_BIN)/pytest -m kubernetes tests/cluster $(PYTEST_ARGS)
+
 demo: runner-images ## See the main job: real playbooks in locked containers, results at a dashboard (30 s after set-up)
 	@echo "demo: five playbooks through the whole path (about 15 s)."
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m demo
@@ -58,7 +61,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/bench-peers images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile docs/examples/*/Dockerfile tests/support/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives; writes docs/performance.md (about 11 minutes)

@@ -16,7 +16,19 @@ def _waits(agent: AgentProcess) -> bool:
     return bool(agent.request("GET", "/status").json()["runners"]["shell"]["warm"]["ready"])
 
 
-@pytest.mark.parametrize("steps", [WARM_STEPS[:3], WARM_STEPS[3:6], WARM_STEPS[6:9], WARM_STEPS[9:]])
+def _some(*numbers: int) -> tuple[Step, ...]:
+    return tuple(WARM_STEPS[number] for number in numbers)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(_some(1, 2, 4), id="claim"),
+        pytest.param(_some(6, 7, 10), id="release"),
+        pytest.param(_some(0, 3, 5), id="more", marks=pytest.mark.campaign),
+        pytest.param(_some(8, 9), id="and more", marks=pytest.mark.campaign),
+    ],
+)
 def test_death_around_a_claim(doomed_warm: Doomed, steps: tuple[Step, ...]) -> None:
     """Rows 1, 2, 3, 4, 5: killed between POST and release, or at the refill, it runs once and is told as it was."""
     tasks = []

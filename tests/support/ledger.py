@@ -141,7 +141,8 @@ class Ledger:
         """Assert that neither token stands in the log, in the audit trail or in any file of the state directory."""
         secret = [self.agent.token.encode(), self.agent.dashboard_token.encode()]
         files = [self.agent.log_path, *(path for path in self.agent.state.rglob("*") if path.is_file())]
-        assert [str(path) for path in files if any(token in path.read_bytes() for token in secret)] == []
+        contents = ((path, path.read_bytes()) for path in files)
+        assert [str(path) for path, content in contents if any(token in content for token in secret)] == []
 
 
 def fds(agent: AgentProcess) -> int:

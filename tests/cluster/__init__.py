@@ -1,0 +1,1 @@
+"""The chart on a real Kubernetes; run by ``make test-kubernetes``."""

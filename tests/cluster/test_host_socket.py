@@ -1,0 +1,65 @@
+"""The chart on a real cluster, with the node's own Docker: tasks outlive pods, upgrades and kills."""
+
+import pytest
+
+from chart.rendering import CHART
+from cluster.conftest import Cluster
+from support.engine_side import EngineSide
+from support.playbooks import WAITED, WAITING
+from support.waiting import eventually
+
+pytestmark = pytest.mark.kubernetes
+
+
+def test_a_task_runs_and_its_result_arrives_outside(cluster: Cluster) -> None:
+    """Installed with a few values, ready, and used; then nothing is left but what the notes say."""
+    cluster.release("install")
+    cluster.send("first", "echo hello from a node\n")
+    assert cluster.dashboard.result("first")["output"] == "hello from a node\n"
+    cluster.helm("test", "agp", "--timeout", "60s")
+    cluster.helm("uninstall", "agp", "--wait", "--timeout", "90s")
+    eventually(lambda: cluster.pods() == [], "no pod left")
+    left = cluster.kubectl("get", "all,configmaps,secrets,serviceaccounts,networkpolicies", "--output", "name").split()
+    assert set(left) <= {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+    assert (cluster.state / "journal.db").exists()
+
+
+@pytest.mark.parametrize("how", ["upgrade", "kill"])
+def test_what_runs_outlives_its_pod(cluster: Cluster, how: str) -> None:
+    """A helm upgrade, or a pod that is killed without grace: the next pod takes over what runs, and loses nothing."""
+    cluster.release("install", drainTimeoutSeconds=1)
+    cluster.send("held", WAITING)
+    with EngineSide() as engine:
+        (container,) = eventually(
+            lambda: [one for one in engine.containers("node1", label="agp.agent_id") if b"before" in one.logs()],
+            "it runs",
+        )
+        before = cluster.pod()["metadata"]["name"]
+        if how == "upgrade":
+            cluster.release("upgrade", drainTimeoutSeconds=1, podLabels__changed="once")
+        else:
+            cluster.kubectl("delete", "pod", before, "--grace-period=0", "--force")
+        eventually(lambda: cluster.pod()["metadata"]["name"] != before, "another pod")
+        cluster.send("queued later", "echo later\n")
+        engine.let_go(str(container.id))
+    assert cluster.dashboard.result("held") == {"task_id": "held", **WAITED}
+    assert cluster.dashboard.result("queued later")["output"] == "later\n"
+
+
+def test_a_node_without_docker_says_so(cluster: Cluster) -> None:
+    """The pod's events name the socket that is not there; nothing is started."""
+    cluster.helm("install", "agp", str(CHART), *cluster.settings(engine__hostSocket__path="/nowhere/docker.sock"))
+    text = "/nowhere/docker.sock"
+    eventually(
+        lambda: text in cluster.kubectl("get", "events", "--output", "jsonpath={.items[*].message}"),
+        "an event that names it",
+    )
+    assert "hostPath type check failed" in cluster.kubectl("get", "events", "--output", "jsonpath={.items[*].message}")
+
+
+def test_wrong_values_reach_no_cluster(cluster: Cluster) -> None:
+    """Refused by helm itself."""
+    done = cluster.helm("install", "agp", str(CHART), *cluster.settings(engine__mode="podman"), check=False)
+    assert done.returncode != 0
+    assert "engine.mode" in done.stderr
+    assert cluster.pods() == []
