@@ -11,7 +11,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 import structlog
@@ -163,7 +163,6 @@ class Canary:
             log.error("runner refused: its tasks end with an error", runner=spec.runner, why=proof.problem)
         elif before is None or before.problem is not None:
             log.info("network tried: its fence holds", runner=spec.runner, tried=len(proof.found))
-            _warn_of_ipv6(spec)
             _warn_of_little(spec, proof)
         await self._reach.set(spec, proof)
 
@@ -248,11 +247,6 @@ class Canary:
 
 def _part(runner: str) -> str:
     return f"network of runner {runner}"
-
-
-def _warn_of_ipv6(spec: RunSpec) -> None:
-    if unreached := [str(one) for one in spec.allow if isinstance(one.network, IPv6Network)]:
-        log.warning("the agent's bridge has no IPv6: not reached", runner=spec.runner, destinations=unreached)
 
 
 def _warn_of_little(spec: RunSpec, proof: Proof) -> None:

@@ -1,36 +1,31 @@
-"""Where a runner with a network may go beside the public internet: ``10.20.0.0/16:22``, ``[fd00::]/8:443``. Pure."""
+"""Where a runner with a network may go beside the public internet: ``10.20.0.0/16:22``. Pure."""
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-EXPECTED: Final = "a destination such as 10.20.0.0/16:22, 192.168.1.7, fd00::/8 or [fd00::]/8:443"
+EXPECTED: Final = "a destination such as 10.20.0.0/16:22 or 192.168.1.7"
 
-_FORMS: Final = (
-    re.compile(r"(?P<address>[0-9.]+)(?P<prefix>/\d{1,2})?(?::(?P<port>\d{1,5}))?"),
-    re.compile(r"\[(?P<address>[0-9a-fA-F:.]+)\](?P<prefix>/\d{1,3})?(?::(?P<port>\d{1,5}))?"),
-    re.compile(r"(?P<address>[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(?P<prefix>/\d{1,3})?(?P<port>)"),
-)
+_FORM: Final = re.compile(r"(?P<address>[0-9.]+)(?P<prefix>/\d{1,2})?(?::(?P<port>\d{1,5}))?")
+_IPV6: Final = re.compile(r"\[?[0-9a-fA-F:.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*\]?(/\d+)?(:\d+)?")
 _LAST_PORT: Final = 65535
 _WIDEST: Final = 8
-"""The shortest prefix: that of 10.0.0.0/8 and fd00::/8. A few shorter ones together are everything."""
+"""The shortest prefix: that of 10.0.0.0/8. A few shorter ones together are everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
     """An address or a network, on one TCP or UDP port or, with None, on all of them."""
 
-    network: IPv4Network | IPv6Network
+    network: IPv4Network
     port: int | None = None
 
     def __str__(self) -> str:
         """As it stands in a catalog."""
-        address, whole = self.network.network_address, self.network.prefixlen == self.network.max_prefixlen
-        prefix = "" if whole else f"/{self.network.prefixlen}"
-        if self.port is None:
-            return f"{address}{prefix}"
-        return f"{f'[{address}]' if self.network.version == 6 else address}{prefix}:{self.port}"  # noqa: PLR2004  IPv6
+        whole = self.network.prefixlen == self.network.max_prefixlen
+        where = self.network.network_address if whole else self.network
+        return f"{where}" if self.port is None else f"{where}:{self.port}"
 
 
 def parse(text: str) -> Destination:
@@ -39,8 +34,9 @@ def parse(text: str) -> Destination:
     Raises:
         ValueError: with what was expected.
     """
-    match = next((found for form in _FORMS if (found := form.fullmatch(text))), None)
-    if match is None:
+    if _IPV6.fullmatch(text):
+        raise ValueError(f"{EXPECTED}: runners have no IPv6, so {text} would reach nothing")
+    if (match := _FORM.fullmatch(text)) is None:
         raise ValueError(EXPECTED)
     port = int(match["port"]) if match["port"] else None
     if port is not None and not 1 <= port <= _LAST_PORT:
@@ -48,13 +44,13 @@ def parse(text: str) -> Destination:
     return Destination(_network(text, f"{match['address']}{match['prefix'] or ''}"), port)
 
 
-def _network(text: str, written: str) -> IPv4Network | IPv6Network:
+def _network(text: str, written: str) -> IPv4Network:
     try:
-        loose = ip_network(written, strict=False)
+        loose = IPv4Network(written, strict=False)
     except ValueError:
         raise ValueError(f"{EXPECTED}, and {text} is no address") from None
     if loose.prefixlen < _WIDEST:
         raise ValueError(f"a network of /{_WIDEST} or smaller, and {text} is wider: it would switch the fence off")
-    if loose.network_address != ip_address(written.partition("/")[0]):
+    if loose.network_address != IPv4Address(written.partition("/")[0]):
         raise ValueError(f"{loose}, or the address alone: {text} is an address inside a network")
     return loose

@@ -92,7 +92,7 @@ class Fence:
         yield f"meta skuid != {self.uid} meta l4proto {{ tcp, udp }} th dport {_DNS_PORT} ct mark set 1 accept"
         # No `allow` opens the way to other containers on the bridge.
         yield f"ip daddr != {self.bridge.gateway} ip daddr {self.bridge.subnet} {_REJECT}"
-        yield from (f"{_match(one)} ct mark set 1 accept" for one in self.allow if one.network.version == 4)  # noqa: PLR2004
+        yield from (f"{_match(one)} ct mark set 1 accept" for one in self.allow)
         yield f"ip daddr {{ {_elements((*NOT_PUBLIC, *self.deny, self.bridge.subnet))} }} {_REJECT}"
         yield f"ip daddr @host {_REJECT}"
         yield f"meta nfproto ipv6 {_REJECT}"

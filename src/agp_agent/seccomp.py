@@ -39,6 +39,18 @@ _ALLOWED: Final = """
 """Without those that need a capability anyway, and without the parts of the kernel where most of its holes were found:
 bpf, io_uring, keyrings, userfaultfd, perf, ptrace, new mounts and namespaces, other processes' memory."""
 
+DENYING: Final = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD")
+"""Actions that refuse a call. All others let it happen, be it with a line in a log."""
+_NEVER: Final = frozenset(
+    """
+    acct add_key bpf delete_module finit_module fsconfig fsmount fsopen fspick init_module ioperm iopl
+    kexec_file_load kexec_load keyctl mount mount_setattr move_mount name_to_handle_at open_by_handle_at open_tree
+    perf_event_open pivot_root process_vm_writev quotactl reboot request_key setns swapoff swapon umount2 unshare
+    userfaultfd vhangup
+    """.split()  # noqa: SIM905  so many names read best as words
+)
+"""No work of a playbook needs one of these, and ways out of containers went through most of them."""
+
 _NEW_NAMESPACES: Final = 0x7E020000
 """The flags of clone(2) that make one."""
 _UNIX: Final = 1
@@ -75,3 +87,31 @@ def _allow(names: list[str], argument: int | None = None, comparison: str = "", 
     if argument is None:
         return rule
     return rule | {"args": [{"index": argument, "value": value, "valueTwo": 0, "op": comparison}]}
+
+
+def opened(profile: dict[str, Any]) -> list[str]:
+    """The calls that no playbook needs, and that a profile of the operator's lets through all the same.
+
+    A rule that looks at arguments may be narrow enough, and one that asks for capabilities (``includes``) is never met
+    in a task's container.
+
+    Raises:
+        ValueError: its rules are not written as engines read them.
+    """
+    rules = profile.get("syscalls") or []
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise ValueError("syscalls: a list of rules")
+    named = (name for rule in rules if _lets_through(rule) for name in _names(rule))
+    return sorted(_NEVER.intersection(named))
+
+
+def _lets_through(rule: dict[str, Any]) -> bool:
+    needs_capabilities = isinstance(includes := rule.get("includes"), dict) and includes.get("caps")
+    return rule.get("action") not in DENYING and not rule.get("args") and not needs_capabilities
+
+
+def _names(rule: dict[str, Any]) -> list[str]:
+    names = rule.get("names") or []
+    if not isinstance(names, list):
+        raise ValueError("names: a list of names of calls")  # noqa: TRY004  as all that is wrong in a catalog
+    return [*map(str, names), str(rule.get("name", ""))]

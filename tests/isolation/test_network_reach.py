@@ -1,5 +1,6 @@
 """What a task with a network reaches, and what not, beside a container without a fence that reaches it all."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -215,7 +216,27 @@ def test_names_are_resolved(agent: AgentProcess, dashboard: DashboardStub) -> No
     dashboard.result("named")
 
 
-def test_there_is_no_ipv6(agent: AgentProcess, dashboard: DashboardStub) -> None:
-    """The bridge has none, and so the container has no address of it."""
-    agent.accept_task("six", "ip -6 address show dev eth0; cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6\n", "six.net")
-    assert "inet6" not in dashboard.result("six")["output"]
+SIX = """\
+ip -o link show dev eth0 | cut -d ' ' -f 2
+ip -6 -o address show dev eth0 scope global
+ip -6 route show default
+"""
+
+
+def test_there_is_no_ipv6(
+    agent: AgentProcess, dashboard: DashboardStub, client: docker.DockerClient, plain: Plain
+) -> None:
+    """No address and no way out, although the device is there; where a network has IPv6, the same look finds both."""
+    agent.accept_task("six", SIX, "six.net")
+    assert re.fullmatch(r"eth0@if\d+:\n", dashboard.result("six")["output"])
+    pool = docker.types.IPAMPool(subnet="fd00:a6b7:c8d9::/64", gateway="fd00:a6b7:c8d9::1")
+    name, ipam = f"six-{secrets.token_hex(4)}", docker.types.IPAMConfig(pool_configs=[pool])
+    network = client.networks.create(name, driver="bridge", enable_ipv6=True, ipam=ipam)
+    try:
+        seen = plain.run(SIX, network=name)
+    finally:
+        for container in client.containers.list(all=True, filters={"network": name}):
+            network.disconnect(container, force=True)
+        network.remove()
+    assert "inet6 fd00:a6b7:c8d9::2/64" in seen
+    assert "default via fd00:a6b7:c8d9::1" in seen

@@ -204,17 +204,6 @@ async def test_a_neighbour_that_cannot_be_set_up_proves_nothing(parts: Parts, ho
     assert "no neighbour could be set up (agp-listen: nobody" in (problem(parts) or "")
 
 
-async def test_ipv6_in_an_allow_is_told_to_reach_nothing(tmp_path: Path, host: FakeHost) -> None:
-    """The bridge has none: better a line in the log than an operator who wonders."""
-    allow = OUTBOUND | {"allow": ["10.1.1.1", "[fd00::]/8:443"]}
-    with capture_logs() as logged:
-        async with agent(tmp_path, host, catalog=catalog_of(net=allow)) as parts:
-            parts.go(parts.canary.run())
-            await proven(parts)
-    (warned,) = (line for line in logged if line["log_level"] == "warning")
-    assert (warned["runner"], warned["destinations"]) == ("net", ["[fd00::]/8:443"])
-
-
 ALL_BUT_THE_NEIGHBOUR = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"]
 
 

@@ -1,5 +1,6 @@
 """The catalog: which runner takes a playbook, and what an operator may write."""
 
+import json
 from pathlib import Path
 from textwrap import dedent
 
@@ -346,7 +347,7 @@ runners:
     match: {{suffixes: [.yml], plays: true}}
     command: [ansible-playbook, "{{playbook}}"]
     network: outbound
-    allow: ["10.20.0.0/16:22", 192.168.1.7, "[fd00::]/8:443"]
+    allow: ["10.20.0.0/16:22", 192.168.1.7]
     mounts:
       - {{source: /srv/ansible/roles, target: /roles}}
       - {{source: /srv/ansible/out, target: /out, rw: true}}
@@ -377,7 +378,7 @@ def test_everything_that_a_catalog_can_grant(tmp_path: Path) -> None:
         4242,
         PullPolicy.ALWAYS,
     )
-    assert [str(one) for one in runner.allow] == ["10.20.0.0/16:22", "192.168.1.7", "[fd00::]/8:443"]
+    assert [str(one) for one in runner.allow] == ["10.20.0.0/16:22", "192.168.1.7"]
     assert [(mount.source, mount.target, mount.rw) for mount in runner.mounts] == [
         ("/srv/ansible/roles", "/roles", False),
         ("/srv/ansible/out", "/out", True),
@@ -448,6 +449,11 @@ def test_a_folder_that_holds_a_secret_is_not_mounted(tmp_path: Path) -> None:
     assert found == f"runner y, mounts: expected folders without secrets; {held}"
 
 
+def profile_of(rule: dict[str, object]) -> str:
+    """A profile with one rule."""
+    return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -456,6 +462,12 @@ def test_a_folder_that_holds_a_secret_is_not_mounted(tmp_path: Path) -> None:
         ("{}", "a profile that forbids what it does not name"),
         ('{"defaultAction": "SCMP_ACT_ALLOW"}', "a profile that forbids what it does not name: defaultAction one of "),
         ('{"defaultAction": "SCMP_ACT_LOG"}', "a profile that forbids what it does not name"),
+        (profile_of({"names": ["read", "mount", "bpf"], "action": "SCMP_ACT_ALLOW"}), "lets through bpf, mount; take"),
+        (profile_of({"name": "mount", "action": "SCMP_ACT_ALLOW"}), "lets through mount"),
+        (profile_of({"names": ["setns"], "action": "SCMP_ACT_LOG"}), "lets through setns"),
+        (profile_of({"names": ["keyctl"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}}), "keyctl"),
+        ('{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": "mount"}', "expected syscalls: a list of rules"),
+        (profile_of({"names": "mount", "action": "SCMP_ACT_ALLOW"}), "expected names: a list of names of calls"),
     ],
 )
 def test_a_seccomp_profile_that_allows_what_it_does_not_name_is_refused(
@@ -467,6 +479,23 @@ def test_a_seccomp_profile_that_allows_what_it_does_not_name_is_refused(
     catalog_text = f'runners: {{x: {{image: x, command: ["{{playbook}}"], seccomp: {profile}}}}}'
     (found,) = problems(tmp_path, catalog_text)
     assert sentence in found
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"names": ["ptrace", "io_uring_setup", "read"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["mount"], "action": "SCMP_ACT_ERRNO"},
+        {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+        {"names": ["keyctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}]},
+    ],
+)
+def test_a_seccomp_profile_may_open_what_playbooks_need(tmp_path: Path, rule: dict[str, object]) -> None:
+    """Tracers and io_uring; and what is allowed under conditions is for the operator to judge."""
+    (tmp_path / "profile.json").write_text(profile_of(rule))
+    text = f'runners: {{x: {{image: x, command: ["{{playbook}}"], seccomp: {tmp_path}/profile.json}}}}'
+    (tmp_path / "catalog.yaml").write_text(text)
+    assert catalog.load(tmp_path / "catalog.yaml").runners["x"].seccomp is not None
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646])

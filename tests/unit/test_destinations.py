@@ -1,7 +1,7 @@
 """Where a runner may go beside the public internet."""
 
 import re
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -17,16 +17,11 @@ from agp_agent.destinations import Destination, parse
         ("192.168.1.7", "192.168.1.7/32", None),
         ("192.168.1.7:443", "192.168.1.7/32", 443),
         ("192.168.1.7/32:443", "192.168.1.7/32", 443),
-        ("fd00::/8", "fd00::/8", None),
-        ("fd00::1", "fd00::1/128", None),
-        ("[fd00::]/8:443", "fd00::/8", 443),
-        ("[fd00::1]:22", "fd00::1/128", 22),
-        ("[FD00::1]", "fd00::1/128", None),
     ],
 )
 def test_addresses_and_networks_with_and_without_a_port(text: str, network: str, port: int | None) -> None:
-    """Both families; a port stands behind brackets where the address has colons."""
-    assert parse(text) == Destination(ip_network(network), port)
+    """As they are written in a catalog, and written again."""
+    assert parse(text) == Destination(IPv4Network(network), port)
     assert parse(str(parse(text))) == parse(text)
 
 
@@ -37,7 +32,6 @@ def test_addresses_and_networks_with_and_without_a_port(text: str, network: str,
         ("", "a destination such as"),
         ("10.0.0.1:ssh", "a destination such as"),
         ("10.0.0.1:", "a destination such as"),
-        ("fd00::1]:22", "a destination such as"),
         ("10.0.0.0/33", "10.0.0.0/33 is no address"),
         ("10.0.0.256", "10.0.0.256 is no address"),
         ("10.0.0.1:0", "a port from 1 to 65535, and 10.0.0.1:0 has 0"),
@@ -46,8 +40,10 @@ def test_addresses_and_networks_with_and_without_a_port(text: str, network: str,
         ("0.0.0.0/1", "a network of /8 or smaller, and 0.0.0.0/1 is wider"),
         ("128.0.0.0/1:22", "a network of /8 or smaller, and 128.0.0.0/1:22 is wider"),
         ("10.0.0.0/7", "a network of /8 or smaller, and 10.0.0.0/7 is wider"),
-        ("::/0", "::/0 is wider: it would switch the fence off"),
-        ("[2000::]/3:443", "a network of /8 or smaller, and [2000::]/3:443 is wider"),
+        ("fd00::/8", "runners have no IPv6, so fd00::/8 would reach nothing"),
+        ("[fd00::]/8:443", "runners have no IPv6, so [fd00::]/8:443 would reach nothing"),
+        ("::1", "runners have no IPv6"),
+        ("::ffff:10.0.0.1", "runners have no IPv6"),
         ("10.20.0.1/16:22", "10.20.0.0/16, or the address alone: 10.20.0.1/16:22 is an address inside a network"),
     ],
 )

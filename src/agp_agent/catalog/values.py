@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from agp_agent import destinations
+from agp_agent import destinations, seccomp
 from agp_agent.destinations import Destination
 from agp_agent.engine import Tmpfs
 from agp_agent.mount_rules import MountRules
@@ -27,8 +27,6 @@ _PATH: Final = {"type": "string", "pattern": "^/", "examples": ["/work"]}
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST: Final = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-fA-F:]+\]|[A-Za-z0-9-]+(?=:\d))(?::\d+)?/"
 _IMAGE: Final = re.compile(rf"(?:{_HOST})?{_PART}(?:/{_PART})*(?::[\w][\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?")
-
-_DENYING: Final = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD")
 
 
 class NotBelieved(ValueError):
@@ -129,9 +127,23 @@ def _seccomp(value: object) -> SeccompProfile:
         raise ValueError(f"a seccomp profile, and {path} {error}") from None
     except ValueError:
         raise ValueError(f"a seccomp profile, and {path} is not valid JSON") from None
-    if not isinstance(profile, dict) or profile.get("defaultAction") not in _DENYING:
-        raise ValueError(f"a profile that forbids what it does not name: defaultAction one of {', '.join(_DENYING)}")
+    if not isinstance(profile, dict) or profile.get("defaultAction") not in seccomp.DENYING:
+        denying = ", ".join(seccomp.DENYING)
+        raise ValueError(f"a profile that forbids what it does not name: defaultAction one of {denying}")
+    _check_rules(path, profile)
     return SeccompProfile(path, json.dumps(profile, separators=(",", ":")))
+
+
+def _check_rules(path: Path, profile: dict[str, Any]) -> None:
+    try:
+        opened = seccomp.opened(profile)
+    except ValueError as error:
+        raise ValueError(f"a seccomp profile, and {path} is none: expected {error}") from None
+    if opened:
+        raise ValueError(
+            f"a profile that keeps the ways out of a container shut, and {path} lets through {', '.join(opened)}; "
+            "take them out, or allow them under conditions (args, includes.caps)"
+        )
 
 
 Memory = Annotated[int, BeforeValidator(_size), Field(ge=_MEMORY_MIN), WithJsonSchema(_SIZE)]
