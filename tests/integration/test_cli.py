@@ -52,6 +52,14 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """What a script starts in the background ignores Ctrl-C, and so would all that this suite starts then."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def nothing_left(tmp_path: Path, engine: EngineSide) -> Iterator[None]:
     """No container of ``agp-agent run`` and no temporary folder is there afterwards."""
