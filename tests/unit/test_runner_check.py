@@ -38,7 +38,7 @@ gateway\teth0 010011AC
 resolver\t127.0.0.11
 reach\t10.0.0.7|22 0
 reach\t169.254.169.254|80 1
-reach\tfd00::7|443 2
+reach\t10.0.0.8|443 2
 command\t/usr/bin/ansible-playbook
 tool\tssh\tOpenSSH_10.0p2 Debian-7, OpenSSL 3.5.1 1 Jul 2025
 tool\tperl\tThis is perl 5, version 40, subversion 1 (v5.40.1) built for x86_64
@@ -51,7 +51,7 @@ RUNNER: dict[str, Any] = {
     "match": {"suffixes": [".yml"], "shebangs": ["ansible-playbook"], "plays": True},
     "tmpfs": {"/work": {"size": "256MiB", "exec": True}},
     "network": "outbound",
-    "allow": ["10.0.0.7:22", "[fd00::7]:443", "10.1.0.0/16:22", "10.2.0.1"],
+    "allow": ["10.0.0.7:22", "10.0.0.8:443", "10.1.0.0/16:22", "10.2.0.1"],
     "inventory": "/srv/inventory",
     "mounts": [{"source": "/srv/roles", "target": "/roles"}],
     "secrets": [{"source": "/srv/key", "name": "ssh_key"}],
@@ -80,7 +80,7 @@ def test_what_the_probe_told_is_read() -> None:
     assert (seen.memory_bytes, seen.pids) == (512 * 2**20, 256)
     assert seen.limits == {"file size": "1073741824", "open files": "1024"}
     assert (seen.devices, seen.gateway, seen.resolvers) == (("eth0", "lo"), "172.17.0.1 by eth0", ("127.0.0.11",))
-    assert seen.reached == {"10.0.0.7:22": True, "169.254.169.254:80": False, "[fd00::7]:443": None}
+    assert seen.reached == {"10.0.0.7:22": True, "169.254.169.254:80": False, "10.0.0.8:443": None}
     assert seen.tools == {"ssh": "10.0p2", "perl": "5.40.1", "sh": ""}
     assert (seen.unreadable, seen.secrets, seen.environment) == (("/roles",), ("ssh_key",), ("HOME", "LANG"))
 
@@ -104,7 +104,7 @@ def test_an_image_that_can_tell_little_is_read_all_the_same() -> None:
 def test_the_script_tries_what_the_catalog_grants() -> None:
     """Single addresses with a port, and the metadata service; networks and bare addresses cannot be tried."""
     script = probe.script(runner())
-    assert "TARGETS='10.0.0.7|22 fd00::7|443 169.254.169.254|80'\n" in script
+    assert "TARGETS='10.0.0.7|22 10.0.0.8|443 169.254.169.254|80'\n" in script
     assert "MOUNTS='/roles /inventory'\n" in script
     assert "TARGETS=''\n" in probe.script(runner(network="none", allow=[]))
 
@@ -134,8 +134,8 @@ def test_a_runner_that_is_as_the_catalog_says_has_no_problem() -> None:
         "user         20007 (task20007), home /work, no capabilities, none to gain",
         "writable     /work 256 MiB exec",
         "limits       memory 512 MiB · 1 CPU · 256 processes · file size 1 GiB · open files 1024 · 60 s",
-        "gateway 172.17.0.1 by eth0 · resolver 127.0.0.11 · allowed beside the internet: 10.0.0.7:22, [fd00::7]:443",
-        "10.0.0.7:22 answers · 169.254.169.254:80 does not answer · [fd00::7]:443 was not tried",
+        "gateway 172.17.0.1 by eth0 · resolver 127.0.0.11 · allowed beside the internet: 10.0.0.7:22, 10.0.0.8:443",
+        "10.0.0.7:22 answers · 169.254.169.254:80 does not answer · 10.0.0.8:443 was not tried",
         "mounts       /roles read-only (/srv/roles) · /inventory read-only (/srv/inventory)",
         "secrets      /run/secrets/ssh_key",
         "environment  HOME, LANG",
@@ -212,7 +212,7 @@ def test_the_list_for_programs_holds_all_that_the_catalog_says() -> None:
     """But a profile's text, of which the path is told."""
     (told,) = json.loads(json.dumps(document(Catalog(runners={"ansible": runner()}))))
     assert told["name"] == "ansible"
-    assert told["allow"] == ["10.0.0.7:22", "[fd00::7]:443", "10.1.0.0/16:22", "10.2.0.1"]
+    assert told["allow"] == ["10.0.0.7:22", "10.0.0.8:443", "10.1.0.0/16:22", "10.2.0.1"]
     assert told["tmpfs"] == {"/work": {"size": 256 * 2**20, "exec": True}}
     assert told["secrets"] == [{"source": "/srv/key", "name": "ssh_key"}]
     assert told["seccomp"] is None

@@ -172,6 +172,6 @@ Command = Annotated[tuple[str, ...], AfterValidator(_command)]
 Allowed = Annotated[
     Destination,
     BeforeValidator(_destination),
-    WithJsonSchema({"type": "string", "examples": ["10.20.0.0/16:22", "192.168.1.7", "[fd00::]/8:443"]}),
+    WithJsonSchema({"type": "string", "examples": ["10.20.0.0/16:22", "192.168.1.7"]}),
 ]
 Seccomp = Annotated[SeccompProfile, BeforeValidator(_seccomp), WithJsonSchema(_PATH)]
