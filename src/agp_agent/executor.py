@@ -125,7 +125,7 @@ class Executor:
     async def prepare(self, spec: RunSpec, slot: str) -> Prepared:
         """Create, attach and start a container in ``slot``; its entry then waits for the release.
 
-        Where it has a network, its fence stands when this returns.
+        Where it has a network, its fence stands when this returns. While all user ids are in use it waits for one.
 
         Raises:
             ImageUnavailable, LockdownRefused, NotFenced, EngineUnavailable, EngineError: no playbook was started; what

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agp_agent import cli
+from agp_agent.cli.agent import kept_for_good
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _collector_as_it_was() -> Iterator[None]:
 def test_what_stays_for_good_is_not_looked_through_for_garbage() -> None:
     """Neither while it comes nor later."""
     before = gc.get_freeze_count()
-    with cli._kept_for_good():
+    with kept_for_good():
         assert not gc.isenabled()
         came: list[list[object]] = [[] for _ in range(100)]
     assert gc.isenabled()
@@ -28,6 +28,6 @@ def test_what_stays_for_good_is_not_looked_through_for_garbage() -> None:
 
 def test_garbage_is_collected_again_after_an_import_that_failed() -> None:
     """Or what comes after would only grow."""
-    with pytest.raises(ImportError), cli._kept_for_good():
+    with pytest.raises(ImportError), kept_for_good():
         raise ImportError("no such module")
     assert gc.isenabled()
