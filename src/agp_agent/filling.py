@@ -8,7 +8,7 @@ import structlog
 
 from agp_agent import slots
 from agp_agent.engine import PullPolicy
-from agp_agent.errors import EngineError
+from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.executor import Executor, Prepared
 from agp_agent.planner import RunSpec
 from agp_agent.warm import Backoff
@@ -20,11 +20,20 @@ class Filling:
     """What is being made just now, and when the next may be tried. Belongs to the event loop."""
 
     def __init__(
-        self, executor: Executor, take_in: Callable[[Prepared, Hashable], None], on_end: Callable[[], None]
+        self,
+        executor: Executor,
+        take_in: Callable[[Prepared, Hashable], None],
+        leave_behind: Callable[[str], None],
+        on_end: Callable[[], None],
     ) -> None:
-        """``take_in`` gets each container that is made, and the ground that it stands on; then ``on_end`` is called."""
+        """Nothing is made yet.
+
+        ``take_in`` gets each container that is made, and the ground that it stands on; ``leave_behind`` the slot of one
+        that the engine went away over, half made. Then ``on_end`` is called.
+        """
         self._executor = executor
         self._take_in = take_in
+        self._leave_behind = leave_behind
         self._on_end = on_end
         self._fills: dict[str, asyncio.Task[None]] = {}
         self._backoffs: defaultdict[str, Backoff] = defaultdict(Backoff)
@@ -52,6 +61,8 @@ class Filling:
             ground = await asyncio.to_thread(self._executor.ground, spec)
             self._take_in(await self._executor.prepare(spec, slot), ground)
         except Exception as error:  # noqa: BLE001  best effort, whatever went wrong: it is told, and tried again
+            if isinstance(error, EngineUnavailable):
+                self._leave_behind(slot)
             self.failed(spec.runner, error)
         finally:
             self.slots.discard(slot)

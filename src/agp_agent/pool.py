@@ -87,7 +87,7 @@ class Pool:
         self._claimed: dict[str, Warm] = {}
         self._slots: set[str] = set()
         self._removal = Removal(executor)
-        self._filling = Filling(executor, self._take_in, self._news.set)
+        self._filling = Filling(executor, self._take_in, self._removal.take_over, self._news.set)
         self._looked_s = float("-inf")
         self._not_before_s = 0.0
         self._preparing = 0

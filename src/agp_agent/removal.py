@@ -19,7 +19,7 @@ class Removal:
         """Nothing is."""
         self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unremoved: list[Warm] = []
+        self._unremoved: set[str] = set()
         self.slots: set[str] = set()
         """Slots of what is not removed yet."""
 
@@ -29,11 +29,16 @@ class Removal:
         self.slots.add(warm.slot)
         self.hold(self._see_off(warm), f"remove {warm.slot}")
 
+    def take_over(self, slot: str) -> None:
+        """See to what the engine did not remove where it was half made."""
+        self.slots.add(slot)
+        self._unremoved.add(slot)
+
     def try_again(self) -> None:
         """The engine may be back: remove what it did not remove then."""
-        unremoved, self._unremoved = self._unremoved, []
-        for warm in unremoved:
-            self.begin(warm)
+        unremoved, self._unremoved = self._unremoved, set()
+        for slot in unremoved:
+            self.hold(self._remove(slot), f"remove {slot}")
 
     def hold(self, work: Coroutine[None, None, None], name: str) -> None:
         """See to it that something is done that nobody waits for."""
@@ -54,11 +59,14 @@ class Removal:
 
     async def _see_off(self, warm: Warm) -> None:
         await warm.prepared.attachment.aclose()
+        await self._remove(warm.slot)
+
+    async def _remove(self, slot: str) -> None:
         try:
-            await self._executor.discard(warm.slot)
+            await self._executor.discard(slot)
         except EngineUnavailable:
-            self._unremoved.append(warm)
+            self._unremoved.add(slot)
             return
         except EngineError as error:
-            log.warning("warm container not removed yet", slot=warm.slot, why=str(error))
-        self.slots.discard(warm.slot)
+            log.warning("warm container not removed yet", slot=slot, why=str(error))
+        self.slots.discard(slot)

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from support.agent_process import AgentProcess
+from support.agent_process import WARM, AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.starts_seen import StartsSeen, number_in, numbered
 from support.waiting import PATIENCE_S, eventually
@@ -32,6 +32,9 @@ _LEGAL_ERROR: Final = re.compile(
 LOST_WITH_ENGINE: Final = "lost: the container engine, or what held the container for it, ended and took it along"
 """Seen on a busy machine also of a playbook that ended by itself while its engine was away: what dockerd then says of
 its end is not always right, and so not believed."""
+_LEFT_S: Final = PATIENCE_S if WARM == "0" else 150.0
+"""A warm container that was given up while the journal was in doubt is kept as evidence: it goes when it is a minute
+old, by a look once a minute."""
 MORE_FDS: Final = 24
 """Connections that may be kept open for later, and files of the journal, above what the agent had when it was ready."""
 MORE_THREADS: Final = 24
@@ -132,7 +135,8 @@ class Ledger:
 
     def _check_nothing_left(self) -> None:
         agent = self.agent
-        eventually(lambda: agent.left_of_tasks() == [], "every container, volume, slot and spool file removed")
+        left = "every container, volume, slot and spool file removed"
+        eventually(lambda: agent.left_of_tasks() == [], left, patience_s=_LEFT_S)
         if agent.process.poll() is None:
             eventually(lambda: fds(agent) <= self._fds + MORE_FDS, f"{self._fds} file descriptors again")
             eventually(lambda: threads(agent) <= self._threads + MORE_THREADS, f"{self._threads} threads again")

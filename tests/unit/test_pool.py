@@ -15,7 +15,7 @@ from agp_agent import planner, pool_sizes
 from agp_agent.audit import AuditEvent
 from agp_agent.caller import Caller
 from agp_agent.engine import EngineInfo, Signal
-from agp_agent.errors import AlreadyRunning, ConfigurationError, EngineError
+from agp_agent.errors import AlreadyRunning, ConfigurationError, EngineError, EngineUnavailable
 from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Accepted
 from agp_agent.lifecycle import Outcome, Reason, State
@@ -373,6 +373,19 @@ async def test_a_failure_to_prepare_is_no_failure_of_a_task(parts: Parts) -> Non
     await until(lambda: parts.pool._filling.has_failed("shell"), "failed")
     assert parts.readiness.problems == {}
     del parts.engine.errors["create"]
+    await filled(parts)
+    await only_waiting(parts)
+
+
+async def test_what_is_half_made_when_the_engine_goes_away_is_removed_when_it_is_back(parts: Parts) -> None:
+    """Not when the reconciler finds it, after a minute or two."""
+    (waiting,) = await filled(parts)
+    gone = EngineUnavailable("the engine is away")
+    parts.engine.errors |= {"start": gone, "remove": gone}
+    await parts.host.remove(waiting)
+    await until(lambda: bool(parts.host.containers) and not parts.pool._filling.slots, "half made, and given up")
+    parts.engine.errors.clear()
+    look_again(parts)
     await filled(parts)
     await only_waiting(parts)
 
