@@ -4,9 +4,12 @@ There is one engine for each process that runs tests (``pytest -n``): it may be 
 else fills its memory of 256 events, on which an agent that comes back depends.
 """
 
+import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,10 +27,25 @@ StartWatched = Callable[..., Ledger]
 def loaded_engine() -> Iterator[OwnEngine]:
     """An engine with the shell runner's image; between tests it runs, without live-restore."""
     assert os.geteuid() == 0, "the fault suite mounts file systems and starts an engine of its own: run it as root"
-    with OwnEngine() as engine:
-        engine.start()
-        engine.load_runner_images()
-        yield engine
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with _shared_folder(f"agp-images-{run}") as images, OwnEngine() as engine:
+        engine.take_images_of(images)
+        yield engine.start()
+
+
+@contextmanager
+def _shared_folder(name: str) -> Iterator[Path]:
+    """A folder of all processes of this run; the last one that leaves it removes it."""
+    folder = Path(tempfile.gettempdir()) / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield folder
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)
