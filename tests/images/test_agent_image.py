@@ -1,5 +1,6 @@
 """The agent's own image, before any agent runs in it."""
 
+import json
 from typing import Any
 
 import docker
@@ -65,6 +66,12 @@ def test_the_state_directory_belongs_to_the_agent_alone(client: docker.DockerCli
 def test_the_command_works_on_a_read_only_file_system(client: docker.DockerClient) -> None:
     """The installed command starts without writing anything."""
     assert "serve" in look(client, "agp-agent --help")
+
+
+def test_it_tells_what_it_was_built_from(image: Image, client: docker.DockerClient) -> None:
+    """The commit on the label and the one in the package are the same."""
+    told = json.loads(look(client, "agp-agent version --json"))
+    assert (told["version"], told["commit"]) == (__version__, image.labels["org.opencontainers.image.revision"])
 
 
 def test_no_program_lends_rights_and_none_installs_packages(client: docker.DockerClient) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import platform
 import re
 import signal
 import subprocess
@@ -272,8 +273,10 @@ def test_wrong_usage_is_2(cli: Cli, arguments: tuple[str, ...]) -> None:
 
 
 def test_version(cli: Cli) -> None:
-    """The project's own."""
+    """The project's own; nobody wrote into a checkout which commit it is."""
     assert cli("version").stdout == f"agp-agent {__version__}\n"
+    told = json.loads(cli("version", "--json").stdout)
+    assert told == {"version": __version__, "commit": None, "python": platform.python_version()}
 
 
 def test_token_new_is_random_and_usable(cli: Cli) -> None:

@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import json
 import os
 import secrets
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from pydantic import SecretStr
 
 from agp_agent import __version__, logs
 from agp_agent import healthcheck as healthcheck_of
+from agp_agent.build_info import BuildInfo
 from agp_agent.cli.common import EXIT_FAILED, ConfigOption, app, fail, load, load_and_check, run_async
 from agp_agent.errors import AgentError, ConfigurationError
 from agp_agent.redaction import Masker
@@ -141,9 +144,11 @@ def doctor(
 
 
 @app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"agp-agent {__version__}")
+def version(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON: version, commit, Python.")] = False
+) -> None:
+    """Print the version, and with --json what it was built from."""
+    typer.echo(json.dumps(asdict(BuildInfo.of_this())) if as_json else f"agp-agent {__version__}")
 
 
 @contextlib.contextmanager

@@ -8,96 +8,41 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import httpx
 import pytest
-from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
-from testcontainers.core.container import DockerContainer
 
-from agp_agent import __version__
+from agp_agent.testing import AgentContainer
 from support.dashboard_stub import DashboardStub
 from support.engine_side import EngineSide
 from support.playbooks import PLAYS, WAITED, WAITING
-from support.waiting import PATIENCE_S, eventually
+from support.waiting import eventually
 
-SOCKET: Final = Path("/var/run/docker.sock")
 INSIDE: Final = "/var/lib/agp-agent"
 AGENT_UID: Final = 10001
 SECOND_NS: Final = 10**9
 SIOCGIFADDR: Final = 0x8915
 
 
-class AgentContainer:
-    """One container of the agent's image. Its tasks are told from those of others by the agent's own name."""
+class Agent(AgentContainer):
+    """The helper that users get, with what only these tests ask. Its tasks are told from others' by its own name."""
 
     def __init__(self, dashboard: DashboardStub, volumes: dict[str, str], environment: dict[str, str]) -> None:
         """``volumes``: where things of the host, or named volumes, are mounted to."""
-        self.name = f"image-test-{secrets.token_hex(4)}"
-        self.token = secrets.token_urlsafe(32)
-        self._docker = DockerContainer(f"agp/agent:{__version__}").with_exposed_ports(8470)
-        self._docker.with_envs(
-            AGP_TOKEN=self.token,
-            AGP_DASHBOARD_URL=dashboard.url,
-            AGP_DASHBOARD_TOKEN=dashboard.token,
-            AGP_AGENT_ID=self.name,
-            AGP_HOST="0.0.0.0",  # noqa: S104  inside a container, whose ports the engine publishes
-            **environment,
-        )
-        for source, target in {str(SOCKET): str(SOCKET), **volumes}.items():
-            self._docker.with_volume_mapping(source, target, "rw")
-        self._docker.with_kwargs(
-            user=None if os.geteuid() == 0 else f"{os.getuid()}:{os.getgid()}",
-            group_add=[SOCKET.stat().st_gid],
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges:true"],
-            healthcheck={"interval": SECOND_NS, "start_period": 60 * SECOND_NS},
-        )
-        self.http = httpx.Client(trust_env=False, timeout=PATIENCE_S, headers={"Authorization": f"Bearer {self.token}"})
-
-    def __enter__(self) -> Self:
-        self._docker.start()
-        self.connect()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.http.close()
-        self._docker.stop()
-
-    @property
-    def container(self) -> Container:
-        """The container as the engine knows it now."""
-        container: Container = self._docker.get_wrapped_container()
-        container.reload()
-        return container
-
-    def connect(self) -> None:
-        """Find the port on the host, and return once the agent is ready."""
-        self.http.base_url = f"http://127.0.0.1:{self._host_port()}"
-        eventually(self._is_ready, "agent ready")
-
-    def _host_port(self) -> str:
-        bound = eventually(lambda: self.container.ports.get("8470/tcp") or [], "port published")
-        return str(bound[0]["HostPort"])
-
-    def _is_ready(self) -> bool:
-        assert self.container.status == "running", self.container.logs().decode()
-        try:
-            return self.http.get("/readyz").status_code == 200
-        except httpx.TransportError:  # the proxy of the engine listens before the agent does
-            return False
+        super().__init__(dashboard.url, dashboard.token, volumes=volumes, environment=environment)
+        often = {"interval": SECOND_NS, "start_period": 60 * SECOND_NS}
+        self._docker.with_kwargs(**self._docker._kwargs, healthcheck=often)
 
     def accept_task(self, task_id: str, content: str, name: str = "playbook.sh") -> None:
         """Send a task that must be accepted."""
-        task = {"task_id": task_id, "playbook": {"name": name, "content": content}}
-        answer = self.http.post("/execute_task", json=task)
-        assert answer.status_code == 202, answer.text
+        answer = self.send(task_id, content, name)
+        assert answer.status == 202, answer.body
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of its log with this event."""
-        lines = [json.loads(line) for line in self.container.logs().decode().splitlines()]
+        lines = [json.loads(line) for line in self.log().splitlines()]
         return [line for line in lines if line["event"] == event]
 
     def task_container(self, task_id: str) -> str:
@@ -143,42 +88,43 @@ def volume(engine: EngineSide) -> Iterator[str]:
     engine.client.volumes.get(name).remove()
 
 
-Start = Callable[..., AgentContainer]
+Start = Callable[..., Agent]
 
 
 @pytest.fixture
 def start(gateway_dashboard: DashboardStub, engine: EngineSide) -> Iterator[Start]:
     """Start the image; afterwards no container and no volume of it or of its tasks may be left."""
-    started: list[AgentContainer] = []
+    started: list[Agent] = []
 
-    def start(volumes: dict[str, str], **environment: str) -> AgentContainer:
-        agent = AgentContainer(gateway_dashboard, volumes, environment)
+    def start(volumes: dict[str, str], **environment: str) -> Agent:
+        agent = Agent(gateway_dashboard, volumes, environment)
         started.append(agent)
-        return agent.__enter__()
+        agent.start()
+        return agent
 
     yield start
     for agent in started:
         container = agent.container
         container.stop(timeout=60)
         code = container.wait()["StatusCode"]
-        log = container.logs().decode()
-        agent.__exit__()
-        left = engine.purge(agent.name, label="agp.agent_id")
+        log = agent.log()
+        agent.stop()
+        left = engine.purge(agent.agent_id, label="agp.agent_id")
         assert (code, left) == (0, []), log
 
 
-def _check_runs(agent: AgentContainer, dashboard: DashboardStub, kind: str) -> None:
+def _check_runs(agent: Agent, dashboard: DashboardStub, kind: str) -> None:
     """It hands playbooks over in this way, and what they become reaches the dashboard."""
     assert [line["playbooks_by"] for line in agent.logged("engine found")] == [kind]
-    agent.accept_task(f"{kind} {agent.name}", 'echo "$((6 * 7))"; exit 3')
-    agent.accept_task(f"plays {agent.name}", PLAYS, "site.yml")
-    assert dashboard.result(f"{kind} {agent.name}") == {
-        "task_id": f"{kind} {agent.name}",
+    agent.accept_task(f"{kind} {agent.agent_id}", 'echo "$((6 * 7))"; exit 3')
+    agent.accept_task(f"plays {agent.agent_id}", PLAYS, "site.yml")
+    assert dashboard.result(f"{kind} {agent.agent_id}") == {
+        "task_id": f"{kind} {agent.agent_id}",
         "status": "failed",
         "output": "42\n",
         "error": "exit code 3",
     }
-    assert dashboard.result(f"plays {agent.name}")["status"] == "completed"
+    assert dashboard.result(f"plays {agent.agent_id}")["status"] == "completed"
 
 
 def test_the_image_runs_tasks_with_its_state_at_another_path(
@@ -187,7 +133,7 @@ def test_the_image_runs_tasks_with_its_state_at_another_path(
     """It finds the host's path by inspecting its own container; killed and started again it adopts what runs."""
     agent = start({str(state): INSIDE})
     _check_runs(agent, gateway_dashboard, "translated path")
-    task_id = f"adopted {agent.name}"
+    task_id = f"adopted {agent.agent_id}"
     agent.accept_task(task_id, WAITING)
     container = agent.task_container(task_id)
     (mount,) = engine.inspect(container)["Mounts"]
@@ -231,8 +177,10 @@ def test_the_image_is_locked_down_and_becomes_healthy(start: Start, state: Path)
     uid, read_only, capabilities = seen.decode().splitlines()
     assert int(uid) != 0
     assert (int(read_only), capabilities.split()[1]) == (3, "0" * 16)
-    assert agent.http.post("/heartbeat").json() == {"status": "ok"}
-    assert agent.http.post("/heartbeat", headers={"Authorization": "Bearer nonsense"}).status_code == 401
-    log = agent.container.logs().decode()
+    heartbeat = f"{agent.url}/heartbeat"
+    right, wrong = ({"Authorization": f"Bearer {token}"} for token in (agent.token, "nonsense"))
+    assert httpx.post(heartbeat, headers=right, trust_env=False).json() == {"status": "ok"}
+    assert httpx.post(heartbeat, headers=wrong, trust_env=False).status_code == 401
+    log = agent.log()
     assert agent.token not in log
     assert all(isinstance(json.loads(line), dict) for line in log.splitlines())

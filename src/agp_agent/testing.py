@@ -1,0 +1,255 @@
+r"""For the test suites of those who write a dashboard: the agent's image as a container, and a place for its results.
+
+Needs the extra ``testing`` (testcontainers), a Docker engine, and the images ``agp/agent`` and ``agp/runner-…`` on it::
+
+    with ResultInbox() as inbox, AgentContainer(inbox.url, inbox.token) as agent:
+        assert agent.send("task 1", "echo hello\n", name="hello.sh").status == 202
+        assert inbox.wait("task 1").output == "hello\n"
+
+In place of the inbox goes the address of your own dashboard, as containers reach it, and the token that it takes.
+"""
+
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+from testcontainers.core.container import DockerContainer
+
+from agp_agent import __version__
+from agp_agent.dev_dashboard.client import Answer, send_task
+from agp_agent.models import Playbook, Task, TaskResult
+
+SOCKET: Final = "/var/run/docker.sock"
+STATE: Final = "/var/lib/agp-agent"
+PORT: Final = 8470
+HOST_ALIAS: Final = "host.docker.internal"
+"""What a container calls the machine that it runs on."""
+REPORT_PATH: Final = "/api/v1/agents/report_result"
+PATIENCE_S: Final = 60.0
+_PAUSE_S: Final = 0.05
+
+
+class AgentContainer:
+    """One agent, in a container of its image, locked down as the README says; gone when the ``with`` ends.
+
+    It runs tasks on the engine whose socket it is given, beside itself. Its own state is in a volume of its own.
+    """
+
+    def __init__(
+        self,
+        dashboard_url: str,
+        dashboard_token: str,
+        *,
+        image: str = f"agp/agent:{__version__}",
+        agent_id: str | None = None,
+        volumes: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Prepare it; nothing is started.
+
+        Args:
+            dashboard_url: where it reports to, as seen from a container: ``host.docker.internal`` is this machine.
+            dashboard_token: what it sends there; your dashboard checks it.
+            image: the agent's image, which must be on the engine.
+            agent_id: what it calls itself; by default a random name.
+            volumes: what is mounted, paths or volumes of the host to paths inside, in place of a volume for its state.
+            environment: further settings of the agent, such as ``{"AGP_MAX_RUNNING": "2"}``.
+        """
+        self.agent_id = agent_id or f"agp-testing-{secrets.token_hex(4)}"
+        self.token = secrets.token_urlsafe(32)
+        """What your dashboard sends to it."""
+        self.url = ""
+        """Where this machine reaches it, once it is started."""
+        self._volume = None if volumes else self.agent_id
+        self._docker = DockerContainer(image).with_exposed_ports(PORT)
+        self._docker.with_envs(
+            AGP_TOKEN=self.token,
+            AGP_DASHBOARD_URL=dashboard_url,
+            AGP_DASHBOARD_TOKEN=dashboard_token,
+            AGP_AGENT_ID=self.agent_id,
+            AGP_HOST="0.0.0.0",  # noqa: S104  inside a container, whose ports the engine publishes
+            **(environment or {}),
+        )
+        for source, target in {SOCKET: SOCKET, **(volumes or {self.agent_id: STATE})}.items():
+            self._docker.with_volume_mapping(source, target, "rw")
+        self._docker.with_kwargs(
+            user=None if os.geteuid() == 0 else f"{os.getuid()}:{os.getgid()}",
+            group_add=[Path(SOCKET).stat().st_gid],
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            extra_hosts={HOST_ALIAS: "host-gateway"},
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    @property
+    def container(self) -> Any:
+        """The container as the Docker SDK knows it now (``docker.models.containers.Container``)."""
+        container = self._docker.get_wrapped_container()
+        container.reload()
+        return container
+
+    def start(self) -> None:
+        """Start it, and return once it is ready. Raises ``TimeoutError`` with its log where it does not become so."""
+        self._docker.start()
+        try:
+            self.connect()
+        except BaseException:
+            self.stop()
+            raise
+
+    def connect(self) -> None:
+        """Find its port on this machine, which is another one after each start, and return once it is ready."""
+        _until(self._find_port, "its port to be published", self.log)
+        _until(self._is_ready, "the agent to become ready", self.log)
+
+    def stop(self) -> None:
+        """End it, with time to take its containers along, and remove it and its volume."""
+        container = self._docker.get_wrapped_container()
+        if container is not None:
+            container.stop(timeout=int(PATIENCE_S))
+        self._docker.stop()
+        if self._volume is not None:
+            with contextlib.suppress(Exception):  # it never came to be
+                self._docker.get_docker_client().client.volumes.get(self._volume).remove()
+
+    def log(self) -> str:
+        """All that it has written: lines of JSON."""
+        return bytes(self._docker.get_wrapped_container().logs()).decode(errors="replace")
+
+    def send(self, task_id: str, content: str, name: str = "playbook.sh") -> Answer:
+        """Send a task as a dashboard does; the suffix of ``name`` decides its runner."""
+        return send_task(self.url, self.token, Task(task_id=task_id, playbook=Playbook(name=name, content=content)))
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask one of its own endpoints, such as ``/status``, with the token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.get(f"{self.url}{path}", headers=headers, trust_env=False, timeout=PATIENCE_S)
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """What ``GET /tasks/{id}`` says."""
+        answer = self.get(f"/tasks/{quote(task_id, safe='')}")
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _find_port(self) -> bool:
+        container = self.container
+        bound = container.ports.get(f"{PORT}/tcp")
+        if bound:
+            self.url = f"http://127.0.0.1:{bound[0]['HostPort']}"
+        elif container.status == "exited":
+            raise TimeoutError(f"The agent ended at its start:\n{self.log()}")
+        return bool(bound)
+
+    def _is_ready(self) -> bool:
+        if self.container.status != "running":
+            raise TimeoutError(f"The agent ended at its start:\n{self.log()}")
+        try:
+            return self.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:  # the engine's proxy listens before the agent does
+            return False
+
+
+class ResultInbox:
+    """A place that agents report to: it takes each result, acknowledges it, and keeps it for the test."""
+
+    def __init__(self, host: str = "0.0.0.0", port: int = 0) -> None:  # noqa: S104  containers must reach it
+        """Listen at once; ``url`` is what containers reach it by, and only who sends ``token`` is heard."""
+        self.token = secrets.token_urlsafe(32)
+        self._results: dict[str, list[TaskResult]] = {}
+        self._arrived = threading.Condition()
+        self._server = _InboxServer((host, port), self)
+        self.url = f"http://{HOST_ALIAS}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="result-inbox", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def results(self, task_id: str) -> list[TaskResult]:
+        """All that came in for a task, an attempt each."""
+        with self._arrived:
+            return list(self._results.get(task_id, ()))
+
+    def wait(self, task_id: str, *, number: int = 1, timeout_s: float = PATIENCE_S) -> TaskResult:
+        """Return the ``number``-th result of a task as soon as it is there; raises ``TimeoutError``."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: len(self._results.get(task_id, ())) >= number, timeout_s):
+                raise TimeoutError(f"No result of {task_id!r} came within {timeout_s:g} s.")
+            return self._results[task_id][number - 1]
+
+    def take(self, result: TaskResult) -> None:
+        """Keep a result."""
+        with self._arrived:
+            self._results.setdefault(result.task_id, []).append(result)
+            self._arrived.notify_all()
+
+
+class _InboxServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], inbox: ResultInbox) -> None:
+        self.inbox = inbox
+        super().__init__(address, _InboxHandler)
+
+
+class _InboxHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _InboxServer
+
+    def do_POST(self) -> None:
+        """Take one result."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        sent = self.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(sent, f"Bearer {self.server.inbox.token}".encode()):
+            self._answer(401, {"detail": "The bearer token is missing or invalid."})
+        elif self.path != REPORT_PATH:
+            self._answer(404, {"detail": "Not Found"})
+        else:
+            self.server.inbox.take(TaskResult.model_validate_json(body))
+            self._answer(200, {"message": "Result received"})
+
+    def _answer(self, status: int, body: dict[str, str]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class calls it so
+        """Print nothing."""
+
+
+def _until(holds: Callable[[], bool], what: str, log: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Waited {PATIENCE_S:g} s for {what}; its log:\n{log()}")
+        time.sleep(_PAUSE_S)

@@ -1,0 +1,60 @@
+"""What those who write a dashboard copy into their own suite: the agent's image, driven by ``agp_agent.testing``."""
+
+from collections.abc import Iterator
+
+import pytest
+from testcontainers.core.config import testcontainers_config
+
+from agp_agent.models import TaskStatus
+from agp_agent.testing import AgentContainer, ResultInbox
+from support.engine_side import EngineSide
+
+
+@pytest.fixture(scope="module")
+def inbox() -> Iterator[ResultInbox]:
+    """Where results arrive, in place of a dashboard."""
+    with ResultInbox() as inbox:
+        yield inbox
+
+
+@pytest.fixture(scope="module")
+def agent(inbox: ResultInbox, engine: EngineSide) -> Iterator[AgentContainer]:
+    """One agent for all tests of this file; nothing of it or of its tasks is left."""
+    testcontainers_config.ryuk_disabled = True  # everything is removed here, and asserted to be
+    with AgentContainer(inbox.url, inbox.token, environment={"AGP_WARM": "0", "AGP_MAX_RUNNING": "2"}) as agent:
+        yield agent
+    assert engine.purge(agent.agent_id, label="agp.agent_id") == []
+    assert agent.agent_id not in [volume.name for volume in engine.client.volumes.list()]
+
+
+def test_a_task_runs_and_its_result_arrives(agent: AgentContainer, inbox: ResultInbox) -> None:
+    """The main job, as a dashboard sees it."""
+    answer = agent.send("hello", "echo hello\n", name="hello.sh")
+    assert (answer.status, answer.body) == (
+        202,
+        {"message": "Task execution started", "task_id": "hello", "status": "running"},
+    )
+    result = inbox.wait("hello")
+    assert (result.status, result.output, result.error) == (TaskStatus.COMPLETED, "hello\n", None)
+
+
+def test_a_failure_is_told_with_its_exit_code(agent: AgentContainer, inbox: ResultInbox) -> None:
+    """What a dashboard shows to the author of a playbook."""
+    assert agent.send("fails / 1", "echo no; exit 3\n").status == 202
+    result = inbox.wait("fails / 1")
+    assert (result.status, result.error) == (TaskStatus.FAILED, "exit code 3")
+    assert agent.task("fails / 1")["exit_code"] == 3
+
+
+def test_an_unknown_task_is_an_error(agent: AgentContainer) -> None:
+    """The agent's own endpoints answer as they do to operators."""
+    assert agent.get("/tasks/never%20sent").json() == {"detail": "There is no task with this id."}
+
+
+def test_an_agent_that_cannot_start_says_why(inbox: ResultInbox, engine: EngineSide) -> None:
+    """The helper fails with the agent's own message, and leaves nothing."""
+    wrong = AgentContainer(inbox.url, inbox.token, environment={"AGP_NO_SUCH_SETTING": "1"})
+    with pytest.raises(TimeoutError, match="AGP_NO_SUCH_SETTING"):
+        wrong.start()
+    assert wrong.agent_id not in [volume.name for volume in engine.client.volumes.list()]
+    assert engine.purge(wrong.agent_id, label="agp.agent_id") == []
