@@ -42,7 +42,7 @@ FROM ${BASE_IMAGE}
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates python3 tini \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* /usr/share/doc/*python* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/*python* \
         /usr/bin/tini-static /usr/lib/python3.13/test /usr/lib/python3.13/pydoc_data /usr/lib/python3.13/turtledemo \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && echo 'agp-agent:x:10001:10001:AGP Enterprise Agent:/var/lib/agp-agent:/usr/sbin/nologin' >>/etc/passwd \
