@@ -1,8 +1,7 @@
-"""The composition root: builds all parts from the settings, starts and stops the loops."""
+"""The composition root: builds all parts of an agent from the settings, starts and stops its loops."""
 
 import asyncio
 import contextlib
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 import structlog
 
-from agp_agent import __version__, catalog, descriptors, healthcheck, leftovers, recovery
-from agp_agent.api import Access, AgentServer, create_api
-from agp_agent.api.server import listen
+from agp_agent import __version__, catalog, leftovers, recovery
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.canary import Canary
 from agp_agent.catalog import Catalogs
@@ -34,17 +31,14 @@ from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.pool import Pool, PoolRules
 from agp_agent.pool_sizes import Wish
-from agp_agent.preflight import check, dashboard_of, engine_of, memory_left, mount_rules
+from agp_agent.preflight import memory_left, mount_rules
 from agp_agent.reach import Reach
 from agp_agent.readiness import Readiness
 from agp_agent.reconciler import Reconciler
 from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
-from agp_agent.tailnet import Tailnet
 from agp_agent.tally import Tally
-from agp_agent.token_watch import TokenWatch
-from agp_agent.tokens import Tokens
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
@@ -279,81 +273,3 @@ def _open_audit(state: StateDir, masker: Masker, max_age_s: float) -> Audit:
         return Audit(state.audit, masker.tree, max_age_s=max_age_s)
     except OSError as error:
         raise StateDirectoryError(f"{state.audit}: the audit trail cannot be used: {error.strerror}.") from None
-
-
-async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
-    """Run the agent until SIGTERM or SIGINT.
-
-    Raises:
-        ConfigurationError: something the operator wrote cannot be used.
-    """
-    check(settings)
-    tokens.check()
-    descriptors.raise_limit()
-    dashboard = dashboard_of(settings, tokens)
-    with StateDir(settings.state_dir, settings.agent_id) as state:
-        listeners = [listen(settings.host, settings.port, settings.interface)]
-        if settings.interface:
-            listeners.append(healthcheck.listen(state.path))
-        settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})  # of several free ones, this
-        engine = engine_of(settings)
-        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None, tokens.fingerprints)
-        await _serve(agent, tokens, listeners)
-
-
-async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket]) -> None:
-    signals: asyncio.Queue[None] = asyncio.Queue()
-    settings = agent.settings
-    watch = TokenWatch(tokens, agent.audit, agent.readiness)
-    async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
-        access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
-        server = AgentServer(
-            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access, agent.metrics),
-            lambda: signals.put_nowait(None),
-            tls_cert_file=settings.tls_cert_file,
-            tls_key_file=settings.tls_key_file,
-            max_strangers=settings.max_strangers,
-        )
-        host, port = listeners[0].getsockname()[:2]
-        log.info("listening", host=host, port=port, agent_id=agent.identity.agent_id, version=__version__)
-        serving = asyncio.create_task(server.serve(sockets=listeners))
-        stopping = asyncio.create_task(_stop(agent, signals, settings.drain_timeout_s))
-        watching = asyncio.create_task(watch.run())
-        sweeping = asyncio.create_task(agent.remove_leftovers())
-        await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await serving
-        if watching.done():
-            watching.result()  # it ends by an error only
-        for task in (stopping, watching, sweeping):
-            task.cancel()
-        watch.look()
-
-
-@contextlib.asynccontextmanager
-async def _tailnet(settings: Settings, readiness: Readiness) -> AsyncIterator[Tailnet | None]:
-    """The tailscaled that is asked who a peer is, where one is to be asked."""
-    if settings.tailscale_socket is None:
-        yield None
-        return
-
-    def hear(problem: str | None) -> None:
-        if readiness.warn("tailscaled", problem) and problem:
-            log.error("nobody can be let in: tailscaled cannot be asked who a peer is", why=problem)
-
-    tailnet = Tailnet(settings.tailscale_socket, settings.tailscale_nodes, hear)
-    try:
-        yield tailnet
-    finally:
-        await tailnet.aclose()
-
-
-async def _stop(agent: Agent, signals: "asyncio.Queue[None]", drain_timeout_s: float) -> None:
-    """The first signal drains, the second ends at once."""
-    await signals.get()
-    log.info("stopping: no new tasks; a second signal ends at once", drain_timeout_s=drain_timeout_s)
-    drained = asyncio.create_task(agent.drain(drain_timeout_s))
-    again = asyncio.create_task(signals.get())
-    await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (drained, again):
-        task.cancel()

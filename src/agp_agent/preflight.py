@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agp_agent import catalog, free_memory
-from agp_agent.api.server import check_address, check_tls
+from agp_agent.api.listening import check_address, check_tls
 from agp_agent.catalog_watch import unusable
 from agp_agent.dashboard import HttpDashboard
 from agp_agent.docker_engine import DockerEngine, Endpoint

@@ -1,6 +1,7 @@
 """The settings: frozen, read once at start, from the environment (``AGP_…``) or a YAML file.
 
-Order: command line > environment > YAML file > default. Tokens may also stand in files: see ``agp_agent.tokens``.
+Order: command line > environment > YAML file > what systemd hands over > default. Tokens may also stand in files: see
+``agp_agent.tokens``.
 """
 
 import os
@@ -8,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -20,89 +21,29 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from agp_agent import __version__, lacks
+from agp_agent import __version__, lacks, system_places
 from agp_agent.errors import ConfigurationError
 from agp_agent.lacks import Lack
-from agp_agent.tokens import TOKEN_MIN_CHARS
+from agp_agent.setting_types import (
+    Accepted,
+    HttpUrl,
+    Networks,
+    Nodes,
+    PlainUrl,
+    Seconds,
+    SecondsOrZero,
+    Token,
+    UidRange,
+    split_list,
+    split_networks,
+)
 
 PREFIX: Final = "AGP_"
-DEFAULT_CONFIG_FILE: Final = Path("/etc/agp-agent/agent.yaml")
-UID_FIRST: Final = 1000
-UID_LAST: Final = 65535  # rootless engines cannot map more
-
 _NOT_OURS: Final = re.compile(
     r"AGP_(CONFIG$|TEST_|CLUSTER_|TAILNET_"  # AGP_CONFIG is read by the command line
     r"|(\w+_)?SERVICE_(HOST|PORT)(_|$)|(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_|$))",  # Kubernetes' service links
 )
-_NODE: Final = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|n\w+CNTRL|\d+")
 _SERVICE_LINK_VALUE: Final = re.compile(r"(tcp|udp|sctp)://")
-
-
-def _token(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < TOKEN_MIN_CHARS:
-        raise ValueError(f"a token of at least {TOKEN_MIN_CHARS} characters (agp-agent token new makes one)")
-    return value
-
-
-def _http_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-        raise ValueError("an http:// or https:// URL without query, such as https://dashboard.example")
-    return value.rstrip("/")
-
-
-def _url_without_user(value: str) -> str:
-    if re.match(r"\w+://[^/]*@", value):
-        raise ValueError("a URL without user and password; the token goes into AGP_DASHBOARD_TOKEN_FILE")
-    return _http_url(value)
-
-
-def _nodes(value: str) -> str:
-    if not all(_NODE.fullmatch(one) for one in _list(value)):
-        raise ValueError("tags, full names or stable ids of nodes, such as tag:dashboard,dash.example.ts.net")
-    return value
-
-
-def _list(value: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in value.split(","))
-
-
-def _uid_range(value: str) -> str:
-    match = re.fullmatch(r"(\d+)-(\d+)", value)
-    if not match or not UID_FIRST <= int(match[1]) <= int(match[2]) <= UID_LAST:
-        raise ValueError(f"two user ids from {UID_FIRST} to {UID_LAST}, such as 20000-20255")
-    return value
-
-
-def _networks(value: str) -> str:
-    try:
-        list(_split_networks(value))
-    except ValueError:
-        raise ValueError(
-            "IPv4 addresses and networks, separated by commas, such as 203.0.113.7,198.51.100.0/24"
-        ) from None
-    return value
-
-
-def _split_networks(value: str) -> Iterator[IPv4Network]:
-    return (IPv4Network(one.strip()) for one in value.split(",") if one.strip())
-
-
-def _accepted(value: str) -> str:
-    lacks.parse(value)
-    return value
-
-
-def _default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/agp-agent")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "agp-agent"
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-PlainUrl = Annotated[str, AfterValidator(_url_without_user)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
 
 
 class Settings(BaseSettings):
@@ -135,11 +76,11 @@ class Settings(BaseSettings):
     tailscale_socket: Path | None = Field(
         None, description="Socket of the tailscaled that is asked who a peer is; what it does not know is refused."
     )
-    tailscale_allow: Annotated[str, AfterValidator(_nodes)] | None = Field(
+    tailscale_allow: Nodes | None = Field(
         None, description="Who may come in then: tags, full names or stable ids of nodes, with commas between."
     )
     state_dir: Path = Field(
-        default_factory=_default_state_dir,
+        default_factory=system_places.state_dir,
         description="Directory of journal, audit log, spool and slots. Default: /var/lib/agp-agent as root, else the "
         "XDG state folder.",
     )
@@ -180,7 +121,7 @@ class Settings(BaseSettings):
         description="Size of the journal from which on acknowledged results are forgotten early, oldest first; where "
         "others fill it, new tasks are refused with 503.",
     )
-    uid_range: Annotated[str, AfterValidator(_uid_range)] = Field(
+    uid_range: UidRange = Field(
         "20000-20255", description="User ids of task containers; each prepared container has one of its own."
     )
     warm: int = Field(
@@ -197,12 +138,12 @@ class Settings(BaseSettings):
         min_length=1,
         description="Image of the helper that fences in the network of runners that have one.",
     )
-    outbound_deny: Annotated[str, AfterValidator(_networks)] | None = Field(
+    outbound_deny: Networks | None = Field(
         None,
         description="IPv4 addresses and networks, separated by commas, that runners with a network may not reach, "
         "unless their `allow` names them: the public addresses of the engine's host.",
     )
-    accept_degraded: Annotated[str, AfterValidator(_accepted)] = Field(
+    accept_degraded: Accepted = Field(
         "",
         description="What the engine may be unable to do, of swap, memory, pids, cpus, log-driver, with commas between "
         "them; containers that lack anything else are refused.",
@@ -239,7 +180,7 @@ class Settings(BaseSettings):
     @property
     def tailscale_nodes(self) -> tuple[str, ...]:
         """Who may come in, where a tailscaled is asked."""
-        return _list(self.tailscale_allow or "")
+        return split_list(self.tailscale_allow or "")
 
     @property
     def uids(self) -> range:
@@ -250,7 +191,7 @@ class Settings(BaseSettings):
     @property
     def outbound_denied(self) -> tuple[IPv4Network, ...]:
         """What runners with a network may not reach beside what is not public."""
-        return tuple(_split_networks(self.outbound_deny or ""))
+        return tuple(split_networks(self.outbound_deny or ""))
 
 
 class _Environment(EnvSettingsSource):
@@ -274,11 +215,12 @@ def load(config_file: Path | None = None, **overrides: Any) -> Settings:
     path = config_file or _config_file_of_environment()
     from_file = _read_yaml(path) if path else {}
     given = {key: value for key, value in overrides.items() if value is not None}
+    handed_over = _token_files_for(from_file)
     in_environment = set(_Environment(Settings)())
     unknown = list(_unknown_in_environment())
     try:
         lower = {key: value for key, value in from_file.items() if key not in in_environment}
-        settings = Settings(**(lower | given))
+        settings = Settings(**(handed_over | lower | given))
     except ValidationError as error:
         wrong = [_describe(problem, path, from_file, given, in_environment) for problem in error.errors()]
         raise ConfigurationError(*unknown, *wrong) from None
@@ -304,7 +246,8 @@ def load_with_problems(config_file: Path | None = None, **overrides: Any) -> tup
         from_file = {
             key: value for key, value in (_read_yaml(path) if path else {}).items() if key in Settings.model_fields
         }
-        return Settings(**(from_file | _Environment(Settings)() | given | defaults)), problems
+        read = _token_files_for(from_file) | from_file | _Environment(Settings)()
+        return Settings(**(read | given | defaults)), problems
     except (ConfigurationError, ValidationError):
         return None, problems
 
@@ -334,11 +277,16 @@ def with_source(problem: str, settings: Settings, config_file: Path | None = Non
     return f"{PREFIX}{match[1]} ({source}): {problem[match.end() :]}"
 
 
+def _token_files_for(from_file: Mapping[str, Any]) -> dict[str, Path]:
+    """The tokens that systemd hands over (``LoadCredential=``), but those that are given in another way."""
+    named = set(from_file) | set(_Environment(Settings)())
+    files = system_places.token_files().items()
+    return {setting: path for setting, path in files if not named & {setting, setting.removesuffix("_file")}}
+
+
 def _config_file_of_environment() -> Path | None:
     named = os.environ.get("AGP_CONFIG")
-    if named:
-        return Path(named)
-    return DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.exists() else None
+    return Path(named) if named else system_places.config_file()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -14,9 +14,11 @@ import pytest
 
 from support.agent_process import COMMAND, AgentProcess
 from support.asking import asked_by
+from support.waiting import eventually
 from support.wires import Machine, connect, machines
 
 TAILNET_IP: Final = "100.77.0.1"
+WAITS: Final = "nobody can come in: the network device or its address is not there; waiting for it"
 
 
 @pytest.fixture
@@ -55,6 +57,29 @@ def test_the_device_decides_and_not_the_address(wired: tuple[Machine, Machine, M
         assert asked_by(outside, agent, TAILNET_IP) == "ConnectionRefusedError"
         assert asked_by(outside, agent, "10.77.0.1") == "ConnectionRefusedError"
         assert asked_by(machine, agent, "127.0.0.1") == "ConnectionRefusedError"
+
+
+def test_a_device_that_comes_later_is_waited_for_and_followed(
+    wired: tuple[Machine, Machine, Machine], tmp_path: Path
+) -> None:
+    """Not there at the start, there, gone, there again under another number: it says so, and listens each time."""
+    machine, dashboard, _ = wired
+    machine.run("ip", "link", "delete", "tailnet0")
+    settings: dict[str, object] = {"AGP_HOST": TAILNET_IP, "AGP_INTERFACE": "tailnet0", "AGP_PORT": "8470"}
+    agent = AgentProcess(
+        tmp_path, "http://dashboard.invalid", "a-token-of-the-dashboard", settings, wrapper=machine.inside, ready=False
+    )
+    agent.launch()
+    try:
+        for times in (1, 2):
+            eventually(lambda times=times: len(agent.log_lines(WAITS)) >= times, "it says that it waits")  # type: ignore[misc]
+            connect(machine, "tailnet0", f"{TAILNET_IP}/24", dashboard, "100.77.0.2/24")
+            agent.connect(ready=False)
+            eventually(lambda: asked_by(dashboard, agent, TAILNET_IP) == "200", "the dashboard is let in")
+            dashboard.run("ip", "link", "delete", "wire0")
+        eventually(lambda: len(agent.log_lines(WAITS)) > times, "it says that it waits")
+    finally:
+        assert agent.close() == (0, [])
 
 
 def test_the_health_check_reaches_an_agent_that_listens_on_a_device_alone(

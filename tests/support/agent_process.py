@@ -108,6 +108,11 @@ class AgentProcess:
 
     def start(self, *, ready: bool = True) -> Self:
         """Start the process; return once it listens and, with ``ready``, once /readyz says so."""
+        self.launch()
+        return self.connect(ready=ready)
+
+    def launch(self) -> None:
+        """Start the process, and wait for nothing."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
         self._log_start = self.log_path.stat().st_size
         with self.log_path.open("ab") as log:
@@ -118,6 +123,9 @@ class AgentProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def connect(self, *, ready: bool = True) -> Self:
+        """Return once it listens and, with ``ready``, once /readyz says so."""
         self.port = int(self.wait_log("listening")["port"])
         self._instance = str(json.loads((self.state_inside / "agent.lock").read_text())["instance"])
         self.http.base_url = f"http://127.0.0.1:{self.port}"

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from agp_agent import catalog
 from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.document import document
-from agp_agent.api.server import listen
+from agp_agent.api.listening import listen
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from agp_agent import settings
 from agp_agent.errors import ConfigurationError
 from agp_agent.lacks import Lack
 from agp_agent.settings import Settings, load, load_with_problems, source_of, with_source
@@ -347,11 +346,6 @@ def test_every_setting_says_what_it_means() -> None:
     """The README's table is made of it."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
-
-
-def test_the_default_file_is_only_read_where_it_exists() -> None:
-    """Its place is fixed; nothing is read from the current folder."""
-    assert str(settings.DEFAULT_CONFIG_FILE) == "/etc/agp-agent/agent.yaml"
 
 
 def test_what_containers_may_lack_is_a_list_of_names(monkeypatch: pytest.MonkeyPatch) -> None:

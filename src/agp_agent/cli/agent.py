@@ -38,14 +38,13 @@ def serve(
     Needs AGP_TOKEN (or AGP_TOKEN_FILE), AGP_DASHBOARD_URL and AGP_DASHBOARD_TOKEN (or its file). SIGTERM drains.
     """
     with kept_for_good():
-        from agp_agent import app as roof  # noqa: PLC0415  the other commands start faster without
-        from agp_agent import preflight  # noqa: PLC0415
+        from agp_agent import preflight, serving  # noqa: PLC0415  the other commands start faster without
 
     given = load_and_check(preflight.check, config, host=host, port=port, state_dir=state_dir)
     tokens = preflight.tokens_of(given)
     masker = Masker(tokens.known)
     logs.configure(given.log_level, masker.tree)
-    run_async(lambda: roof.serve(given, tokens, masker))
+    run_async(lambda: serving.serve(given, tokens, masker))
 
 
 @app.command(epilog="Examples: agp-agent run site.yml  ·  echo 'id; df -h' | agp-agent run -")

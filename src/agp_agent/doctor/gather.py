@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from agp_agent import catalog, preflight
-from agp_agent.api.server import listen
+from agp_agent.api.listening import listen
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.docker_engine import Endpoint
 from agp_agent.doctor.boxes import Boxes, open_boxes

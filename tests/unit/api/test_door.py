@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from agp_agent.api.connection import Connection
 from agp_agent.api.door import Door
-from agp_agent.api.server import listen
+from agp_agent.api.listening import listen
 from agp_agent.api.visitor import VISITOR
 from support.async_waiting import until
 

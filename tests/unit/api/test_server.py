@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.api.server import check_address, check_tls, listen
+from agp_agent.api.listening import check_address, check_tls, listen
 from agp_agent.errors import ConfigurationError
 from support.api_server import api_server
 from support.async_waiting import PATIENCE_S
