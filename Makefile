@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes campaign check bench bench-peers release-check lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes campaign check bench bench-peers release-check deb lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers .ci/wheel images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers .ci/wheel .ci/deb docs/docker-host/debian/postinst docs/docker-host/debian/prerm docs/docker-host/debian/postrm images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile docs/examples/*/Dockerfile tests/support/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives; writes docs/performance.md (about 11 minutes)
@@ -72,6 +72,9 @@ bench-peers: ## Install the rivals of PyPI that `make bench` runs beside the age
 
 release-check: setup ## Build wheel and images twice and compare, list their parts, install and try them (about 6 minutes)
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m release
+
+deb: venv ## Build a Debian package for the release that this machine runs: dist/agp-agent_….deb (about a minute)
+	@.ci/deb
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)
 	uv pip compile pyproject.toml --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements.lock
