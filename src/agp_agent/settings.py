@@ -1,7 +1,7 @@
 """The settings: frozen, read once at start, from the environment (``AGP_…``) or a YAML file.
 
-Order: command line > environment > YAML file > what systemd hands over > default. Tokens may also stand in files: see
-``agp_agent.tokens``.
+Order: command line > environment > YAML file > default. Tokens may also stand in files (see ``agp_agent.tokens``), or be
+handed over by systemd, or lie in /etc/agp-agent (see ``agp_agent.system_places``).
 """
 
 import os
@@ -278,7 +278,7 @@ def with_source(problem: str, settings: Settings, config_file: Path | None = Non
 
 
 def _token_files_for(from_file: Mapping[str, Any]) -> dict[str, Path]:
-    """The tokens that systemd hands over (``LoadCredential=``), but those that are given in another way."""
+    """The files of tokens that need no setting, but those for which another way is given."""
     named = set(from_file) | set(_Environment(Settings)())
     files = system_places.token_files().items()
     return {setting: path for setting, path in files if not named & {setting, setting.removesuffix("_file")}}

@@ -7,7 +7,7 @@ from typing import Final
 CONFIG_FILE: Final = "agent.yaml"
 _CONFIG_DIR: Final = Path("/etc/agp-agent")
 _CREDENTIALS: Final = {"token_file": "token", "dashboard_token_file": "dashboard-token"}
-"""Settings, and the credentials of a unit (``LoadCredential=``) that take their place."""
+"""Settings, and the credentials of a unit (``LoadCredential=``), or files in ``/etc``, that take their place."""
 
 
 def state_dir() -> Path:
@@ -23,11 +23,19 @@ def config_file() -> Path | None:
     """The settings file, where nobody names one and it exists."""
     named = os.environ.get("CONFIGURATION_DIRECTORY")
     found = (Path(named.split(":")[0]) if named else _CONFIG_DIR) / CONFIG_FILE
-    return found if found.exists() else None
+    return found if _exists(found) else None
 
 
 def token_files() -> dict[str, Path]:
-    """The settings that name files of tokens, for those that systemd hands over."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    files = {setting: Path(folder) / name for setting, name in _CREDENTIALS.items()} if folder else {}
-    return {setting: file for setting, file in files.items() if file.exists()}
+    """The settings that name files of tokens, for those that systemd hands over, or that are beside the settings."""
+    folder = Path(os.environ.get("CREDENTIALS_DIRECTORY") or _CONFIG_DIR)
+    files = {setting: folder / name for setting, name in _CREDENTIALS.items()}
+    return {setting: file for setting, file in files.items() if _exists(file)}
+
+
+def _exists(file: Path) -> bool:
+    """Whether it is there, as far as this user may know."""
+    try:
+        return file.exists()
+    except PermissionError:
+        return False

@@ -13,6 +13,7 @@ TOKEN = "a-token-that-is-long-enough"
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system_places, "_CONFIG_DIR", Path("/nowhere"))
     for name in [name for name in os.environ if name.startswith("AGP_") or name.endswith("_DIRECTORY")]:
         monkeypatch.delenv(name)
 
@@ -51,3 +52,10 @@ def test_tokens_come_as_credentials_unless_they_are_given_otherwise(
     monkeypatch.setenv("AGP_TOKEN", TOKEN)
     monkeypatch.setenv("AGP_DASHBOARD_TOKEN_FILE", "/etc/other")
     assert (load().token_file, load().dashboard_token_file) == (None, Path("/etc/other"))
+
+
+def test_without_systemd_they_lie_beside_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So that commands of the operator see what the service gets."""
+    monkeypatch.setattr(system_places, "_CONFIG_DIR", tmp_path)
+    (tmp_path / "token").write_text(TOKEN)
+    assert (load().token_file, load().dashboard_token_file) == (tmp_path / "token", None)
