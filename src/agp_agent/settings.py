@@ -1,6 +1,6 @@
 """The settings: frozen, read once at start, from the environment (``AGP_…``) or a YAML file.
 
-Order: command line > environment > YAML file > default. Tokens may also stand in files (see ``agp_agent.tokens``), or be
+Order: command line > environment > YAML file > default. Tokens may also stand in files (see ``agp_agent.tokens``), be
 handed over by systemd, or lie in /etc/agp-agent (see ``agp_agent.system_places``).
 """
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -65,6 +66,7 @@ class Service:
 
     def __init__(self, folder: Path, dashboard: DashboardStub) -> None:
         """As the unit's user, with its directories and credentials and a socket to be told on."""
+        self.log = folder / "log"
         self.heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.heard.bind(str(folder / "notify"))
         self.heard.settimeout(PATIENCE_S)
@@ -97,24 +99,38 @@ class Service:
             user=owner.pw_uid,
             group=owner.pw_gid,
             extra_groups=groups,
-            stdout=subprocess.PIPE,
+            stdout=self.log.open("wb"),
             stderr=subprocess.STDOUT,
         )
 
     def wait_told(self, word: str) -> str:
         """The next message that has this word."""
-        while word not in (told := self.heard.recv(4096).decode()):
-            pass
+        while word not in (told := self._told()):
+            assert self.process.poll() is None, self.log.read_text()
         return told
+
+    def _told(self) -> str:
+        try:
+            return self.heard.recv(4096).decode()
+        except TimeoutError:
+            raise AssertionError(self.log.read_text()) from None
 
     def close(self) -> None:
         """End it in any case."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
         self.heard.close()
 
 
-def test_the_package_lives_its_life(installed: str, package: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def run_folder() -> Iterator[Path]:
+    """A folder that other users may enter, as /run is."""
+    with tempfile.TemporaryDirectory(prefix="agp-deb-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_the_package_lives_its_life(installed: str, package: Path, run_folder: Path) -> None:
     """Install, run a task, stop; install over it, remove and purge: each leaves what it says."""
     assert "set dashboard_url in /etc/agp-agent/agent.yaml" in installed
     assert run("agp-agent", "version") == f"agp-agent {__version__}\n"
@@ -122,13 +138,11 @@ def test_the_package_lives_its_life(installed: str, package: Path, tmp_path: Pat
     assert len(set(tokens.values())) == 2
     modes = {name: Path(f"/etc/agp-agent/{name}").stat() for name in tokens}
     assert {(one.st_uid, one.st_mode & 0o777) for one in modes.values()} == {(0, 0o600)}
-    assert (
-        "dashboard_url"
-        in subprocess.run(("agp-agent", "config", "check"), capture_output=True, text=True, check=False).stderr.lower()
-    )
+    checked = subprocess.run(("agp-agent", "config", "check"), capture_output=True, text=True, check=False)
+    assert (checked.returncode, "AGP_DASHBOARD_URL" in checked.stderr, "TOKEN" in checked.stderr) == (78, True, False)
 
     with DashboardStub(token=tokens["dashboard-token"]) as dashboard:
-        service = Service(tmp_path, dashboard)
+        service = Service(run_folder, dashboard)
         try:
             service.wait_told("READY=1")
             service.wait_told("STATUS=Ready: ")
