@@ -93,15 +93,16 @@ class Service:
             "AGP_PORT": str(PORT),
             "AGP_WARM": "0",
         }
-        self.process = subprocess.Popen(
-            shlex.split(unit("ExecStart")[0]),
-            env=environment,
-            user=owner.pw_uid,
-            group=owner.pw_gid,
-            extra_groups=groups,
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                shlex.split(unit("ExecStart")[0]),
+                env=environment,
+                user=owner.pw_uid,
+                group=owner.pw_gid,
+                extra_groups=groups,
+                stdout=log,
+                stderr=log,
+            )
 
     def wait_told(self, word: str) -> str:
         """The next message that has this word."""

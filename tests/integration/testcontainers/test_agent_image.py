@@ -1,11 +1,8 @@
 """The agent's own image, started as an operator would: not root, read-only, with the docker socket mounted."""
 
-import fcntl
 import json
 import os
 import secrets
-import socket
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +12,7 @@ import pytest
 from testcontainers.core.config import testcontainers_config
 
 from agp_agent.testing import AgentContainer
+from support.bridge import address_on_bridge
 from support.dashboard_stub import DashboardStub
 from support.engine_side import EngineSide
 from support.playbooks import PLAYS, WAITED, WAITING
@@ -23,7 +21,6 @@ from support.waiting import eventually
 INSIDE: Final = "/var/lib/agp-agent"
 AGENT_UID: Final = 10001
 SECOND_NS: Final = 10**9
-SIOCGIFADDR: Final = 0x8915
 
 
 class Agent(AgentContainer):
@@ -58,16 +55,8 @@ class Agent(AgentContainer):
 def gateway_dashboard(engine: EngineSide) -> Iterator[DashboardStub]:
     """A dashboard that containers on the engine's own bridge reach."""
     testcontainers_config.ryuk_disabled = True  # everything is removed here, and asserted to be
-    bridge = engine.client.networks.get("bridge").attrs["Options"]["com.docker.network.bridge.name"]
-    with DashboardStub(host=_address(bridge)) as stub:
+    with DashboardStub(host=address_on_bridge(engine)) as stub:
         yield stub
-
-
-def _address(interface: str) -> str:
-    """The address that this machine has on one of its networks."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        answer = fcntl.ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", interface.encode()))
-    return socket.inet_ntoa(answer[20:24])
 
 
 @pytest.fixture
