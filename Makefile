@@ -34,8 +34,8 @@ test-tools:
 test-tailnet: venv ## Run the suite that needs a real tailnet (as root)
 	@.ci/tailnet $(PYTHON_BIN)/pytest -m tailnet tests/tailnet $(PYTEST_ARGS)
 
-test-kubernetes: images ## Run the suite that installs the Helm chart on a real cluster (as root)
-	@.ci/kubernetes $(PYTHON_BIN)/pytest -m kubernetes tests/cluster $(PYTEST_ARGS)
+test-kubernetes: images ## Run the suite that installs the Helm chart on a real cluster, and in a real tailnet (as root)
+	@.ci/tailnet .ci/kubernetes $(PYTHON_BIN)/pytest -m kubernetes tests/cluster $(PYTEST_ARGS)
 
 demo: runner-images ## See the main job: real playbooks in locked containers, results at a dashboard (30 s after set-up)
 	@echo "demo: five playbooks through the whole path (about 15 s)."

@@ -139,12 +139,14 @@ async def _tailnet(settings: Settings, readiness: Readiness) -> AsyncIterator[Ta
 
     def hear(problem: str | None) -> None:
         if readiness.warn("tailscaled", problem) and problem:
-            log.error("nobody can be let in: tailscaled cannot be asked who a peer is", why=problem)
+            log.error("nobody can be let in: tailscaled is not there, or not in the tailnet", why=problem)
 
     tailnet = Tailnet(settings.tailscale_socket, settings.tailscale_nodes, hear)
+    looking = asyncio.create_task(tailnet.run())
     try:
         yield tailnet
     finally:
+        looking.cancel()
         await tailnet.aclose()
 
 

@@ -63,3 +63,42 @@ def test_wrong_values_reach_no_cluster(cluster: Cluster) -> None:
     assert done.returncode != 0
     assert "engine.mode" in done.stderr
     assert cluster.pods() == []
+
+
+def test_a_socket_without_rights_is_told_in_the_log(cluster: Cluster) -> None:
+    """A wrong group: the agent lives and says which group it needs; the pod does not become ready."""
+    cluster.helm("install", "agp", str(CHART), *cluster.settings(engine__hostSocket__group=4711))
+    log = "permission denied"
+
+    def logged() -> str:
+        return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "agent", check=False).lower()
+
+    eventually(lambda: log in logged(), "the agent's log says so")
+    assert all(not one["ready"] for pod in cluster.pods() for one in pod["status"]["containerStatuses"])
+
+
+def test_missing_tokens_are_told_in_the_events(cluster: Cluster) -> None:
+    """A Secret that is not there keeps the pod from starting, by name."""
+    values = cluster.settings(tokens__existingSecret="no-such-secret", tokens__token="", tokens__dashboardToken="")
+    cluster.helm("install", "agp", str(CHART), *values)
+    eventually(
+        lambda: (
+            'secret "no-such-secret" not found'
+            in cluster.kubectl("get", "events", "--output", "jsonpath={.items[*].message}")
+        ),
+        "an event that names it",
+    )
+
+
+def test_the_state_of_another_agent_is_told_in_the_log(cluster: Cluster) -> None:
+    """A folder that another node's agent has used: the pod ends with a sentence that names both."""
+    cluster.release("install")
+    cluster.helm("uninstall", "agp", "--wait", "--timeout", "90s")
+    identity = cluster.state / "agent.lock"
+    identity.write_text(identity.read_text().replace('"node1"', '"node2"'))
+    cluster.helm("install", "agp", str(CHART), *cluster.settings())
+
+    def logged() -> str:
+        return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "agent", check=False)
+
+    eventually(lambda: "node2" in logged() and "node1" in logged(), "the agent's log says so")

@@ -1,7 +1,6 @@
 """A container engine of the tests' own, which may be stopped, frozen and killed: nobody else's containers are on it."""
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -11,13 +10,13 @@ import socket
 import struct
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from agp_agent import __version__
 from support.engine_proxy import connect_to_engine
+from support.network_thread import in_network
 from support.waiting import eventually
 
 T = TypeVar("T")
@@ -38,7 +37,6 @@ exec sleep infinity
 _DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM", "--")
 """Before a command: where this process is killed, the engine stops as it is told to, and its containers with it."""
 _PING_S: Final = 5.0
-_CLONE_NEWNET: Final = 0x40000000
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
@@ -258,21 +256,7 @@ class OwnEngine:
         return left
 
     def _in_network(self, act: Callable[[], T]) -> T:
-        """Do something in its network namespace. A thread can change its own; the thread then ends."""
-        made: list[T] = []
-
-        def enter_and_act() -> None:
-            with Path(f"/proc/{self._holder.pid}/ns/net").open("rb") as namespace:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
-            made.append(act())
-
-        thread = threading.Thread(target=enter_and_act, name="in-network")
-        thread.start()
-        thread.join()
-        (result,) = made
-        return result
+        return in_network(Path(f"/proc/{self._holder.pid}/ns/net"), act)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -46,6 +46,7 @@ class TailscaledStub:
         self.peers: dict[str, Mapping[str, Any]] = {}
         self.asked: list[str] = []
         """The addresses that were asked for."""
+        self.state = "Running"
         self.raw: tuple[int, bytes] | None = None
         """Status and body that are answered instead, whatever is asked."""
         self.hanging = threading.Event()
@@ -71,6 +72,8 @@ class TailscaledStub:
         asked = parse_qs(url.query)
         if host != _HOST:
             return 403, b"invalid localapi request\n"
+        if url.path == "/localapi/v0/status":
+            return 200, json.dumps({"BackendState": self.state}).encode()
         if url.path != "/localapi/v0/whois":
             return 404, b"404 page not found\n"
         if "addr" not in asked:

@@ -1,5 +1,6 @@
 """Who a peer is on the tailnet: what tailscaled says decides, and whatever goes wrong keeps the peer out."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -144,3 +145,28 @@ async def test_a_tailscaled_that_is_not_there_keeps_the_peer_out(tmp_path: Path)
     with stub.serving():
         assert (await made.whois("100.64.0.5", 1)).refused is None
         await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("Running", None),
+        ("NeedsLogin", "its key has expired; log it in with `tailscale up`"),
+        ("Stopped", "tailscaled is stopped"),
+        ("Starting", "tailscaled is not up: Starting"),
+    ],
+)
+async def test_whether_this_machine_is_in_the_tailnet_is_news(
+    stub: TailscaledStub, state: str, said: str | None
+) -> None:
+    """Without anybody's asking; an answer about a peer does not hide it."""
+    stub.state = state
+    news: asyncio.Queue[str | None] = asyncio.Queue()
+    made = Tailnet(stub.path, ["tag:dashboard"], news.put_nowait)
+    looking = asyncio.create_task(made.run())
+    first = await news.get()
+    assert (first is None) if said is None else (said in (first or ""))
+    assert (await made.whois("100.64.0.5", 1)).refused is None
+    assert await news.get() == first
+    looking.cancel()
+    await made.aclose()

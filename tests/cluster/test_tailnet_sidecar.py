@@ -1,0 +1,147 @@
+"""The chart with its tailnet sidecar, on a real cluster and a real tailnet: only the tailnet reaches the agent."""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from chart.rendering import CHART
+from cluster.conftest import Cluster
+from support.dashboard_stub import DashboardStub
+from support.network_thread import in_network
+from support.waiting import PATIENCE_S, eventually
+
+pytestmark = pytest.mark.kubernetes
+
+IMAGE: Final = "agp-test/tailscale"
+SPENT: Final = f"hskey-auth-{'0' * 12}-{'0' * 64}"
+"""A key as Headscale makes them, which it does not know (any more)."""
+NETWORKS: Final = Path("/run/netns")
+
+
+@dataclass(frozen=True, slots=True)
+class OnTailnet:
+    """The chart in a cluster, one of whose pods is a node of the tailnet; the dashboard is another node."""
+
+    cluster: Cluster
+    values: dict[str, object]
+
+    def install(self) -> str:
+        """Install it; the pod's address in the tailnet."""
+        self.cluster.release("install", **self.values)
+        return self.address()
+
+    def address(self) -> str:
+        """The pod's address in the tailnet."""
+        inside = ("exec", self.cluster.pod()["metadata"]["name"], "--container", "tailscale", "--")
+        return self.cluster.kubectl(*inside, "tailscale", "--socket=/run/tailscale/tailscaled.sock", "ip", "-4").strip()
+
+    def heartbeat(self, network: str, host: str) -> str:
+        """What a heartbeat with the right token gets from one of the machines: a status, or the name of its error."""
+        headers = {"Authorization": f"Bearer {self.cluster.token}"}
+
+        def ask() -> str:
+            try:
+                answer = httpx.post(f"http://{host}:8470/heartbeat", headers=headers, timeout=3, trust_env=False)
+            except httpx.TransportError as error:
+                return type(error).__name__
+            return str(answer.status_code)
+
+        return in_network(NETWORKS / os.environ[network], ask)
+
+    def send(self, host: str, task_id: str, content: str) -> int:
+        """Send a task from the dashboard's machine."""
+        body = {"task_id": task_id, "playbook": {"name": "a.sh", "content": content}}
+        headers = {"Authorization": f"Bearer {self.cluster.token}"}
+        url = f"http://{host}:8470/execute_task"
+        return in_network(
+            NETWORKS / os.environ["TAILNET_DASHBOARD_NETNS"],
+            lambda: httpx.post(url, json=body, headers=headers, timeout=PATIENCE_S, trust_env=False).status_code,
+        )
+
+
+@pytest.fixture
+def dashboard_on_tailnet() -> Iterator[DashboardStub]:
+    """A dashboard on its own machine, at its address in the tailnet."""
+    assert "TAILNET_AGENT_NETNS" in os.environ, "there is no tailnet: run `make test-kubernetes`"
+    network = NETWORKS / os.environ["TAILNET_DASHBOARD_NETNS"]
+    stub = in_network(network, lambda: DashboardStub(host=os.environ["TAILNET_DASHBOARD_IP"]))
+    with stub:
+        yield stub
+
+
+Joined = Callable[[str], OnTailnet]
+
+
+@pytest.fixture
+def joined(cluster: Cluster, dashboard_on_tailnet: DashboardStub) -> Iterator[Joined]:
+    """``joined(mode)``: the values of the sidecar's mode, with the Secret and the ConfigMap that they name."""
+    identity = Path(f"/var/lib/agp-test-tailnet-{secrets.token_hex(4)}")
+    cluster.dashboard = dashboard_on_tailnet
+    key = os.environ["TAILNET_AUTHKEY"]
+    cluster.kubectl("create", "secret", "generic", "tailnet-key", f"--from-literal=authkey={key}")
+    cluster.kubectl("create", "configmap", "tailnet-ca", f"--from-file=ca.crt={os.environ['TAILNET_CA']}")
+
+    def values(mode: str) -> OnTailnet:
+        return OnTailnet(
+            cluster,
+            {
+                "tailnet__enabled": "true",
+                "tailnet__mode": mode,
+                "tailnet__loginServer": os.environ["TAILNET_LOGIN_SERVER"],
+                "tailnet__authKeySecret": "tailnet-key",
+                "tailnet__caConfigMap": "tailnet-ca",
+                "tailnet__image__repository": IMAGE,
+                "tailnet__image__tag": "test",
+                "tailnet__image__pullPolicy": "Never",
+                "tailnet__statePath": identity,
+                "exposure__podNetwork": "false",
+                "settings__warm": 0,
+            },
+        )
+
+    yield values
+    subprocess.run(("rm", "-rf", str(identity)), check=True)
+
+
+@pytest.mark.parametrize("mode", ["userspace", "kernel"])
+def test_only_the_tailnet_reaches_the_agent(joined: Joined, mode: str) -> None:
+    """The dashboard's node gets in, and its result comes back over the tailnet; nobody else gets in, by any address."""
+    node = joined(mode)
+    address = node.install()
+    assert node.send(address, f"over {mode}", "echo over the tailnet\n") == 202
+    result = node.cluster.dashboard.acknowledged(f"over {mode}")
+    assert result.result["output"] == "over the tailnet\n"
+
+    pod = node.cluster.pod()["status"]["podIP"]
+    assert node.heartbeat("TAILNET_DASHBOARD_NETNS", address) == "200"
+    assert node.heartbeat("TAILNET_INTRUDER_NETNS", address) in {"ConnectTimeout", "ConnectError"}
+    with pytest.raises(httpx.ConnectError):  # the node itself, and any pod beside it
+        httpx.get(f"http://{pod}:8470/healthz", timeout=3, trust_env=False)
+
+    before = node.cluster.pod()["metadata"]["name"]
+    node.cluster.kubectl("delete", "pod", before, "--grace-period=0", "--force")
+    eventually(lambda: node.cluster.pod()["metadata"]["name"] != before, "another pod", patience_s=120)
+    assert node.address() == address, "a new pod of the same node is the same node of the tailnet"
+    eventually(lambda: node.heartbeat("TAILNET_DASHBOARD_NETNS", address) == "200", "the dashboard gets in again")
+
+
+def test_a_spent_key_is_told_by_the_sidecar(joined: Joined) -> None:
+    """The pod waits; the sidecar's log says that the control server refuses the key."""
+    node = joined("userspace")
+    cluster = node.cluster
+    cluster.kubectl("delete", "secret", "tailnet-key")
+    cluster.kubectl("create", "secret", "generic", "tailnet-key", f"--from-literal=authkey={SPENT}")
+    cluster.helm("install", "agp", str(CHART), *cluster.settings(**node.values))
+
+    def logged() -> str:
+        return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "tailscale", check=False)
+
+    eventually(lambda: "register with auth key" in logged(), "the log says what the control server answered")
+    assert all(not pod["status"].get("containerStatuses", [{}])[0].get("ready") for pod in cluster.pods())
