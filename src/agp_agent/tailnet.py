@@ -79,8 +79,9 @@ class Tailnet:
         """Look every few seconds whether this machine is in the tailnet, and tell it, until this is cancelled."""
         while True:
             problem, state = await self._asked(self._state())
-            self._down = problem or (None if state == _UP else _DOWN.get(str(state), f"tailscaled is not up: {state}"))
-            self._on_news(self._down)
+            is_out = problem is None and state != _UP
+            self._down = _DOWN.get(str(state), f"tailscaled is not up: {state}") if is_out else None
+            self._on_news(problem or self._down)
             await asyncio.sleep(_LOOK_S)
 
     async def aclose(self) -> None:
