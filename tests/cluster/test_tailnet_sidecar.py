@@ -143,5 +143,5 @@ def test_a_spent_key_is_told_by_the_sidecar(joined: Joined) -> None:
     def logged() -> str:
         return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "tailscale", check=False)
 
-    eventually(lambda: "register with auth key" in logged(), "the log says what the control server answered")
+    eventually(lambda: "invalid pre auth key" in logged(), "the log says what the control server answered")
     assert all(not pod["status"].get("containerStatuses", [{}])[0].get("ready") for pod in cluster.pods())
