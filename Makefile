@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes campaign check bench bench-peers release-check deb lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes test-engines campaign check bench bench-peers release-check deb lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ test-warm: setup fault-tools test-tools ## Run the suites of faults and isolatio
 	AGP_TEST_WARM=1 $(PYTHON_BIN)/pytest tests/fault -n 4 --dist worksteal $(PYTEST_ARGS)
 	AGP_TEST_WARM=1 $(PYTHON_BIN)/pytest tests/isolation $(PYTEST_ARGS)
 
+test-engines: setup ## Run the suites that need an engine against Docker of Debian bookworm, trixie and sid (about 20 minutes, as root)
+	@.ci/engines
+	@PYTHONPATH=tests $(PYTHON_BIN)/python -m engines $(ENGINES)
+
 campaign: runner-images fault-tools ## Kill the agent again and again while tasks flow (ROUNDS=1000: about 80 minutes; SEED= repeats one)
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m campaign --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(CAMPAIGN_ARGS)
 
@@ -61,7 +65,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers .ci/wheel .ci/deb docs/docker-host/debian/postinst docs/docker-host/debian/prerm docs/docker-host/debian/postrm images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers .ci/engines .ci/wheel .ci/deb docs/docker-host/debian/postinst docs/docker-host/debian/prerm docs/docker-host/debian/postrm images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile docs/examples/*/Dockerfile tests/support/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives; writes docs/performance.md (about 11 minutes)

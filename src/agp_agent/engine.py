@@ -138,6 +138,8 @@ class EngineInfo:
     cgroup_version: str = ""
     live_restore: bool = False
     """Whether containers outlive the engine's own restart."""
+    kind: Literal["Docker", "Podman"] = "Docker"
+    """Whose it is: others speak Docker's API too, with differences of their own."""
 
 
 @dataclass(frozen=True, slots=True)

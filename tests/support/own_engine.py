@@ -49,11 +49,15 @@ class OwnEngine:
     own, it takes a registry on its loopback for one that may be asked in plain http.
     """
 
-    def __init__(self, runtimes: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, runtimes: Mapping[str, Sequence[str]] | None = None, programs: Path | None = None, *, bridge: bool = False
+    ) -> None:
         """Make the namespaces and the folders; nothing is started.
 
-        ``runtimes`` are those that it has beside runc: names, each with a program and its arguments. ``machine``
-        is the environment of now: it names the machine's engine, of which this one gets its images.
+        ``programs`` is where another release's packages are unpacked; without it the machine's are run. With ``bridge``
+        it has Docker's usual network, which nothing outside of its own namespace is on. ``runtimes`` are those that it
+        has beside runc: names, each with a program and its arguments. ``machine`` is the environment of now: it names
+        the machine's engine, of which this one gets its images.
         """
         assert os.geteuid() == 0, "an engine of the tests' own can be started by root alone"
         self.folder = Path(tempfile.mkdtemp(prefix="agp-engine-"))
@@ -63,6 +67,9 @@ class OwnEngine:
         self.machine = dict(os.environ)
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._live_restore = False
+        self._bridge = bridge
+        path = [str(programs.absolute() / "usr" / name) for name in ("sbin", "bin")] if programs else []
+        self._environment = self.machine | {"PATH": os.pathsep.join([*path, self.machine["PATH"]])}
         configured = {
             name: {"path": command[0], "runtimeArgs": list(command[1:])} for name, command in (runtimes or {}).items()
         }
@@ -99,12 +106,13 @@ class OwnEngine:
             *("dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
             *("--pidfile", f"{self.folder}/docker.pid", "--host", self.docker_host),
             *("--config-file", f"{self.folder}/daemon.json"),
-            *("--bridge=none", "--iptables=false", "--ip-masq=false"),
+            *(() if self._bridge else ("--bridge=none", "--iptables=false", "--ip-masq=false")),
             *(f"--cgroup-parent=/{self._cgroup}", "--exec-opt=native.cgroupdriver=cgroupfs"),
             f"--live-restore={str(live_restore).lower()}",
         )
         with self.log_path.open("ab") as log:
-            self._dockerd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self._dockerd = subprocess.Popen(command, env=self._environment, **quiet)  # type: ignore[call-overload]
         eventually(self._answers_or_died, "the tests' own engine answers", patience_s=patience_s)
         return self
 

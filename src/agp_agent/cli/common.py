@@ -78,11 +78,14 @@ def run_async(call: Callable[[], Any]) -> Any:
     """Run a coroutine on uvloop; turn the errors that have a sentence into one and an exit code."""
     import uvloop  # noqa: PLC0415  the other commands start faster without
 
+    failed: AgentError | None = None
+    result = None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(call())
+            result = runner.run(call())
     except* AgentError as group:
-        fail(_first(group))
+        failed = _first(group)  # to raise in here would make a group of it, which ends with a traceback
+    return result if failed is None else fail(failed)
 
 
 def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:

@@ -13,6 +13,7 @@ from agp_agent.errors import ContainerMissing, EngineError, EngineUnavailable, I
 CONFLICT = 409
 _NOT_FOUND = 404
 _GATEWAY_ERRORS = (502, 503, 504)
+_SENTENCE_CHARS = 600
 _RUNTIME_AWAY = re.compile(r": unavailable(: unknown)?$")
 """How the engine's sentence ends when it is its container runtime that does not answer: dockerd says 500 then."""
 
@@ -36,8 +37,13 @@ def translated(error: Exception, address: object) -> EngineError:
 
 
 def explanation(error: APIError) -> str:
-    """The engine's own sentence."""
-    return " ".join(str(error.explanation or error).split())
+    """The engine's own sentence, without what is too long for one: some quote the whole request."""
+    sentence = " ".join(str(error.explanation or error).split())
+    left_out = len(sentence) - _SENTENCE_CHARS
+    if left_out <= 0:
+        return sentence
+    half = _SENTENCE_CHARS // 2
+    return f"{sentence[:half]} [{left_out} characters] {sentence[-half:]}"
 
 
 def _refusal(error: APIError) -> EngineError:

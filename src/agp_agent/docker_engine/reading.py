@@ -97,6 +97,7 @@ def engine_info(info: Json, api_version: str) -> EngineInfo:
         runtimes=tuple(sorted(info.get("Runtimes") or ())),
         security=tuple(one.removeprefix("name=").partition(",")[0] for one in info.get("SecurityOptions") or ()),
         lacks=lacks(info),
+        kind="Podman" if "BuildahVersion" in info else "Docker",
     )
 
 

@@ -70,6 +70,13 @@ def engine(facts: Facts) -> Finding:
     if facts.engine is None:
         return _fail("engine", facts.engine_problem, "No task can run.", "Start it, or give DOCKER_HOST its address.")
     one = facts.engine
+    if one.kind == "Podman":
+        return _fail(
+            "engine",
+            f"Podman {one.version}",
+            "Its socket takes a seccomp profile as a file, not as Docker's API has it: every container is refused.",
+            "Use Docker; rootless Docker where it is the root that matters.",
+        )
     return _ok("engine", f"{one.name}: {one.version}, API {one.api_version}, {one.cores} cores, {one.operating_system}")
 
 

@@ -53,6 +53,15 @@ def test_every_error_has_exactly_one_meaning(error: Exception, meaning: type[Eng
     assert type(translated(error, "unix:///x")) is meaning
 
 
+def test_a_refusal_that_quotes_the_request_is_cut_in_its_middle() -> None:
+    """Its beginning says what was done, its end what went wrong."""
+    long = "opening seccomp profile failed: open {" + "x" * 9000 + "}: file name too long"
+    sentence = str(translated(refusal(APIError, 500, long), "unix:///x"))
+    assert sentence.startswith("the engine refused (500): opening seccomp profile failed")
+    assert sentence.endswith("}: file name too long")
+    assert len(sentence) < 700
+
+
 def test_a_refusal_is_one_line_with_the_engines_words() -> None:
     """The status is there for whoever reads the engine's own log."""
     told_error = translated(refusal(APIError, 500, "first\n  second"), "unix:///x")

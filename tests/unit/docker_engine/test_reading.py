@@ -164,6 +164,12 @@ def test_an_engine_that_tells_little_is_not_taken_for_weak() -> None:
     assert reading.engine_info(info, "1.41") == EngineInfo("host", "5.4.2", 1, 2**30, api_version="1.41")
 
 
+def test_podman_is_known_by_what_it_alone_tells() -> None:
+    """It answers as Docker does, and is another engine."""
+    info = {"Name": "host", "ServerVersion": "4.3.1", "NCPU": 1, "MemTotal": 2**30, "BuildahVersion": "1.28.2"}
+    assert reading.engine_info(info, "1.41").kind == "Podman"
+
+
 def test_the_engine_tells_what_it_has_and_what_it_lacks() -> None:
     """What an engine does not speak of, it is trusted to do: that is read back from every container."""
     info = {"Name": "n", "ServerVersion": "1", "NCPU": 2, "MemTotal": 3}

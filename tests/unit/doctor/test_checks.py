@@ -158,6 +158,12 @@ def test_each_fact_about_the_engine_is_judged(check: str, changes: dict[str, Any
     assert (finding.level, told in finding.means) == (level, True), finding
 
 
+def test_podman_is_refused_by_name() -> None:
+    """It would refuse every container, with a sentence that helps nobody."""
+    finding = found(with_engine(kind="Podman", version="4.3.1"), "engine")
+    assert finding.level is Level.FAIL
+
+
 @pytest.mark.parametrize(("lack", "check"), [(Lack.SWAP, "cgroups"), (Lack.LOG_DRIVER, "log driver")])
 def test_what_the_operator_accepts_to_be_missing_is_a_warning(lack: Lack, check: str) -> None:
     """AGP_ACCEPT_DEGRADED names it: containers are not refused for it, and it is told all the same."""

@@ -1,0 +1,87 @@
+"""``make test-engines``: the engine's contract and the integration suites, against Docker of three releases of Debian.
+
+Each is a second daemon in a network namespace of its own, with the runner images of the machine's engine. Exit code 0
+where all of them passed all of it. Podman and a rootless Docker are not run here: the README tells what was seen of them.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from agp_agent import __version__
+from support.own_engine import RUNNER_IMAGES, OwnEngine
+
+ROOT: Final = Path(__file__).parents[2]
+FENCE: Final = f"agp/fence:{__version__}"
+RELEASES: Final = {"bookworm": None, "trixie": ROOT / "build/engines/trixie", "sid": ROOT / "build/engines/sid"}
+SUITES: Final = ("tests/contract", "tests/integration")
+ELSEWHERE: Final = (
+    "tests/integration/testcontainers",  # the agent in a container, by the machine's own socket
+    "tests/integration/test_real_work.py",  # machines on the bridge of the machine's own engine
+    "tests/integration/test_registry.py",  # a registry on the machine's own loopback
+    "tests/integration/test_engine_and_neighbours.py",
+)
+console = Console(soft_wrap=True, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the suites on one engine: pytest's closing line, and how long it took."""
+
+    engine: str
+    closing: str
+    passed: bool
+    seconds: float
+
+
+def main(releases: list[str]) -> int:
+    """Run the suites on each engine; the exit code."""
+    verdicts = [run(release) for release in releases or list(RELEASES)]
+    table = Table("engine", "contract and integration", "s")
+    for one in verdicts:
+        table.add_row(one.engine, one.closing, f"{one.seconds:.0f}", style="" if one.passed else "red")
+    console.print(table)
+    return not all(one.passed for one in verdicts)
+
+
+def run(release: str) -> Verdict:
+    """Start the engine of a release, and run the suites on it."""
+    begin = time.monotonic()
+    with OwnEngine(programs=RELEASES[release], bridge=True) as engine:
+        engine.start()
+        engine.load_runner_images(*RUNNER_IMAGES, FENCE)
+        name = f"Docker {version_of(engine)} (Debian {release})"
+        console.print(f"{name} …")
+        with tempfile.TemporaryFile("w+") as log:
+            ignored = [f"--ignore={path}" for path in ELSEWHERE]
+            command = (sys.executable, "-m", "pytest", "--quiet", "--color=no", *SUITES, *ignored)
+            environment = os.environ | {"DOCKER_HOST": engine.docker_host}
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)
+            log.seek(0)
+            lines = log.read().splitlines()
+    for line in lines if done.returncode else ():
+        if line.startswith(("FAILED", "ERROR")):
+            console.print(f"  {line}", markup=False)
+    closing = next((line for line in reversed(lines) if re.search(r" in [0-9.]+s", line)), "pytest did not end")
+    return Verdict(
+        name, re.sub(r" in [0-9.]+s.*", "", closing).strip("= "), done.returncode == 0, time.monotonic() - begin
+    )
+
+
+def version_of(engine: OwnEngine) -> str:
+    """What it says of itself."""
+    command = ("docker", "--host", engine.docker_host, "version", "--format", "{{.Server.Version}}")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
