@@ -1,7 +1,7 @@
 """``make test-engines``: the engine's contract and the integration suites, against Docker of three releases of Debian.
 
 Each is a second daemon in a network namespace of its own, with the runner images of the machine's engine. Exit code 0
-where all of them passed all of it. Podman and a rootless Docker are not run here: the README tells what was seen of them.
+where all of them passed all of it. Podman and a rootless Docker are not run: the README tells what was seen of them.
 """
 
 import os
