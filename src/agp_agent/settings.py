@@ -65,7 +65,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; every one only by 0.0.0.0 or ::.")
     port: int = Field(8470, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    interface: str | None = Field(None, max_length=15, description="Network device to listen on, and on no other.")
+    interface: str | None = Field(
+        None, max_length=15, description="Network device to listen on alone; waited for while it is not there."
+    )
     max_strangers: int = Field(
         1024,
         ge=1,

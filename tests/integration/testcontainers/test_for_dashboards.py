@@ -1,6 +1,10 @@
 """What those who write a dashboard copy into their own suite: the agent's image, driven by ``agp_agent.testing``."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from testcontainers.core.config import testcontainers_config
@@ -58,3 +62,14 @@ def test_an_agent_that_cannot_start_says_why(inbox: ResultInbox, engine: EngineS
         wrong.start()
     assert wrong.agent_id not in [volume.name for volume in engine.client.volumes.list()]
     assert engine.purge(wrong.agent_id, label="agp.agent_id") == []
+
+
+def test_the_documented_suite_runs(tmp_path: Path) -> None:
+    """docs/testing.md, as somebody copies it."""
+    page = (Path(__file__).parents[3] / "docs" / "testing.md").read_text()
+    (tmp_path / "test_dashboard.py").write_text(page.split("```python\n")[1].split("```")[0])
+    command = (sys.executable, "-m", "pytest", "--quiet", "--rootdir", str(tmp_path), str(tmp_path))
+    environment = {"PATH": os.environ["PATH"], "TESTCONTAINERS_RYUK_DISABLED": "true"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
