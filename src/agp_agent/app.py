@@ -23,6 +23,7 @@ from agp_agent.engine_watch import EngineWatch
 from agp_agent.errors import StateDirectoryError
 from agp_agent.executor import Executor
 from agp_agent.fencing import Fencing
+from agp_agent.following import Following
 from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Delivery
 from agp_agent.metrics import Metrics
@@ -57,11 +58,11 @@ class Agent:
         engine: ContainerEngine,
         dashboard: Dashboard,
         masker: Masker,
-        observer: Observer,
+        observer: Observer | None = None,
         configured: Callable[[], Mapping[str, object]] = dict,
         wish: Wish | None = None,
     ) -> None:
-        """Build the parts; nothing moves yet. ``observer`` may follow the output of runs.
+        """Build the parts; nothing moves yet. ``observer`` follows the output of runs in the place of ``following``.
 
         ``configured``: what the audit trail tells of the configuration beside the catalog; ``wish``: how many warm
         containers there are to be, where that is not what the settings say.
@@ -81,6 +82,7 @@ class Agent:
         self.readiness.on_news = self._degradation.hear
         opened = recovery.open_journal(state, self.audit)
         self.journal, self._opened = opened.journal, opened
+        self.following = Following(self.journal)
         self._state = state
         self._engine = engine
         self.metrics = Metrics()
@@ -117,7 +119,7 @@ class Agent:
             reach=self.reach,
             limits=limits,
             labels=labels,
-            observer=observer,
+            observer=observer or self.following.observe,
             stages=self.stages,
         )
         self._dispatcher = Dispatcher(

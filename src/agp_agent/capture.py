@@ -80,6 +80,11 @@ class Spool:
         """Bytes printed so far, kept or not."""
         return self._total
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more output comes."""
+        return self._closed
+
     def append(self, data: bytes) -> None:
         """Add what was printed. A disk that takes no more costs kept bytes, never the run: they count as omitted."""
         self._begun = max(self._begun, self._total + len(data))
@@ -126,11 +131,11 @@ class Spool:
             start = max(start, self._oldest())
         return self._read(start, self._total - start)
 
-    async def follow(self) -> AsyncGenerator[bytes | Gap, None]:
-        """All output from the first byte on, live, until the spool is closed; a slow reader meets gaps."""
+    async def follow(self, start: int = 0) -> AsyncGenerator[bytes | Gap, None]:
+        """All output from byte ``start`` on, live, until the spool is closed; a slow reader meets gaps."""
         fd = os.dup(self._fd)  # the reader may be slower than the removal of the file
         try:
-            position = 0
+            position = start
             while True:
                 changed = self._changed
                 while position < self._total:

@@ -41,7 +41,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         port = entrance.port if entrance else listeners[0].getsockname()[1]  # of several free ones, this
         settings = settings.model_copy(update={"port": port})
         engine = engine_of(settings)
-        agent = Agent(settings, state, engine, dashboard, masker, lambda _run_id, _run: None, tokens.fingerprints)
+        agent = Agent(settings, state, engine, dashboard, masker, configured=tokens.fingerprints)
         await _serve(agent, tokens, listeners, entrance)
 
 
@@ -65,7 +65,15 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket], e
     async with _tailnet(settings, agent.readiness) as tailnet, agent.running():
         access = Access(tokens.inbound.current, agent.auth_failures, tailnet)
         server = AgentServer(
-            create_api(agent.intake, agent.journal, agent.readiness, agent.overview, access, agent.metrics),
+            create_api(
+                agent.intake,
+                agent.journal,
+                agent.following,
+                agent.readiness,
+                agent.overview,
+                access,
+                agent.metrics,
+            ),
             lambda: signals.put_nowait(None),
             tls_cert_file=settings.tls_cert_file,
             tls_key_file=settings.tls_key_file,
@@ -101,6 +109,7 @@ async def _until_stopped(
     stopping = asyncio.create_task(_stop(agent, signals, manager))
     watching = asyncio.create_task(watch.run())
     await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+    agent.following.close()
     server.should_exit = True
     await serving
     if watching.done():

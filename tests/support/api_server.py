@@ -17,6 +17,7 @@ from agp_agent.api import Access, AgentServer, create_api
 from agp_agent.api.document import document
 from agp_agent.api.listening import listen
 from agp_agent.audit import Audit, AuditEvent
+from agp_agent.following import Following
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal
 from agp_agent.metrics import Metrics
@@ -78,7 +79,10 @@ async def api(
         playbook_limit_bytes=2**20,
     )
     access = Access(tokens, Tally(audit, AuditEvent.AUTH_FAILED), tailnet)
-    app = create_api(intake, journal, readiness, overview, access, Metrics(), body_deadline_s=body_deadline_s)
+    following = Following(journal)
+    app = create_api(
+        intake, journal, following, readiness, overview, access, Metrics(), body_deadline_s=body_deadline_s
+    )
     try:
         yield Api(app, journal, readiness, audit)
     finally:

@@ -98,5 +98,12 @@ class TaskDetails(_Answer):
         )
 
 
+class TaskList(_Answer):
+    """Attempts, the newest first. ``next_cursor`` asks for those that come before them; null: there are none."""
+
+    tasks: list[TaskDetails]
+    next_cursor: str | None
+
+
 def _time(at_ms: int | None) -> datetime | None:
     return None if at_ms is None else datetime.fromtimestamp(at_ms / _MS, UTC)

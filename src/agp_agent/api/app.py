@@ -6,17 +6,18 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
 
 from agp_agent import __version__
 from agp_agent.api import problems
-from agp_agent.api.answers import Cancelling, Heartbeat, TaskAccepted, TaskDetails
+from agp_agent.api.answers import Heartbeat, TaskAccepted
 from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body
 from agp_agent.api.document import METRICS, OPEN, TASK_BODY, document
 from agp_agent.api.document import problems as answers
 from agp_agent.api.guard import Guard
-from agp_agent.api.paths import RawPaths, TaskPath, is_alias, task_id_in
+from agp_agent.api.paths import RawPaths
+from agp_agent.api.tasks import add_tasks
 from agp_agent.api.visitor import CALLER
+from agp_agent.following import Following
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal
 from agp_agent.metrics import CONTENT_TYPE, Metrics
@@ -44,6 +45,7 @@ class Access:
 def create_api(
     intake: Intake,
     journal: Journal,
+    following: Following,
     readiness: Readiness,
     overview: Overview,
     access: Access,
@@ -64,7 +66,7 @@ def create_api(
     api.add_middleware(RawPaths)
     problems.handle(api)
     _add_contract(api, intake, body_deadline_s)
-    _add_tasks(api, intake, journal)
+    add_tasks(api, intake, journal, following)
     _add_metrics(api, journal, metrics)
     _add_looks(api, readiness, overview)
     return api
@@ -84,29 +86,6 @@ def _add_contract(api: FastAPI, intake: Intake, body_deadline_s: float) -> None:
         body = await read_body(request, intake.body_limit_bytes, body_deadline_s)
         task, accepted = await intake.accept(body, idempotency_key(request), request.scope[CALLER])
         return TaskAccepted(message=_MESSAGES[accepted.status], task_id=task.task_id, status=accepted.status)
-
-
-def _add_tasks(api: FastAPI, intake: Intake, journal: Journal) -> None:
-    """What operators ask about one task."""
-
-    async def named(segment: str) -> str:
-        alias = await journal.views.task_id_of(segment) if is_alias(segment) else None
-        return alias or task_id_in(segment)
-
-    @api.get("/tasks/{task_id}", responses=answers(401, 404, 503))
-    async def task(task_id: TaskPath) -> TaskDetails:
-        """Where a task is, how it ended, and how its delivery stands."""
-        found = await journal.views.task(await named(task_id))
-        if found is None:
-            raise HTTPException(404, "There is no task with this id.")
-        return TaskDetails.of(found)
-
-    @api.post("/tasks/{task_id}/cancel", status_code=202, responses=answers(401, 404, 503))
-    async def cancel(task_id: TaskPath, request: Request) -> Cancelling:
-        """Stop a task that is waiting or running."""
-        if not await intake.cancel(await named(task_id), request.scope[CALLER]):
-            raise HTTPException(404, "There is no task with this id that is waiting or running.")
-        return Cancelling(message="Task is being cancelled")
 
 
 def _add_metrics(api: FastAPI, journal: Journal, metrics: Metrics) -> None:

@@ -47,6 +47,16 @@ TASK_BODY: Final[dict[str, Any]] = {
 METRICS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
+LOGS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The output. Events are `output` {text}, `gap` {omitted_bytes: integer or null} and at the end "
+        "`end` {state, outcome, reason, error, exit_code}; the id of each is the position behind it, in bytes.",
+        "content": {
+            "text/plain": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+}
 OPEN: Final[dict[str, Any]] = {"security": []}
 """For operations that need no token."""
 

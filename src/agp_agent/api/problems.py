@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -26,6 +27,7 @@ def handle(api: FastAPI) -> None:
     api.add_exception_handler(JournalUnavailable, _unavailable)
     api.add_exception_handler(JournalInDoubt, _in_doubt)
     api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(RequestValidationError, _wrong_parameter)
     api.add_exception_handler(Exception, _internal_error)
 
 
@@ -54,6 +56,15 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     standard = HTTPException(error.status_code).detail
     detail = error.detail if error.detail != standard else _SENTENCES.get(error.status_code, f"{standard}.")
     return _problem(error.status_code, detail, dict(error.headers or {}))
+
+
+async def _wrong_parameter(_request: Request, error: Exception) -> JSONResponse:
+    """Of a query or a header; what was sent is not echoed."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101  registered for nothing else
+    problem = error.errors()[0]
+    place, *names = (str(part) for part in problem["loc"])
+    expected = str(problem["msg"]).removeprefix("Input should be ").removeprefix("String should ")
+    return _problem(400, f"Invalid {place} parameter {'.'.join(names)}: expected {expected}.")
 
 
 async def _internal_error(_request: Request, error: Exception) -> JSONResponse:

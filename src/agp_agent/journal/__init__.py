@@ -24,7 +24,7 @@ from agp_agent.journal.records import (
     Waiting,
 )
 from agp_agent.journal.survey import Standing, Survey, survey
-from agp_agent.journal.views import ALIAS_PREFIX, DeliveryView, OutboxView, TaskView
+from agp_agent.journal.views import ALIAS_PREFIX, DeliveryView, Kept, OutboxView, TaskFilter, TaskView
 
 __all__ = [
     "ALIAS_PREFIX",
@@ -40,6 +40,7 @@ __all__ = [
     "JournalInDoubt",
     "JournalLocked",
     "JournalUnavailable",
+    "Kept",
     "LostAttempt",
     "NewAttempt",
     "OutboxView",
@@ -48,6 +49,7 @@ __all__ = [
     "Standing",
     "Start",
     "Survey",
+    "TaskFilter",
     "TaskView",
     "Waiting",
     "check_schema",

@@ -11,7 +11,9 @@ from agp_agent.journal.records import Delivery
 from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import WIRE_STATUS, Outcome, State
 from agp_agent.models import TaskStatus
+from agp_agent.output import Output
 
+_NEWEST = 2**63 - 1
 ALIAS_PREFIX = "~"
 """``~<sha256 of the id>`` stands for a task whose id no URL can hold well."""
 
@@ -54,6 +56,24 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which attempts are wanted; None is any."""
+
+    state: State | None = None
+    outcome: Outcome | None = None
+    delivery: Delivery | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The latest attempt of a task, and what the journal keeps of its output; nothing before its end."""
+
+    run_id: str
+    state: State
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxView:
     """How many results wait or were given up, and since when the oldest of the waiting ones is there."""
 
@@ -74,6 +94,30 @@ class Views:
         """The latest attempt of this task, or None where the journal knows none (any more)."""
         row = await self._db.read(lambda db: db.execute(SQL["view_task"], {"task_id": task_id}).fetchone())
         return _task_of(row) if row else None
+
+    async def tasks(self, wanted: TaskFilter, limit: int, before: int | None) -> tuple[list[TaskView], int | None]:
+        """Attempts, the newest first, and the cursor from which the next ones come; None: there are no more."""
+        row = {name: getattr(wanted, name) for name in TaskFilter.__slots__}
+        row |= {"before": _NEWEST if before is None else before, "limit": limit + 1}
+        found = await self._db.read(lambda db: db.execute(SQL["view_tasks"], row).fetchall())
+        more = found[limit - 1]["seq"] if len(found) > limit else None
+        return [_task_of(one) for one in found[:limit]], more
+
+    async def kept(self, task_id: str) -> Kept | None:
+        """The latest attempt's output as far as it is on record, or None where the journal knows no such task."""
+        row = await self._db.read(lambda db: db.execute(SQL["view_kept"], {"task_id": task_id}).fetchone())
+        if row is None:
+            return None
+        output = Output()
+        if row["output_head"] is not None:
+            output = Output(
+                row["output_head"],
+                row["output_tail"],
+                row["output_bytes"] or 0,
+                row["output_omitted_bytes"] or 0,
+                bool(row["output_at_least"]),
+            )
+        return Kept(row["run_id"], State(row["state"]), output)
 
     async def task_id_of(self, alias: str) -> str | None:
         """The task_id that ``~<sha256>`` stands for; None where it stands for none."""

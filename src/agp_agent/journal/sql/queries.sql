@@ -211,3 +211,20 @@ SELECT task_id FROM attempts WHERE alias = :alias LIMIT 1;
 SELECT sum(o.state = 'pending') AS pending, sum(o.state = 'dead_letter') AS dead_letters,
        min(CASE WHEN o.state = 'pending' THEN a.finished_at_ms END) AS oldest_ms
   FROM attempts a CROSS JOIN outbox o USING (seq) WHERE a.is_open = 1;
+
+-- (attempts, the newest first; what comes before a cursor that is one of them)
+
+-- name: view_tasks
+SELECT a.seq, a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exit_code, a.playbook_name, a.playbook_sha256,
+       a.runner, a.image, a.image_digest, a.container_id, a.accepted_at_ms, a.started_at_ms, a.finished_at_ms,
+       a.output_bytes, a.output_omitted_bytes, o.state AS delivery_state, o.attempts AS delivery_attempts, o.last_error,
+       CASE WHEN o.state = 'pending' THEN o.next_attempt_at_ms END AS next_attempt_at_ms, o.acknowledged_at_ms
+  FROM attempts a LEFT JOIN outbox o USING (seq)
+ WHERE a.seq < :before AND (:state IS NULL OR a.state = :state) AND (:outcome IS NULL OR a.outcome = :outcome)
+   AND (:delivery IS NULL OR (a.state = 'finished' AND o.state = :delivery))
+ ORDER BY a.seq DESC LIMIT :limit;
+
+-- name: view_kept
+SELECT a.run_id, a.state, a.output_bytes, a.output_omitted_bytes, o.output_head, o.output_tail, o.output_at_least
+  FROM attempts a LEFT JOIN outbox o USING (seq)
+ WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;

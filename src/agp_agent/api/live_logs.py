@@ -1,0 +1,69 @@
+"""A task's output as Server-Sent Events."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.exceptions import HTTPException
+
+from agp_agent.following import BeyondOutput, Following, Missing, Piece
+from agp_agent.journal import Journal
+
+KEEP_ALIVE_S: Final = 15.0
+_END: Final = ("state", "outcome", "reason", "error", "exit_code")
+
+
+async def stream(following: Following, journal: Journal, task_id: str, start: int) -> EventSourceResponse:
+    """The answer to who follows. Raises 404 and 400 before anything is sent."""
+    try:
+        is_known = await following.check(task_id, start)
+    except BeyondOutput as error:
+        raise HTTPException(400, str(error)) from None
+    if not is_known:
+        raise HTTPException(404, "There is no task with this id.")
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(_kept_alive(_events(following, journal, task_id, start)), headers=headers)
+
+
+async def _events(following: Following, journal: Journal, task_id: str, start: int) -> AsyncIterator[bytes]:
+    position = start
+    async for piece in following.pieces(task_id, start):
+        position = piece.end
+        yield _event(piece)
+    found = await journal.views.task(task_id)
+    if found is not None and found.outcome is not None:
+        yield _sse("end", {name: getattr(found, name) for name in _END}, position)
+
+
+def _event(piece: Piece | Missing) -> bytes:
+    if isinstance(piece, Missing):
+        return _sse("gap", {"omitted_bytes": piece.omitted_bytes}, piece.end)
+    return _sse("output", {"text": piece.text}, piece.end)
+
+
+def _sse(event: str, data: dict[str, Any], position: int) -> bytes:
+    return format_sse_event(event=event, data_str=json.dumps(data, ensure_ascii=False), id=str(position))
+
+
+async def _kept_alive(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, with a comment whenever there was nothing for a while: proxies close what is silent."""
+    step: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            step = step or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait({step}, timeout=KEEP_ALIVE_S)
+            if not done:
+                yield KEEPALIVE_COMMENT
+                continue
+            finished, step = step, None
+            try:
+                chunk = finished.result()
+            except StopAsyncIteration:
+                return
+            yield chunk
+    finally:
+        if step is not None:
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)

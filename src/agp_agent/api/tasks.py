@@ -1,0 +1,85 @@
+"""The routes about tasks: what operators ask, and how they stop one. No logic."""
+
+from typing import Annotated
+
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from agp_agent.api.answers import Cancelling, TaskDetails, TaskList
+from agp_agent.api.document import LOGS
+from agp_agent.api.document import problems as answers
+from agp_agent.api.live_logs import stream
+from agp_agent.api.paths import TaskPath, is_alias, task_id_in
+from agp_agent.api.visitor import CALLER
+from agp_agent.following import Following
+from agp_agent.intake import Intake
+from agp_agent.journal import Delivery, Journal, TaskFilter
+from agp_agent.lifecycle import Outcome, State
+
+_UNKNOWN = "There is no task with this id."
+
+
+def add_tasks(api: FastAPI, intake: Intake, journal: Journal, following: Following) -> None:
+    """Add them."""
+    _add_list(api, journal)
+    _add_one(api, intake, journal)
+    _add_logs(api, journal, following)
+
+
+def _add_list(api: FastAPI, journal: Journal) -> None:
+    @api.get("/tasks", responses=answers(401, 503))
+    async def tasks(
+        state: State | None = None,
+        outcome: Outcome | None = None,
+        delivery: Delivery | None = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        cursor: Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,17}$")] = None,
+    ) -> TaskList:
+        """Attempts, the newest first, by where they are, how they ended, and how their delivery stands."""
+        wanted = TaskFilter(state, outcome, delivery)
+        found, more = await journal.views.tasks(wanted, limit, int(cursor) if cursor else None)
+        return TaskList(tasks=[TaskDetails.of(one) for one in found], next_cursor=str(more) if more else None)
+
+
+def _add_one(api: FastAPI, intake: Intake, journal: Journal) -> None:
+    @api.get("/tasks/{task_id}", responses=answers(401, 404, 503))
+    async def task(task_id: TaskPath) -> TaskDetails:
+        """Where a task is, how it ended, and how its delivery stands."""
+        found = await journal.views.task(await _named(journal, task_id))
+        if found is None:
+            raise HTTPException(404, _UNKNOWN)
+        return TaskDetails.of(found)
+
+    @api.post("/tasks/{task_id}/cancel", status_code=202, responses=answers(401, 404, 503))
+    async def cancel(task_id: TaskPath, request: Request) -> Cancelling:
+        """Stop a task that is waiting or running."""
+        if not await intake.cancel(await _named(journal, task_id), request.scope[CALLER]):
+            raise HTTPException(404, "There is no task with this id that is waiting or running.")
+        return Cancelling(message="Task is being cancelled")
+
+
+def _add_logs(api: FastAPI, journal: Journal, following: Following) -> None:
+    @api.get("/tasks/{task_id}/logs", response_class=Response, responses=answers(401, 404, 503) | LOGS)
+    async def logs(
+        task_id: TaskPath,
+        follow: bool = False,  # noqa: FBT001, FBT002  a query parameter
+        last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,15}$")] = None,
+    ) -> Response:
+        """What the latest attempt printed, as far as it is kept; with ``follow`` as Server-Sent Events, live.
+
+        Event ids are positions in bytes as printed: a reader that comes back with ``Last-Event-ID`` goes on there.
+        """
+        name = await _named(journal, task_id)
+        if follow:
+            return await stream(following, journal, name, int(last_event_id or 0))
+        text = await following.text(name)
+        if text is None:
+            raise HTTPException(404, _UNKNOWN)
+        return Response(text, media_type="text/plain; charset=utf-8")
+
+
+async def _named(journal: Journal, segment: str) -> str:
+    """The id that a path names, by itself or by its alias."""
+    alias = await journal.views.task_id_of(segment) if is_alias(segment) else None
+    return alias or task_id_in(segment)

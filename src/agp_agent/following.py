@@ -1,0 +1,173 @@
+"""What a task prints, for those who look on: from any byte on, live while it runs, and from the journal afterwards.
+
+Nobody who looks on holds the task up: each reads the spool's file for itself, and whoever is too slow meets gaps.
+"""
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from agp_agent.capture import Gap, Spool
+from agp_agent.errors import AgentError
+from agp_agent.journal import Journal, Kept
+from agp_agent.lifecycle import State
+from agp_agent.output import Output
+from agp_agent.watch import LiveRun
+
+_LOOK_S: Final = 0.2
+_PIECE_BYTES: Final = 64 * 1024
+
+
+class BeyondOutput(AgentError):
+    """A reader wants to go on where the output has never been."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text of the output; ``end`` is the position behind it, in bytes as printed, from which a reader goes on."""
+
+    text: str
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Bytes that are not kept; ``end`` is the position behind them. None: nobody counted them."""
+
+    omitted_bytes: int | None
+    end: int
+
+
+class Following:
+    """The outputs of all tasks. It is the observer of the walks."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Nothing runs yet."""
+        self._journal = journal
+        self._spools: dict[str, Spool] = {}
+        self._news = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    def observe(self, run_id: str, run: LiveRun) -> None:
+        """A run has begun, or was taken over. Those that have ended are forgotten."""
+        self._spools = {known: spool for known, spool in self._spools.items() if not spool.closed}
+        self._spools[run_id] = run.spool
+        self._wake()
+
+    def close(self) -> None:
+        """The agent stops: whoever follows is let go, and may come back to the next one."""
+        self._closing.set()
+        self._wake()
+
+    async def text(self, task_id: str) -> str | None:
+        """What is kept now of the latest attempt's output; None where no such task is known."""
+        kept = await self._journal.views.kept(task_id)
+        if kept is None:
+            return None
+        spool = self._spool_of(kept)
+        return (spool.output() if spool is not None else kept.output).text()
+
+    async def check(self, task_id: str, start: int) -> bool:
+        """Whether the task is known. Raises ``BeyondOutput`` where its output is shorter than ``start``."""
+        kept = await self._journal.views.kept(task_id)
+        if kept is None:
+            return False
+        spool = self._spool_of(kept)
+        total = spool.total_bytes if spool is not None else kept.output.total_bytes
+        if start > total:
+            raise BeyondOutput(f"Last-Event-ID is {start}, and this attempt has printed {total} bytes.")
+        return True
+
+    async def pieces(self, task_id: str, start: int) -> AsyncIterator[Piece | Missing]:
+        """The latest attempt's output from a position on, until its end is on record, or the agent stops."""
+        position = start
+        while not self._closing.is_set():
+            news = self._news
+            kept = await self._journal.views.kept(task_id)
+            if kept is None:  # forgotten meanwhile: its result is old
+                return
+            spool = self._spool_of(kept)
+            if spool is not None and not spool.closed:
+                async for piece in _decoded(_live(spool, position, self._closing), position):
+                    position = piece.end
+                    yield piece
+            elif kept.state is State.FINISHED:
+                async for piece in _decoded(_stored(kept.output, position), position):
+                    yield piece
+                return
+            await _within(news, _LOOK_S)
+
+    def _spool_of(self, kept: Kept) -> Spool | None:
+        return None if kept.state is State.FINISHED else self._spools.get(kept.run_id)
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+async def _within(event: asyncio.Event, patience_s: float) -> None:
+    try:
+        async with asyncio.timeout(patience_s):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+async def _live(spool: Spool, start: int, closing: asyncio.Event) -> AsyncIterator[bytes | Gap]:
+    """The spool's own followers end with its run; these also end with the agent."""
+    pieces = spool.follow(start)
+    over = asyncio.create_task(closing.wait())
+    try:
+        while True:
+            step = asyncio.ensure_future(anext(pieces))
+            await asyncio.wait({step, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                step.cancel()
+                await asyncio.gather(step, return_exceptions=True)
+                return
+            yield step.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        over.cancel()
+        await pieces.aclose()
+
+
+async def _stored(output: Output, start: int) -> AsyncIterator[bytes | Gap]:
+    for piece in _pieces_of(output, start):
+        yield piece
+
+
+def _pieces_of(output: Output, start: int) -> Iterator[bytes | Gap]:
+    """What is kept from a position on: a part of the head, the gap, the tail."""
+    tail_start = max(len(output.head), output.total_bytes - len(output.tail))
+    for position in range(start, len(output.head), _PIECE_BYTES):
+        yield output.head[position : position + _PIECE_BYTES]
+    position = max(start, len(output.head))
+    if position < tail_start or (output.at_least and start <= len(output.head)):
+        yield Gap(tail_start - position if not output.at_least else 0)
+        position = tail_start
+    for place in range(position - tail_start, len(output.tail), _PIECE_BYTES):
+        yield output.tail[place : place + _PIECE_BYTES]
+
+
+async def _decoded(pieces: AsyncIterator[bytes | Gap], start: int) -> AsyncIterator[Piece | Missing]:
+    """As text. A character that is not complete waits for its rest, and the position stays before it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    position = start
+    async for piece in pieces:
+        if isinstance(piece, Gap):
+            if text := decoder.decode(b"", final=True):
+                yield Piece(text, position)
+            decoder.reset()
+            position += piece.omitted_bytes
+            yield Missing(piece.omitted_bytes or None, position)
+            continue
+        text = decoder.decode(piece)
+        position += len(piece)
+        if text:
+            yield Piece(text, position - len(decoder.getstate()[0]))
+    if text := decoder.decode(b"", final=True):
+        yield Piece(text, position)
