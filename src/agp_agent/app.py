@@ -27,6 +27,7 @@ from agp_agent.following import Following
 from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Delivery
 from agp_agent.metrics import Metrics
+from agp_agent.operating import Operating
 from agp_agent.outbox import Outbox
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
@@ -83,6 +84,7 @@ class Agent:
         opened = recovery.open_journal(state, self.audit)
         self.journal, self._opened = opened.journal, opened
         self.following = Following(self.journal)
+        self.operating = Operating(self.journal, self.audit, self.readiness, state.paused)
         self._state = state
         self._engine = engine
         self.metrics = Metrics()

@@ -48,6 +48,8 @@ class AuditEvent(StrEnum):
     AGENT_STOPPED = "agent stopped"
     AGENT_DEGRADED = "agent degraded"
     AGENT_RECOVERED = "agent recovered"
+    AGENT_PAUSED = "agent paused"
+    AGENT_RESUMED = "agent resumed"
     AUDIT_REPAIRED = "audit repaired"
     AUDIT_FILE_DROPPED = "audit file dropped"
     CONFIG_LOADED = "config loaded"
@@ -65,6 +67,8 @@ class AuditEvent(StrEnum):
     TASK_LOST = "task lost"
     TASK_DELIVERED = "task delivered"
     TASK_DEAD_LETTERED = "task dead-lettered"
+    TASK_DROPPED = "task dropped"
+    DELIVERY_RETRIED = "delivery retried"
     DEAD_LETTERS_KEPT = "dead letters kept"
     IMAGE_RESOLVED = "image resolved"
     CONTAINER_REFUSED = "container refused"
@@ -84,6 +88,8 @@ class AuditHead:
 
 
 _OPENING: Final = frozenset({AuditEvent.TASK_ACCEPTED, AuditEvent.TASK_CARRIED})
+CLOSING: Final = frozenset({AuditEvent.TASK_DELIVERED, AuditEvent.TASK_DROPPED})
+"""The events after which nothing is owed for a task: the dashboard has its result, or an operator gave it up."""
 STEPS: Final = frozenset(
     {AuditEvent.TASK_STARTED, AuditEvent.TASK_REQUEUED, AuditEvent.TASK_FINISHED, AuditEvent.TASK_LOST}
 )
@@ -126,7 +132,7 @@ class OpenTasks:
             self._by_task[task_id] = OpenTask(seq if isinstance(seq, int) else 0, facts, last_step)
         elif (known := self._by_task.get(task_id)) is None or known.run_id != run_id:
             return
-        elif name == AuditEvent.TASK_DELIVERED:
+        elif name in CLOSING:
             del self._by_task[task_id]
         elif name in STEPS:
             known.last_step = name

@@ -93,6 +93,7 @@ class Status:
     agent_id: str
     ready: bool
     draining: bool
+    paused: bool
     problems: dict[str, str]
     warnings: dict[str, str]
     engine: EngineStatus | None
@@ -161,6 +162,7 @@ class Overview:
             agent_id=self._agent_id,
             ready=readiness.ready,
             draining=readiness.draining,
+            paused=readiness.paused,
             problems=dict(readiness.problems),
             warnings=dict(readiness.warnings),
             engine=EngineStatus(engine.name, engine.version) if engine else None,

@@ -18,6 +18,8 @@ class Readiness:
     warnings: dict[str, str] = field(default_factory=dict)
     """What is not well and keeps no task from starting, by part, such as catalog or a token file; one sentence each."""
     draining: bool = False
+    paused: bool = False
+    """An operator wants no task to start; what comes is taken on and waits."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody saw that a part is not well: whoever watches that part looks again at once."""
@@ -27,8 +29,8 @@ class Readiness:
 
     @property
     def slots(self) -> int:
-        """Tasks that can run at once now: none while something is missing or the agent is stopping."""
-        return 0 if self.problems or self.draining else self.max_running
+        """Tasks that can run at once now: none while something is missing, or the agent is paused or stopping."""
+        return 0 if self.problems or self.draining or self.paused else self.max_running
 
     @property
     def ready(self) -> bool:
@@ -63,6 +65,11 @@ class Readiness:
         """Report a problem that was met in passing; it stands until the part was looked at again."""
         self.report(part, problem)
         self.doubted.set()
+
+    def pause(self, *, paused: bool) -> None:
+        """Start no task until this is taken back, or go on."""
+        self.paused = paused
+        self._tell()
 
     def drain(self) -> None:
         """Start nothing any more."""

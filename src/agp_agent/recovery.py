@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from agp_agent import lifecycle
-from agp_agent.audit import Audit, AuditEvent, read_events
+from agp_agent.audit import CLOSING, Audit, AuditEvent, read_events
 from agp_agent.capture import left_output
 from agp_agent.ending import facts as facts_of
 from agp_agent.errors import JournalDamaged
@@ -35,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 Event = dict[str, Any]
 
-_CLOSED = AuditEvent.TASK_DELIVERED.value
 _CARRIED = AuditEvent.TASK_CARRIED.value
 _STARTED = AuditEvent.TASK_STARTED.value
 _PUT_BACK = AuditEvent.TASK_REQUEUED.value
@@ -161,7 +160,7 @@ def _to_report(state: StateDir, audit: Audit) -> list[Event]:
     notes = {run_id: note for run_id, (note, _) in _notes(state).items() if note.get("task_id") not in tasks}
     if notes:
         for event in read_events(state.audit):
-            if event.get("event") == _CLOSED:
+            if event.get("event") in CLOSING:
                 notes.pop(str(event.get("run_id", "")), None)
     return [*found, *notes.values()]
 
@@ -219,7 +218,7 @@ def _compare_steps(state: StateDir, standing: dict[str, Standing]) -> tuple[list
         run_id, name = str(event.get("run_id", "")), _step_of(event)
         if run_id not in standing:
             continue
-        if name == _CLOSED:
+        if name == AuditEvent.TASK_DELIVERED:  # a result that was given up stays until it is given up again
             raise _forgotten(state, run_id, "was delivered")
         if name in _ENDED and standing[run_id].state is not State.FINISHED:
             raise _forgotten(state, run_id, "has ended")

@@ -69,6 +69,7 @@ async def _serve(agent: Agent, tokens: Tokens, listeners: list[socket.socket], e
                 agent.intake,
                 agent.journal,
                 agent.following,
+                agent.operating,
                 agent.readiness,
                 agent.overview,
                 access,

@@ -74,6 +74,11 @@ class StateDir:
         return self.path / "spool"
 
     @property
+    def paused(self) -> Path:
+        """There while an operator wants no task to start."""
+        return self.path / "paused"
+
+    @property
     def reserve(self) -> Path:
         """Space kept free for the results of what runs."""
         return self.path / "reserve"

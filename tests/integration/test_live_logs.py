@@ -16,7 +16,6 @@ from support.engine_side import EngineSide
 from support.playbooks import WAITED, WAITING
 from support.waiting import eventually
 
-
 HELD = "until [ -e /work/go ]; do sleep 0.05; done"
 
 

@@ -21,6 +21,7 @@ from agp_agent.following import Following
 from agp_agent.intake import Intake
 from agp_agent.journal import Journal
 from agp_agent.metrics import Metrics
+from agp_agent.operating import Operating
 from agp_agent.overview import Overview
 from agp_agent.planner import Limits
 from agp_agent.reach import Reach
@@ -80,9 +81,9 @@ async def api(
     )
     access = Access(tokens, Tally(audit, AuditEvent.AUTH_FAILED), tailnet)
     following = Following(journal)
-    app = create_api(
-        intake, journal, following, readiness, overview, access, Metrics(), body_deadline_s=body_deadline_s
-    )
+    operating = Operating(journal, audit, readiness, folder / "paused")
+    more = (following, operating, readiness, overview, access, Metrics())
+    app = create_api(intake, journal, *more, body_deadline_s=body_deadline_s)
     try:
         yield Api(app, journal, readiness, audit)
     finally:

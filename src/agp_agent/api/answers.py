@@ -36,6 +36,12 @@ class Cancelling(_Answer):
     message: str
 
 
+class Done(_Answer):
+    """What an operator asked for is done, or on its way."""
+
+    message: str
+
+
 class Problem(_Answer):
     """Every error: one descriptive sentence."""
 

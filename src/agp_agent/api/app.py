@@ -14,6 +14,7 @@ from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body
 from agp_agent.api.document import METRICS, OPEN, TASK_BODY, document
 from agp_agent.api.document import problems as answers
 from agp_agent.api.guard import Guard
+from agp_agent.api.operations import add_operations
 from agp_agent.api.paths import RawPaths
 from agp_agent.api.tasks import add_tasks
 from agp_agent.api.visitor import CALLER
@@ -22,6 +23,7 @@ from agp_agent.intake import Intake
 from agp_agent.journal import Journal
 from agp_agent.metrics import CONTENT_TYPE, Metrics
 from agp_agent.models import TaskStatus
+from agp_agent.operating import Operating
 from agp_agent.overview import Overview, Status
 from agp_agent.readiness import Readiness
 from agp_agent.tailnet import Tailnet
@@ -46,6 +48,7 @@ def create_api(
     intake: Intake,
     journal: Journal,
     following: Following,
+    operating: Operating,
     readiness: Readiness,
     overview: Overview,
     access: Access,
@@ -67,6 +70,7 @@ def create_api(
     problems.handle(api)
     _add_contract(api, intake, body_deadline_s)
     add_tasks(api, intake, journal, following)
+    add_operations(api, journal, operating)
     _add_metrics(api, journal, metrics)
     _add_looks(api, readiness, overview)
     return api

@@ -76,6 +76,14 @@ def _headers(status: int) -> dict[str, Any]:
     }
 
 
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is left out or has a value: there is no null in a query or a header."""
+    kinds: list[dict[str, Any]] = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {name: value for name, value in schema.items() if name != "anyOf"} | kinds[0]
+
+
 def document(api: FastAPI) -> dict[str, Any]:
     """The document of these routes."""
     found: dict[str, Any] = get_openapi(
@@ -87,6 +95,8 @@ def document(api: FastAPI) -> dict[str, Any]:
     for path in found["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # FastAPI's own; the agent never answers it
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
     schemas = found["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -8,6 +8,8 @@ from fastapi import Path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agp_agent.journal import Journal
+
 _ALIAS: Final = re.compile(r"~[0-9a-f]{64}")
 
 TaskPath = Annotated[
@@ -41,6 +43,7 @@ def task_id_in(segment: str) -> str:
         raise HTTPException(404, "A task id in a path must be percent-encoded UTF-8.") from None
 
 
-def is_alias(segment: str) -> bool:
-    """Whether it may stand for a task's id instead of spelling it."""
-    return _ALIAS.fullmatch(segment) is not None
+async def named(journal: Journal, segment: str) -> str:
+    """The id that a segment names, by itself or by its alias. Raises as ``task_id_in`` does."""
+    alias = await journal.views.task_id_of(segment) if _ALIAS.fullmatch(segment) else None
+    return alias or task_id_in(segment)

@@ -10,7 +10,7 @@ from agp_agent.api.answers import Cancelling, TaskDetails, TaskList
 from agp_agent.api.document import LOGS
 from agp_agent.api.document import problems as answers
 from agp_agent.api.live_logs import stream
-from agp_agent.api.paths import TaskPath, is_alias, task_id_in
+from agp_agent.api.paths import TaskPath, named
 from agp_agent.api.visitor import CALLER
 from agp_agent.following import Following
 from agp_agent.intake import Intake
@@ -46,7 +46,7 @@ def _add_one(api: FastAPI, intake: Intake, journal: Journal) -> None:
     @api.get("/tasks/{task_id}", responses=answers(401, 404, 503))
     async def task(task_id: TaskPath) -> TaskDetails:
         """Where a task is, how it ended, and how its delivery stands."""
-        found = await journal.views.task(await _named(journal, task_id))
+        found = await journal.views.task(await named(journal, task_id))
         if found is None:
             raise HTTPException(404, _UNKNOWN)
         return TaskDetails.of(found)
@@ -54,7 +54,7 @@ def _add_one(api: FastAPI, intake: Intake, journal: Journal) -> None:
     @api.post("/tasks/{task_id}/cancel", status_code=202, responses=answers(401, 404, 503))
     async def cancel(task_id: TaskPath, request: Request) -> Cancelling:
         """Stop a task that is waiting or running."""
-        if not await intake.cancel(await _named(journal, task_id), request.scope[CALLER]):
+        if not await intake.cancel(await named(journal, task_id), request.scope[CALLER]):
             raise HTTPException(404, "There is no task with this id that is waiting or running.")
         return Cancelling(message="Task is being cancelled")
 
@@ -70,16 +70,10 @@ def _add_logs(api: FastAPI, journal: Journal, following: Following) -> None:
 
         Event ids are positions in bytes as printed: a reader that comes back with ``Last-Event-ID`` goes on there.
         """
-        name = await _named(journal, task_id)
+        name = await named(journal, task_id)
         if follow:
             return await stream(following, journal, name, int(last_event_id or 0))
         text = await following.text(name)
         if text is None:
             raise HTTPException(404, _UNKNOWN)
         return Response(text, media_type="text/plain; charset=utf-8")
-
-
-async def _named(journal: Journal, segment: str) -> str:
-    """The id that a path names, by itself or by its alias."""
-    alias = await journal.views.task_id_of(segment) if is_alias(segment) else None
-    return alias or task_id_in(segment)

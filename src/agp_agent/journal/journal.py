@@ -268,6 +268,23 @@ class Journal:
         """It will never be taken as it is; an operator has to look."""
         await self._update("dead_letter", {"seq": seq, "last_error": error})
 
+    async def retry_delivery(self, task_id: str) -> bool:
+        """Have the result of this task delivered now, a dead letter too. False: it has none that waits."""
+        done = await self._update("retry_delivery", {"task_id": task_id, "now_ms": self._now_ms()})
+        self.outbox_changed.set()
+        return done
+
+    async def retry_dead_letters(self) -> int:
+        """Have all dead letters delivered now; how many there are."""
+        row = {"now_ms": self._now_ms()}
+        number = await self._db.write(lambda db: db.execute(SQL["retry_dead_letters"], row).rowcount)
+        self.outbox_changed.set()
+        return number
+
+    async def drop_dead_letter(self, run_id: str) -> bool:
+        """Forget a result that will never be delivered, and its attempt. False: it is no dead letter (any more)."""
+        return await self._update("drop_dead_letter", {"run_id": run_id})
+
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
     async def counts(self) -> dict[State | Delivery, int]:

@@ -103,6 +103,11 @@ class Views:
         more = found[limit - 1]["seq"] if len(found) > limit else None
         return [_task_of(one) for one in found[:limit]], more
 
+    async def dead_letter(self, task_id: str) -> dict[str, Any] | None:
+        """The facts of a result that was given up, or None where this task has none."""
+        row = await self._db.read(lambda db: db.execute(SQL["dead_letter_of"], {"task_id": task_id}).fetchone())
+        return {name: row[name] for name in ("task_id", "attempt", "run_id", "last_error")} if row else None
+
     async def kept(self, task_id: str) -> Kept | None:
         """The latest attempt's output as far as it is on record, or None where the journal knows no such task."""
         row = await self._db.read(lambda db: db.execute(SQL["view_kept"], {"task_id": task_id}).fetchone())

@@ -94,7 +94,6 @@ async def test_an_id_that_looks_like_an_alias_is_found_by_itself(made: Api, clie
         ("/tasks/%FF", "A task id in a path must be percent-encoded UTF-8."),
         ("/tasks/%ED%A0%80", "A task id in a path must be percent-encoded UTF-8."),
         ("/tasks/", "There is nothing at this path."),
-        ("/tasks", "There is nothing at this path."),
         ("/tasks/a/b", "There is nothing at this path."),
         ("/tasks%2Ft", "There is nothing at this path."),
         ("/st%61tus", "There is nothing at this path."),
@@ -122,7 +121,7 @@ async def test_the_status_is_told_behind_the_token(client: httpx.AsyncClient) ->
     answer = await client.get("/status")
     assert answer.status_code == 200
     assert list(answer.json()) == [
-        *("version", "agent_id", "ready", "draining", "problems", "warnings", "engine", "runners"),
+        *("version", "agent_id", "ready", "draining", "paused", "problems", "warnings", "engine", "runners"),
         *("slots", "queue", "outbox", "audit_head"),
     ]
     assert answer.json()["outbox"] == {"pending": 0, "dead_letters": 0, "oldest_age_s": None}
@@ -166,6 +165,13 @@ async def test_every_operation_states_every_status_it_can_answer(client: httpx.A
     assert found == {
         "POST /heartbeat": ALWAYS | {"200", "401"},
         "POST /execute_task": ALWAYS | {"202", "401", "409", "413", "415", "503"},
+        "POST /pause": ALWAYS | {"200", "401", "503"},
+        "POST /resume": ALWAYS | {"200", "401", "503"},
+        "POST /outbox/retry": ALWAYS | {"202", "401", "503"},
+        "POST /tasks/{task_id}/delivery/retry": ALWAYS | {"202", "401", "404", "503"},
+        "POST /tasks/{task_id}/delivery/drop": ALWAYS | {"200", "401", "404", "503"},
+        "GET /tasks": ALWAYS | {"200", "401", "503"},
+        "GET /tasks/{task_id}/logs": ALWAYS | {"200", "401", "404", "503"},
         "GET /tasks/{task_id}": ALWAYS | {"200", "401", "404", "503"},
         "POST /tasks/{task_id}/cancel": ALWAYS | {"202", "401", "404", "503"},
         "GET /status": ALWAYS | {"200", "401", "503"},

@@ -152,6 +152,21 @@ UPDATE attempts SET output_omitted_bytes = :output_omitted_bytes WHERE seq = :se
 UPDATE outbox SET state = 'dead_letter', attempts = attempts + 1, last_error = :last_error
  WHERE seq = :seq AND state = 'pending';
 
+-- name: retry_delivery
+UPDATE outbox SET state = 'pending', next_attempt_at_ms = :now_ms
+ WHERE state <> 'acknowledged' AND seq = (SELECT seq FROM attempts WHERE task_id = :task_id AND is_open = 1);
+
+-- name: retry_dead_letters
+UPDATE outbox SET state = 'pending', next_attempt_at_ms = :now_ms WHERE state = 'dead_letter';
+
+-- name: dead_letter_of
+SELECT a.seq, a.task_id, a.attempt, a.run_id, o.last_error FROM attempts a JOIN outbox o USING (seq)
+ WHERE a.task_id = :task_id AND a.is_open = 1 AND o.state = 'dead_letter';
+
+-- name: drop_dead_letter
+DELETE FROM attempts WHERE run_id = :run_id
+   AND seq IN (SELECT seq FROM outbox WHERE state = 'dead_letter');
+
 -- name: expired
 SELECT seq, task_id, attempt, run_id FROM outbox o JOIN attempts a USING (seq)
  WHERE o.state = 'pending' AND a.finished_at_ms < :before_ms LIMIT :limit;
