@@ -3,10 +3,10 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 69 engine unavailable, 78 configuration.
 """
 
-from agp_agent.cli import agent, audit, configuration, runners
+from agp_agent.cli import agent, audit, configuration, operations, runners, tasks
 from agp_agent.cli.common import EXIT_INTERRUPTED, app
 
-__all__ = ["agent", "app", "audit", "configuration", "main", "runners"]
+__all__ = ["agent", "app", "audit", "configuration", "main", "operations", "runners", "tasks"]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from agp_agent.journal.database import (
     check_schema,
 )
 from agp_agent.journal.journal import Journal
+from agp_agent.journal.reading import views_of
 from agp_agent.journal.records import (
     Accepted,
     Admission,
@@ -24,7 +25,7 @@ from agp_agent.journal.records import (
     Waiting,
 )
 from agp_agent.journal.survey import Standing, Survey, survey
-from agp_agent.journal.views import ALIAS_PREFIX, DeliveryView, Kept, OutboxView, TaskFilter, TaskView
+from agp_agent.journal.views import ALIAS_PREFIX, DeliveryView, Kept, OutboxView, TaskFilter, TaskView, Views
 
 __all__ = [
     "ALIAS_PREFIX",
@@ -51,8 +52,10 @@ __all__ = [
     "Survey",
     "TaskFilter",
     "TaskView",
+    "Views",
     "Waiting",
     "check_schema",
     "set_aside",
     "survey",
+    "views_of",
 ]

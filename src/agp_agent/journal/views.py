@@ -4,14 +4,15 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from agp_agent.journal.database import Database
 from agp_agent.journal.records import Delivery
 from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import WIRE_STATUS, Outcome, State
 from agp_agent.models import TaskStatus
 from agp_agent.output import Output
+
+T = TypeVar("T")
 
 _NEWEST = 2**63 - 1
 ALIAS_PREFIX = "~"
@@ -82,10 +83,17 @@ class OutboxView:
     oldest_age_s: float | None
 
 
+class Readable(Protocol):
+    """What reads are run on."""
+
+    async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Run it on a connection that changes nothing."""
+
+
 class Views:
     """Queries for people; each sees one committed state."""
 
-    def __init__(self, db: Database, now_ms: Callable[[], int]) -> None:
+    def __init__(self, db: Readable, now_ms: Callable[[], int]) -> None:
         """Read from ``db``; ``now_ms`` is the wall clock."""
         self._db = db
         self._now_ms = now_ms

@@ -1,0 +1,34 @@
+"""Tables and fields: drawn on a terminal, plain lines where a program reads them."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import typer
+
+from agp_agent.visible import visible_line
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under their heads; without a terminal one row a line, with tabs between, and no heads."""
+    shown = [[visible_line(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in shown:
+            typer.echo("\t".join(row))
+        return
+    from rich import box  # noqa: PLC0415  programs that read lines need not wait for it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(*heads, box=box.SIMPLE_HEAD)
+    for row in shown:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    Console().print(table)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """One field a line; what is null is left out."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    width = max(map(len, known), default=0)
+    for name, value in known.items():
+        typer.echo(f"{name:{width}}  {visible_line(str(value))}")

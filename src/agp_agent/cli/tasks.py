@@ -1,0 +1,137 @@
+"""The commands about tasks: list, show, their output, cancel."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agp_agent.cli.asking import agent_of, ask
+from agp_agent.cli.common import EXIT_FAILED, ConfigOption, app, load, task_commands
+from agp_agent.cli.tables import print_fields, print_table
+from agp_agent.journal import Delivery, TaskFilter, Views
+from agp_agent.lifecycle import Outcome, State
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="The task's id, as the dashboard gave it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@task_commands.command("list", epilog="Examples: agp-agent tasks list --outcome failed  ·  … --delivery dead_letter")
+def tasks_list(
+    config: ConfigOption = None,
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="Only those that ended so.")] = None,
+    delivery: Annotated[Delivery | None, typer.Option(help="Only those whose delivery stands so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many, the newest first.")] = 50,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the latest tasks, the newest first."""
+
+    async def from_journal(views: Views) -> dict[str, Any]:
+        found, more = await views.tasks(TaskFilter(state, outcome, delivery), limit, None)
+        return {"tasks": [_document(one) for one in found], "next_cursor": str(more) if more else None}
+
+    query = {"state": state, "outcome": outcome, "delivery": delivery, "limit": limit}
+    found = ask(config, lambda agent: agent.ask("GET", "/tasks", **query), from_journal)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    print_table(("accepted", "state", "delivery", "task", "error"), [_row(one) for one in found["tasks"]])
+    if found["next_cursor"]:
+        typer.echo(f"agp-agent: there are more; --limit {limit} shows these.", err=True)
+
+
+@task_commands.command("show")
+def tasks_show(task_id: TaskArgument, config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
+    """Print all that is known of a task's latest attempt."""
+    from agp_agent.agent_client import task_path  # noqa: PLC0415  the other commands start faster without
+
+    async def from_journal(views: Views) -> dict[str, Any] | None:
+        found = await views.task(task_id)
+        return _document(found) if found else None
+
+    found = ask(config, lambda agent: agent.ask("GET", task_path(task_id)), from_journal)
+    if found is None:
+        _unknown()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    delivery = {f"delivery {name}": value for name, value in found.pop("delivery").items()}
+    print_fields(found | delivery)
+
+
+@app.command(epilog="Examples: agp-agent logs -f 'deploy 42'  ·  agp-agent logs deploy | less")
+def logs(
+    task_id: TaskArgument,
+    config: ConfigOption = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task ends.")] = False,
+) -> None:
+    """Print what a task printed; with -f live, from its first byte on.
+
+    What is not kept is named on stderr. An agent that restarts meanwhile is waited for, and nothing comes twice.
+    """
+    from agp_agent.agent_client import task_path  # noqa: PLC0415  the other commands start faster without
+
+    path = task_path(task_id, "logs")
+    if follow:
+        _follow(config, path)
+        return
+
+    async def from_journal(views: Views) -> str | None:
+        kept = await views.kept(task_id)
+        return kept.output.text() if kept else None
+
+    text = ask(config, lambda agent: agent.text(path), from_journal)
+    if text is None:
+        _unknown()
+    _print(text)
+
+
+@app.command()
+def cancel(task_id: TaskArgument, config: ConfigOption = None) -> None:
+    """Stop a task that waits or runs; its result is `cancelled`."""
+    from agp_agent.agent_client import task_path  # noqa: PLC0415  the other commands start faster without
+
+    with agent_of(load(config)) as agent:
+        typer.echo(agent.ask("POST", task_path(task_id, "cancel"))["message"])
+
+
+def _follow(config: Path | None, path: str) -> None:
+    with agent_of(load(config)) as agent:
+        for event in agent.follow(path):
+            if event.kind == "output":
+                _print(event.data["text"])
+            elif event.kind == "gap":
+                number = event.data["omitted_bytes"]
+                typer.echo(f"[agp-agent: {number or 'an unknown number of'} bytes omitted]", err=True)
+            elif event.data["error"]:
+                typer.echo(f"agp-agent: {event.data['error']}", err=True)
+
+
+def _print(text: str) -> None:
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def _document(task: Any) -> dict[str, Any]:
+    from agp_agent.api.answers import TaskDetails  # noqa: PLC0415  the other commands start faster without
+
+    return TaskDetails.of(task).model_dump(mode="json")
+
+
+def _row(task: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        task["accepted_at"].partition(".")[0].rstrip("Z").replace("T", " "),
+        task["outcome"] or task["state"],
+        task["delivery"]["state"] if task["outcome"] else "",
+        task["task_id"],
+        task["error"] or "",
+    )
+
+
+def _unknown() -> None:
+    typer.echo("agp-agent: There is no task with this id.", err=True)
+    raise typer.Exit(EXIT_FAILED)
