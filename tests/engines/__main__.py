@@ -22,6 +22,7 @@ from support.own_engine import RUNNER_IMAGES, OwnEngine
 
 ROOT: Final = Path(__file__).parents[2]
 FENCE: Final = f"agp/fence:{__version__}"
+BASE: Final = "debian:trixie-slim"  # an image that is no runner image
 RELEASES: Final = {"bookworm": None, "trixie": ROOT / "build/engines/trixie", "sid": ROOT / "build/engines/sid"}
 SUITES: Final = ("tests/contract", "tests/integration")
 ELSEWHERE: Final = (
@@ -58,7 +59,7 @@ def run(release: str) -> Verdict:
     begin = time.monotonic()
     with OwnEngine(programs=RELEASES[release], bridge=True) as engine:
         engine.start()
-        engine.load_runner_images(*RUNNER_IMAGES, FENCE)
+        engine.load_runner_images(*RUNNER_IMAGES, FENCE, BASE)
         name = f"Docker {version_of(engine)} (Debian {release})"
         console.print(f"{name} …")
         with tempfile.TemporaryFile("w+") as log:
