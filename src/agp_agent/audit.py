@@ -16,6 +16,7 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -170,6 +171,8 @@ class Audit:
         self._mask = mask
         self._log = structlog.get_logger("audit").bind()  # once: it is built anew for every line otherwise
         self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        """Events since this process began, by their names."""
         self._pending: list[bytes] = []
         self._synced: asyncio.Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="agp-audit")
@@ -211,6 +214,7 @@ class Audit:
     def record(self, event: AuditEvent, **fields: object) -> None:
         """Add an event to the trail. Never fails and never waits; ``flush`` tells whether it reached the disk."""
         with self._lock:
+            self.counts[event.value] += 1
             seq, known = self._add(event, fields)
         self._log.info(event.value, audit_seq=seq, **known)
 

@@ -1,6 +1,7 @@
 """What Prometheus is told. The only importer of its client; labels are of closed lists, so their number is bounded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram, exposition
@@ -8,7 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from agp_agent.audit import AuditEvent
+from agp_agent.build_info import BuildInfo
 from agp_agent.lifecycle import Outcome, State
+from agp_agent.readiness import PARTS
 from agp_agent.stages import Stage, Stages, Start
 
 CONTENT_TYPE: Final = exposition.CONTENT_TYPE_LATEST
@@ -17,6 +21,24 @@ _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 _UNTIL: Final = frozenset({Stage.OUTPUT, Stage.ACKNOWLEDGED})
 """What somebody waits for: told from the order on, too."""
 _WAITING: Final = (State.QUEUED, State.PREPARING, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is counted elsewhere, as it stands now."""
+
+    states: Mapping[State, int] = field(default_factory=dict)
+    """Attempts in each state that is not finished."""
+    results_pending: int = 0
+    dead_letters: int = 0
+    oldest_result_s: float | None = None
+    """Age of the oldest result that the dashboard has not acknowledged and that is still tried."""
+    max_running: int = 0
+    is_ready: bool = False
+    is_paused: bool = False
+    problems: Collection[str] = ()
+    """The parts that keep tasks from starting."""
+    audit_events: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -41,9 +63,9 @@ class Metrics:
         if stage in _UNTIL:
             self._until.labels(stage.value, start.value).observe(after_s)
 
-    def text(self, states: Mapping[State, int]) -> bytes:
-        """All of it in Prometheus' text format. ``states``: how many tasks are in each now."""
-        self._now.states = states
+    def text(self, figures: Figures) -> bytes:
+        """All of it in Prometheus' text format."""
+        self._now.figures = figures
         return exposition.generate_latest(self._registry)
 
 
@@ -52,13 +74,48 @@ class _Now(Collector):
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self.states: Mapping[State, int] = {}
+        self.figures = Figures()
+        self._build = BuildInfo.of_this()
 
     def collect(self) -> Iterator[Metric]:
         """Every label is there from the beginning, at zero."""
+        yield from self._tasks()
+        yield from self._conditions()
+        events = CounterMetricFamily("agp_audit_events", "Events of the audit trail since the start.", labels=["event"])
+        for event in AuditEvent:
+            events.add_metric([event.value], self.figures.audit_events.get(event.value, 0))
+        yield events
+
+    def _conditions(self) -> Iterator[Metric]:
+        now = self.figures
+        build = GaugeMetricFamily("agp_build_info", "What the agent was built from.", labels=["version", "commit"])
+        build.add_metric([self._build.version, self._build.commit or ""], 1)
+        yield build
+        yield GaugeMetricFamily(
+            "agp_ready", "Whether a task that is accepted now would be started.", value=now.is_ready
+        )
+        yield GaugeMetricFamily("agp_paused", "Whether an operator has paused it.", value=now.is_paused)
+        yield GaugeMetricFamily("agp_max_running", "Places for tasks.", value=now.max_running)
+        problems = GaugeMetricFamily("agp_problem", "Whether a part keeps tasks from starting.", labels=["part"])
+        for part in PARTS:
+            problems.add_metric([part], part in now.problems)
+        yield problems
+        results = GaugeMetricFamily(
+            "agp_results", "Results that the dashboard has not acknowledged, by their delivery.", labels=["delivery"]
+        )
+        results.add_metric(["pending"], now.results_pending)
+        results.add_metric(["dead_letter"], now.dead_letters)
+        yield results
+        yield GaugeMetricFamily(
+            "agp_oldest_result_seconds",
+            "Age of the oldest result that waits for the dashboard; 0 where none waits.",
+            value=now.oldest_result_s or 0,
+        )
+
+    def _tasks(self) -> Iterator[Metric]:
         tasks = GaugeMetricFamily("agp_tasks", "Tasks that have not ended, by their state.", labels=["state"])
         for state in _WAITING:
-            tasks.add_metric([state.value], self.states.get(state, 0))
+            tasks.add_metric([state.value], self.figures.states.get(state, 0))
         yield tasks
         ended = CounterMetricFamily("agp_tasks_finished", "Tasks that have ended, by outcome.", labels=["outcome"])
         for outcome in Outcome:

@@ -17,6 +17,7 @@ from agp_agent.journal import Journal, OutboxView
 from agp_agent.lacks import Lack
 from agp_agent.lifecycle import State
 from agp_agent.lockdown import lockdown
+from agp_agent.metrics import Figures
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.pool import WarmStatus
 from agp_agent.reach import Reach
@@ -171,6 +172,21 @@ class Overview:
             queue=Queue(states[State.QUEUED], states[State.PREPARING], states[State.RUNNING], self._max_queued),
             outbox=await self._journal.views.outbox(),
             audit_head=str(self._audit.head_on_disk),
+        )
+
+    async def figures(self) -> Figures:
+        """What is counted, for Prometheus. Raises as ``status`` does."""
+        outbox = await self._journal.views.outbox()
+        return Figures(
+            states=await self._journal.views.states(),
+            results_pending=outbox.pending,
+            dead_letters=outbox.dead_letters,
+            oldest_result_s=outbox.oldest_age_s,
+            max_running=self._readiness.max_running,
+            is_ready=self._readiness.ready,
+            is_paused=self._readiness.paused,
+            problems=tuple(self._readiness.problems),
+            audit_events=self._audit.counts,
         )
 
     async def aclose(self) -> None:

@@ -3,6 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
+
+PARTS: Final = ("engine", "runner images", "journal", "journal size", "audit", "disk", "file descriptors")
+"""What may keep tasks from starting."""
 
 
 @dataclass(slots=True)
@@ -11,10 +15,7 @@ class Readiness:
 
     max_running: int = 0
     problems: dict[str, str] = field(default_factory=dict)
-    """What is missing, one sentence each, by part.
-
-    Parts: engine, runner images, journal, journal size, audit, disk, file descriptors.
-    """
+    """What is missing, one sentence each, by part (``PARTS``)."""
     warnings: dict[str, str] = field(default_factory=dict)
     """What is not well and keeps no task from starting, by part, such as catalog or a token file; one sentence each."""
     draining: bool = False

@@ -1,18 +1,21 @@
 """What Prometheus is told: parsed by Prometheus' own parser, as a scrape does."""
 
+from typing import Any
+
 from prometheus_client.parser import text_string_to_metric_families
 
+from agp_agent import __version__
 from agp_agent.lifecycle import Outcome, State
-from agp_agent.metrics import Metrics
+from agp_agent.metrics import Figures, Metrics
 from agp_agent.stages import Stage, Stages
 
 SERIES_MAX = 600
 """However many tasks ran. Most are buckets: 12 stages and 2 times from the order on, cold and warm."""
 
 
-def scraped(metrics: Metrics, states: dict[State, int] | None = None) -> dict[str, float]:
+def scraped(metrics: Metrics, states: dict[State, int] | None = None, **more: Any) -> dict[str, float]:
     """Every sample by its name with its labels, buckets left out."""
-    families = text_string_to_metric_families(metrics.text(states or {}).decode())
+    families = text_string_to_metric_families(metrics.text(Figures(states or {}, **more)).decode())
     samples = [sample for family in families for sample in family.samples]
     return {
         sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
@@ -63,6 +66,26 @@ def test_the_number_of_series_does_not_grow_with_tasks() -> None:
     metrics = Metrics()
     for number in range(50):
         walk(metrics.stages, f"run-{number}")
-    series = [line for line in metrics.text({}).decode().splitlines() if not line.startswith("#")]
+    series = [line for line in metrics.text(Figures()).decode().splitlines() if not line.startswith("#")]
     assert len(series) < SERIES_MAX
     assert not [line for line in series if "run-" in line]
+
+
+def test_what_is_counted_elsewhere_is_told_as_it_stands() -> None:
+    """The outbox, the places, what is not well, and the events of the trail; each label is there at zero."""
+    found = scraped(
+        Metrics(),
+        results_pending=3,
+        dead_letters=2,
+        oldest_result_s=61.5,
+        max_running=8,
+        is_ready=True,
+        problems=("disk",),
+        audit_events={"auth failed": 4},
+    )
+    assert (found["agp_results pending"], found["agp_results dead_letter"]) == (3, 2)
+    assert (found["agp_oldest_result_seconds"], found["agp_max_running"]) == (61.5, 8)
+    assert (found["agp_ready"], found["agp_paused"]) == (1, 0)
+    assert (found["agp_problem disk"], found["agp_problem engine"]) == (1, 0)
+    assert (found["agp_audit_events_total auth failed"], found["agp_audit_events_total task lost"]) == (4, 0)
+    assert found[f"agp_build_info  {__version__}"] == 1

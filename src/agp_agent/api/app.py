@@ -71,7 +71,7 @@ def create_api(
     _add_contract(api, intake, body_deadline_s)
     add_tasks(api, intake, journal, following)
     add_operations(api, journal, operating)
-    _add_metrics(api, journal, metrics)
+    _add_metrics(api, overview, metrics)
     _add_looks(api, readiness, overview)
     return api
 
@@ -92,13 +92,13 @@ def _add_contract(api: FastAPI, intake: Intake, body_deadline_s: float) -> None:
         return TaskAccepted(message=_MESSAGES[accepted.status], task_id=task.task_id, status=accepted.status)
 
 
-def _add_metrics(api: FastAPI, journal: Journal, metrics: Metrics) -> None:
+def _add_metrics(api: FastAPI, overview: Overview, metrics: Metrics) -> None:
     """What Prometheus asks."""
 
     @api.get("/metrics", response_class=Response, responses=answers(401, 503) | METRICS)
     async def measured() -> Response:
-        """Say in Prometheus' text format how many tasks there are, how they ended, and how long each stage takes."""
-        return Response(metrics.text(await journal.views.states()), media_type=CONTENT_TYPE)
+        """Tasks, outbox, places, problems, audit events, and how long each stage takes, in Prometheus' text format."""
+        return Response(metrics.text(await overview.figures()), media_type=CONTENT_TYPE)
 
 
 def _add_looks(api: FastAPI, readiness: Readiness, overview: Overview) -> None:
