@@ -75,6 +75,8 @@ class Following:
         if kept is None:
             return False
         spool = self._spool_of(kept)
+        if spool is None and kept.state is not State.FINISHED:
+            return True  # it waits, or was not taken over yet by an agent that has just started
         total = spool.total_bytes if spool is not None else kept.output.total_bytes
         if start > total:
             raise BeyondOutput(f"Last-Event-ID is {start}, and this attempt has printed {total} bytes.")

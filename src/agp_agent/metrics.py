@@ -34,6 +34,7 @@ class Figures:
     oldest_result_s: float | None = None
     """Age of the oldest result that the dashboard has not acknowledged and that is still tried."""
     max_running: int = 0
+    max_queued: int = 0
     is_ready: bool = False
     is_paused: bool = False
     problems: Collection[str] = ()
@@ -96,6 +97,7 @@ class _Now(Collector):
         )
         yield GaugeMetricFamily("agp_paused", "Whether an operator has paused it.", value=now.is_paused)
         yield GaugeMetricFamily("agp_max_running", "Places for tasks.", value=now.max_running)
+        yield GaugeMetricFamily("agp_max_queued", "Tasks that may wait.", value=now.max_queued)
         problems = GaugeMetricFamily("agp_problem", "Whether a part keeps tasks from starting.", labels=["part"])
         for part in PARTS:
             problems.add_metric([part], part in now.problems)

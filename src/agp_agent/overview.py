@@ -183,6 +183,7 @@ class Overview:
             dead_letters=outbox.dead_letters,
             oldest_result_s=outbox.oldest_age_s,
             max_running=self._readiness.max_running,
+            max_queued=self._max_queued,
             is_ready=self._readiness.ready,
             is_paused=self._readiness.paused,
             problems=tuple(self._readiness.problems),
