@@ -259,6 +259,9 @@ def source_of(name: str, settings: Settings, config_file: Path | None = None) ->
     path = config_file or _config_file_of_environment()
     if name in _Environment(Settings)():
         return f"environment, {PREFIX}{name.upper()}"
+    handed_over = system_places.token_files().get(name)
+    if handed_over is not None and getattr(settings, name) == handed_over:
+        return f"found in {handed_over.parent}"
     return str(path) if name in settings.model_fields_set else "default"
 
 

@@ -57,9 +57,11 @@ COMMANDS = {
     ("status",): ("what is not well", "--json"),
     ("pause",): ("for maintenance",),
     ("resume",): ("Start tasks again",),
-    ("audit",): ("verify",),
+    ("audit",): ("verify", "tail"),
+    ("audit", "tail"): ("--lines", "--follow", "a JSON object a line"),
+    ("config", "schema"): ("JSON Schema",),
     ("audit", "verify"): ("--head", "--json", "--state-dir", "Exit code 0 or 1", "AGP-Audit-Head"),
-    ("config",): ("show", "check"),
+    ("config",): ("show", "check", "schema"),
     ("config", "show"): ("--json", "masked"),
     ("config", "check"): ("all problems at once", "0 or 78"),
 }

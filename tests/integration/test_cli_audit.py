@@ -1,14 +1,16 @@
 """``agp-agent audit verify`` on trails as an agent left them, and as somebody else did."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from support.agent_process import AgentProcess
+from support.agent_process import COMMAND, AgentProcess
 from support.cli import Cli
 from support.dashboard_stub import DashboardStub
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -50,6 +52,32 @@ def test_the_trail_of_a_task_has_everything_that_is_promised_of_it(dashboard: Da
     assert ended["output_bytes"] == len("content-of-the-playbook\n")
     assert 0 < ended["duration_s"] < 60
     assert "echo content" not in (agent.state / "audit.jsonl").read_text()
+
+
+def test_the_trail_is_shown_and_followed(cli: Cli, dashboard: DashboardStub, tmp_path: Path) -> None:
+    """The last events, a JSON object a line; what is added comes as it comes; no trail is a sentence."""
+    with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token) as agent:
+        agent.accept_task("shown", "true")
+        dashboard.acknowledged("shown")
+        agent.wait_audited("task delivered", task_id="shown")
+        eventually(lambda: agent.audit("task delivered"), "on disk")
+        shown = cli("audit", "tail", "-n", "2", AGP_STATE_DIR=agent.state).stdout.splitlines()
+        assert [json.loads(line)["event"] for line in shown] == ["task finished", "task delivered"]
+        following = subprocess.Popen(
+            (COMMAND, "audit", "tail", "-f", "-n", "1"),
+            env=agent.environment | {"AGP_STATE_DIR": str(agent.state)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert following.stdout is not None
+        with following:
+            events = (json.loads(line)["event"] for line in following.stdout)
+            assert next(events) == "task delivered"
+            agent.request("POST", "/pause")
+            assert next(events) == "agent paused"
+            following.terminate()
+    missing = cli("audit", "tail", AGP_STATE_DIR=tmp_path / "none")
+    assert (missing.returncode, "there is no audit trail" in missing.stderr) == (1, True)
 
 
 PROMISED: Final = {

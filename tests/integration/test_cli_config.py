@@ -29,6 +29,13 @@ def test_config_show_tells_values_and_sources(cli: Cli, tmp_path: Path) -> None:
     assert not any(secret in ended.stdout + as_json.stdout for secret in SECRETS.values())
 
 
+def test_config_schema_is_that_of_the_settings_file(cli: Cli) -> None:
+    """Every key with what it means; unknown ones are refused."""
+    document = json.loads(cli("config", "schema").stdout)
+    assert document["additionalProperties"] is False
+    assert document["properties"]["max_queued"]["description"].startswith("Tasks that wait")
+
+
 def test_config_check_finds_nothing_wrong(cli: Cli, tmp_path: Path) -> None:
     """It says what would be used, starts nothing and makes nothing."""
     state = tmp_path / "state"

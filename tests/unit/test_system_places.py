@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent import system_places
-from agp_agent.settings import load
+from agp_agent.settings import load, source_of
 
 TOKEN = "a-token-that-is-long-enough"
 
@@ -59,3 +59,5 @@ def test_without_systemd_they_lie_beside_the_settings(monkeypatch: pytest.Monkey
     monkeypatch.setattr(system_places, "_CONFIG_DIR", tmp_path)
     (tmp_path / "token").write_text(TOKEN)
     assert (load().token_file, load().dashboard_token_file) == (tmp_path / "token", None)
+    assert source_of("token_file", load()) == f"found in {tmp_path}"
+    assert source_of("dashboard_token_file", load()) == "default"

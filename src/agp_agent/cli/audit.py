@@ -1,12 +1,16 @@
 """The commands about the audit trail."""
 
 import json
+import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from agp_agent import audit_verification
+from agp_agent.audit import read_events
 from agp_agent.cli.common import EXIT_FAILED, ConfigOption, audit_commands, load
 from agp_agent.state_dir import StateDir
 
@@ -39,3 +43,45 @@ def audit_verify(
         raise typer.Exit(EXIT_FAILED) from None
     typer.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
     raise typer.Exit(0 if report.is_whole else EXIT_FAILED)
+
+
+_LOOK_S: Final = 0.5
+
+
+@audit_commands.command("tail", epilog="Examples: agp-agent audit tail -n 50  ·  agp-agent audit tail -f | jq .event")
+def audit_tail(
+    config: ConfigOption = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory with the trail, or with a copy of it.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the last events.")] = 20,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added.")] = False,
+) -> None:
+    """Print the last events of the audit trail, a JSON object a line, over all its files."""
+    trail = StateDir.audit_of(load(config, state_dir=state_dir).state_dir)
+    if not trail.exists():
+        typer.echo(f"agp-agent: {trail}: there is no audit trail.", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    events = list(deque(read_events(trail), maxlen=max(lines, 1)))
+    for event in events[max(0, len(events) - lines) :] if lines else ():
+        _print(event)
+    last = int(events[-1].get("seq", 0)) if events else 0
+    for event in _added(trail, last) if follow else ():
+        _print(event)
+
+
+def _added(trail: Path, last: int) -> Iterator[dict[str, Any]]:
+    """What comes behind event ``last``, for ever. A file that did not grow is not read again."""
+    seen: tuple[int, int] | None = None
+    while True:
+        found = trail.stat()
+        if seen != (now := (found.st_ino, found.st_size)):
+            seen = now
+            for event in read_events(trail):
+                if event.get("seq", 0) > last:
+                    last = event["seq"]
+                    yield event
+        time.sleep(_LOOK_S)
+
+
+def _print(event: dict[str, Any]) -> None:
+    typer.echo(json.dumps(event, ensure_ascii=False))

@@ -53,6 +53,15 @@ def config_check(config: ConfigOption = None) -> None:
     typer.echo(f"The settings are fine. Runners: {names}. State directory: {given.state_dir}.")
 
 
+@config_commands.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of the settings file, for editors and pipelines.
+
+    Example: agp-agent config schema > agent.schema.json
+    """
+    typer.echo(json.dumps(settings.Settings.model_json_schema(), indent=2))
+
+
 def _shown(value: object) -> object:
     if value is None or isinstance(value, int | float | bool):
         return value
