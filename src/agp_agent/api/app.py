@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from agp_agent import __version__
 from agp_agent.api import problems
 from agp_agent.api.answers import Heartbeat, TaskAccepted
 from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body
+from agp_agent.api.docs_page import PAGE_HEADERS, render
 from agp_agent.api.document import METRICS, OPEN, TASK_BODY, document
 from agp_agent.api.document import problems as answers
-from agp_agent.api.guard import Guard
+from agp_agent.api.guard import DOCS_PATH, Guard
 from agp_agent.api.operations import add_operations
 from agp_agent.api.paths import RawPaths
 from agp_agent.api.tasks import add_tasks
@@ -113,6 +114,11 @@ def _add_looks(api: FastAPI, readiness: Readiness, overview: Overview) -> None:
     async def openapi() -> dict[str, Any]:
         """Return this document."""
         return described
+
+    @api.get(DOCS_PATH, include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """Return it as a page to read; a browser may send the token as the password of any user."""
+        return HTMLResponse(render(described), headers=PAGE_HEADERS)
 
     @api.get("/healthz", responses=answers(), openapi_extra=OPEN)
     async def healthz() -> Heartbeat:

@@ -1,5 +1,6 @@
 """Stands before every route: nothing of a request's body is read before its token was found right."""
 
+import base64
 import hmac
 import time
 from collections.abc import Callable
@@ -18,7 +19,11 @@ from agp_agent.tokens import fingerprint
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Answered without a token; they reveal nothing but a status."""
 
+DOCS_PATH: Final = "/docs"
+"""A page for browsers, which cannot send a bearer token by themselves: it may be a password there, of any user."""
+
 _WHOIS_KEPT_S: Final = 30.0
+_FOR_BROWSERS: Final = {"WWW-Authenticate": 'Basic realm="agp-agent: the token is the password"'}
 _UNAUTHORIZED: Final = "The bearer token is missing or invalid."
 
 
@@ -63,7 +68,8 @@ class Guard:
         """One answer, whatever was wrong."""
         more = {name: value for name, value in caller.facts.items() if name != "peer"}
         close = self._failures.add(caller.peer, path=scope["path"][:256], wrong=wrong, **more)
-        headers = Unauthorized.headers | ({"Connection": "close"} if close else {})
+        challenge = _FOR_BROWSERS if scope["path"] == DOCS_PATH else Unauthorized.headers
+        headers = challenge | ({"Connection": "close"} if close else {})
         await JSONResponse({"detail": _UNAUTHORIZED}, Unauthorized.status, headers)(scope, receive, send)
 
     async def _identify(self, visitor: Visitor, scope: Scope, token: bytes) -> tuple[Caller, str | None]:
@@ -106,4 +112,13 @@ def _token_of(scope: Scope) -> bytes:
     if len(values) != 1:
         return b""
     scheme, _, token = values[0].partition(b" ")
+    if scheme.lower() == b"basic" and scope["path"] == DOCS_PATH:
+        return _password_of(token.strip())
     return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _password_of(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""

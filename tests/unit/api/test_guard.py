@@ -1,5 +1,6 @@
 """The guard before every route."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -123,6 +124,23 @@ async def test_the_probes_need_no_token(audit: Audit, route: str) -> None:
 async def test_everything_else_does(audit: Audit, route: str) -> None:
     """Also what only looks like a probe, and what does not exist."""
     assert (await ask(audit, route=route))[0] == 401
+
+
+async def test_a_browser_shows_the_token_as_a_password_and_only_for_the_page(audit: Audit) -> None:
+    """Of any user; what is no base64, or has no right password, is asked for it again."""
+    right = b"Basic " + base64.b64encode(b"me:" + TOKENS[0])
+    assert (await ask(audit, right, route="/docs"))[3] == 1
+    assert (await ask(audit, b"Bearer " + TOKENS[0], route="/docs"))[3] == 1
+    assert (await ask(audit, right, route="/status"))[0] == 401
+    for wrong in (
+        b"Basic " + base64.b64encode(b"me:wrong"),
+        b"Basic " + base64.b64encode(TOKENS[0]),
+        b"Basic ~~~",
+        b"Basic",
+    ):
+        status, headers, body, reached = await ask(audit, wrong, route="/docs")
+        assert (status, reached, headers["www-authenticate"].startswith("Basic ")) == (401, 0, True)
+        assert TOKENS[0] not in body
 
 
 async def test_what_is_no_request_passes(audit: Audit) -> None:

@@ -205,3 +205,14 @@ async def test_the_document_needs_nothing_from_elsewhere(client: httpx.AsyncClie
     task = found["components"]["schemas"]["Task"]
     assert task["required"] == Task.model_json_schema()["required"]
     assert (task["properties"]["task_id"]["maxLength"], task["additionalProperties"]) == (256, False)
+
+
+async def test_the_document_is_a_page_too(client: httpx.AsyncClient) -> None:
+    """All operations and models; without a script, and nothing is loaded from anywhere."""
+    answer = await client.get("/docs")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    for operation in ("POST /execute_task", "GET /tasks/{task_id}/logs", "POST /pause", "GET /healthz"):
+        assert operation in answer.text
+    assert "<h3>TaskDetails</h3>" in answer.text
+    assert not any(word in answer.text for word in ("<script", "http://", "https://", " src=", " href="))
