@@ -13,7 +13,7 @@ from agp_agent.audit import AuditEvent
 from agp_agent.build_info import BuildInfo
 from agp_agent.lifecycle import Outcome, State
 from agp_agent.readiness import PARTS
-from agp_agent.stages import Stage, Stages, Start
+from agp_agent.stages import DELIVERIES, Stage, Stages, Start
 
 CONTENT_TYPE: Final = exposition.CONTENT_TYPE_LATEST
 
@@ -31,6 +31,8 @@ class Figures:
     """Attempts in each state that is not finished."""
     results_pending: int = 0
     dead_letters: int = 0
+    oldest_queued_s: float | None = None
+    """How long the first of the queue has waited."""
     oldest_result_s: float | None = None
     """Age of the oldest result that the dashboard has not acknowledged and that is still tried."""
     max_running: int = 0
@@ -108,6 +110,17 @@ class _Now(Collector):
         results.add_metric(["pending"], now.results_pending)
         results.add_metric(["dead_letter"], now.dead_letters)
         yield results
+        attempts = CounterMetricFamily(
+            "agp_delivery_attempts", "Attempts to deliver a result, by what the answer meant.", labels=["answer"]
+        )
+        for answer in DELIVERIES:
+            attempts.add_metric([answer], self._stages.deliveries.get(answer, 0))
+        yield attempts
+        yield GaugeMetricFamily(
+            "agp_oldest_queued_seconds",
+            "Age of the task that has waited longest for its start; 0 where none waits.",
+            value=now.oldest_queued_s or 0,
+        )
         yield GaugeMetricFamily(
             "agp_oldest_result_seconds",
             "Age of the oldest result that waits for the dashboard; 0 where none waits.",

@@ -129,6 +129,7 @@ class Outbox:
             await self._settle(due, Answer(Meaning.ACKNOWLEDGED))
             return
         answer = await self._dashboard.report(_result_of(due), self._key(due), await self._audit_head())
+        self._stages.answered(answer.meaning.name.lower())
         if answer.meaning in _SETTLES:
             self._gate.settled()
         await self._settle(due, answer)

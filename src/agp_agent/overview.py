@@ -181,6 +181,7 @@ class Overview:
             states=await self._journal.views.states(),
             results_pending=outbox.pending,
             dead_letters=outbox.dead_letters,
+            oldest_queued_s=await self._journal.views.oldest_queued_s(),
             oldest_result_s=outbox.oldest_age_s,
             max_running=self._readiness.max_running,
             max_queued=self._max_queued,

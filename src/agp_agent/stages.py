@@ -109,6 +109,10 @@ class Trace:
         return {"start": self.start, "stages_ms": stages}
 
 
+DELIVERIES: Final = ("acknowledged", "retry", "hold", "too_large", "refused")
+"""What the dashboard's answers mean, in the words of ``agp_agent.dashboard.Meaning``."""
+
+
 class Stages:
     """The traces of all runs on their way, and how many there were of which kind."""
 
@@ -125,6 +129,7 @@ class Stages:
         self._traces: OrderedDict[str, Trace] = OrderedDict()
         self._starts: Counter[Start] = Counter()
         self._outcomes: Counter[str] = Counter()
+        self._deliveries: Counter[str] = Counter()
         self.last_over: Trace | None = None
         """The run that was over last."""
 
@@ -137,6 +142,15 @@ class Stages:
     def outcomes(self) -> Mapping[str, int]:
         """How many runs were finished with which outcome."""
         return MappingProxyType(self._outcomes)
+
+    @property
+    def deliveries(self) -> Mapping[str, int]:
+        """How many attempts to deliver got which answer."""
+        return MappingProxyType(self._deliveries)
+
+    def answered(self, meaning: str) -> None:
+        """The dashboard answered an attempt to deliver, one of ``DELIVERIES``."""
+        self._deliveries[meaning] += 1
 
     def now_s(self) -> float:
         """The moment it is, by the clock of the traces."""

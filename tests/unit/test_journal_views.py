@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.journal import Delivery, Journal, TaskView
+from agp_agent.journal import Delivery, Journal, TaskFilter, TaskView
 from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.models import TaskStatus
@@ -146,7 +146,10 @@ async def test_looking_at_one_task_and_at_the_outbox_uses_the_indexes(journal: J
     await finished(journal, "t")
 
     def plans(db: sqlite3.Connection) -> list[str]:
-        names = {"view_task": {"task_id": "t"}, "view_outbox": {}}
+        one = {"task_id": "t", "now_ms": 0}
+        page = {"before": 2**63 - 1, "limit": 50, "state": None, "outcome": None, "delivery": None}
+        names = {name: one for name in ("view_task", "view_kept", "dead_letter_of", "retry_delivery")}
+        names |= {"view_outbox": {}, "oldest_queued": {}, "view_tasks": page}
         return [
             row["detail"]
             for name, values in names.items()
@@ -156,3 +159,52 @@ async def test_looking_at_one_task_and_at_the_outbox_uses_the_indexes(journal: J
     found = await journal._db.read(plans)
     assert not [detail for detail in found if detail.startswith("SCAN o") or detail == "SCAN a"], found
     assert any("attempts_open" in detail for detail in found), found
+
+
+async def test_attempts_are_listed_newest_first_in_pages_by_filter(journal: Journal) -> None:
+    """A cursor says where the next page begins, whatever comes meanwhile."""
+    for task_id in ("a", "b", "c"):
+        await finished(journal, task_id)
+    first, cursor = await journal.views.tasks(TaskFilter(), 2, None)
+    assert ([one.task_id for one in first], cursor is not None) == (["c", "b"], True)
+    await journal.accept(order("d"), ROOM)
+    second, end = await journal.views.tasks(TaskFilter(), 2, cursor)
+    assert ([one.task_id for one in second], end) == (["a"], None)
+    queued, _ = await journal.views.tasks(TaskFilter(state=State.QUEUED), 50, None)
+    assert [one.task_id for one in queued] == ["d"]
+    assert (await journal.views.tasks(TaskFilter(delivery=Delivery.DEAD_LETTER), 50, None))[0] == []
+
+
+async def test_the_first_of_the_queue_is_told_with_its_age(journal: Journal, clock: SetClock) -> None:
+    """None waits, one waits; a clock that goes back makes no age negative."""
+    assert await journal.views.oldest_queued_s() is None
+    await journal.accept(order("first"), ROOM)
+    clock.advance(5)
+    await journal.accept(order("second"), ROOM)
+    clock.advance(5)
+    assert await journal.views.oldest_queued_s() == 10.0
+    clock.advance(-1000)
+    assert await journal.views.oldest_queued_s() == 0.0
+
+
+async def test_a_dead_letter_is_due_again_or_forgotten(journal: Journal) -> None:
+    """Only what was given up can be dropped; what is acknowledged can be neither."""
+    for task_id in ("again", "gone", "done"):
+        await finished(journal, task_id)
+    again, gone, done = sorted(await due_now(journal))
+    await journal.acknowledge(done)
+    for seq in (again, gone):
+        await journal.dead_letter(seq, error="x")
+    found = await journal.views.dead_letter("gone")
+    assert found is not None
+    assert (found["task_id"], found["last_error"]) == ("gone", "x")
+    assert await journal.drop_dead_letter(found["run_id"])
+    assert not await journal.drop_dead_letter(found["run_id"])
+    assert (await journal.views.task("gone"), await journal.views.dead_letter("done")) == (None, None)
+    assert not await journal.retry_delivery("done")
+    assert await journal.retry_delivery("again")
+    assert await due_now(journal) == [again]
+    await journal.dead_letter(again, error="y")
+    assert await journal.retry_dead_letters() == 1
+    assert await due_now(journal) == [again]
+    await journal.accept(order("gone"), ROOM)  # its id is free again

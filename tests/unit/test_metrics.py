@@ -5,9 +5,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from agp_agent import __version__
+from agp_agent.dashboard import Meaning
 from agp_agent.lifecycle import Outcome, State
 from agp_agent.metrics import Figures, Metrics
-from agp_agent.stages import Stage, Stages
+from agp_agent.stages import DELIVERIES, Stage, Stages
 
 SERIES_MAX = 600
 """However many tasks ran. Most are buckets: 12 stages and 2 times from the order on, cold and warm."""
@@ -77,6 +78,7 @@ def test_what_is_counted_elsewhere_is_told_as_it_stands() -> None:
         Metrics(),
         results_pending=3,
         dead_letters=2,
+        oldest_queued_s=12.5,
         oldest_result_s=61.5,
         max_running=8,
         is_ready=True,
@@ -85,7 +87,22 @@ def test_what_is_counted_elsewhere_is_told_as_it_stands() -> None:
     )
     assert (found["agp_results pending"], found["agp_results dead_letter"]) == (3, 2)
     assert (found["agp_oldest_result_seconds"], found["agp_max_running"]) == (61.5, 8)
+    assert found["agp_oldest_queued_seconds"] == 12.5
     assert (found["agp_ready"], found["agp_paused"]) == (1, 0)
     assert (found["agp_problem disk"], found["agp_problem engine"]) == (1, 0)
     assert (found["agp_audit_events_total auth failed"], found["agp_audit_events_total task lost"]) == (4, 0)
     assert found[f"agp_build_info  {__version__}"] == 1
+
+
+def test_attempts_to_deliver_are_told_by_their_answers() -> None:
+    """In the words of the client of the dashboard; each is there at zero."""
+    metrics = Metrics()
+    metrics.stages.answered("retry")
+    metrics.stages.answered("acknowledged")
+    found = scraped(metrics)
+    assert {answer: found[f"agp_delivery_attempts_total {answer}"] for answer in DELIVERIES} == {
+        **dict.fromkeys(DELIVERIES, 0),
+        "retry": 1,
+        "acknowledged": 1,
+    }
+    assert tuple(meaning.name.lower() for meaning in Meaning) == DELIVERIES

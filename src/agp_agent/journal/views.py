@@ -143,6 +143,11 @@ class Views:
         rows = await self._db.read(lambda db: db.execute(SQL["count_by_state"]).fetchall())
         return Counter({State(name): number for name, number in rows})
 
+    async def oldest_queued_s(self) -> float | None:
+        """How long the first of the queue has waited, by the wall clock; None where nobody waits."""
+        row = await self._db.read(lambda db: db.execute(SQL["oldest_queued"]).fetchone())
+        return None if row is None else max(0.0, (self._now_ms() - row["accepted_at_ms"]) / 1000)
+
     async def outbox(self) -> OutboxView:
         """What the dashboard has not acknowledged."""
         row = await self._db.read(lambda db: db.execute(SQL["view_outbox"]).fetchone())

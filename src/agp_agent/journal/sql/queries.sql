@@ -243,3 +243,7 @@ SELECT a.seq, a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exi
 SELECT a.run_id, a.state, a.output_bytes, a.output_omitted_bytes, o.output_head, o.output_tail, o.output_at_least
   FROM attempts a LEFT JOIN outbox o USING (seq)
  WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
+
+-- name: oldest_queued
+SELECT accepted_at_ms FROM attempts INDEXED BY attempts_live WHERE state = 'queued' AND state <> 'finished'
+ ORDER BY seq LIMIT 1;
