@@ -18,7 +18,6 @@ _TIMEOUT_S: Final = 30.0
 _SILENCE_S: Final = 45.0
 """A followed output has a comment every 15 s."""
 _COME_BACK_S: Final = 60.0
-_LOCAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a wildcard is asked on loopback
 
 
 class NoAgent(AgentError):
@@ -50,8 +49,7 @@ class AgentClient:
         tokens = TokenSource("AGP_TOKEN", settings.token, settings.token_file)
         if not tokens.configured:
             raise ConfigurationError("AGP_TOKEN (not set): expected the agent's token, or AGP_TOKEN_FILE.")
-        host = _LOCAL.get(settings.host, settings.host)
-        host = f"[{host}]" if ":" in host else host
+        host = f"[{settings.local_host}]" if ":" in settings.local_host else settings.local_host
         self.address = f"{'https' if settings.tls_cert_file else 'http'}://{host}:{settings.port}"
         self._client = httpx.Client(
             base_url=self.address,

@@ -16,7 +16,6 @@ SOCKET_NAME: Final = "health.sock"
 
 _TIMEOUT_S: Final = 5.0
 _BACKLOG: Final = 16
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a wildcard is asked on loopback
 
 
 def listen(folder: Path) -> socket.socket:
@@ -31,7 +30,7 @@ def listen(folder: Path) -> socket.socket:
 
 def problem(settings: Settings, *, ready: bool = False) -> str | None:
     """Why the agent is not alive, or (``ready``) would not start a task now; None where it is well."""
-    host = _LOOPBACK.get(settings.host, settings.host)
+    host = settings.local_host
     where = str(settings.state_dir / SOCKET_NAME) if settings.interface else f"{host} port {settings.port}"
     try:
         status = _get(host, settings, "/readyz" if ready else "/healthz")

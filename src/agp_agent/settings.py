@@ -175,6 +175,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def local_host(self) -> str:
+        """Where the agent's own machine reaches it: a wildcard is asked on loopback."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  nothing listens by this
+
+    @property
     def accepted_lacks(self) -> frozenset[Lack]:
         """What containers may lack."""
         return lacks.parse(self.accept_degraded)
