@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from agp_agent.metrics import Figures, Metrics
+from docs.metrics_table import BEGIN, END, table
 
 FOLDER = Path(__file__).parents[2] / "docs" / "prometheus"
 
@@ -52,3 +53,9 @@ def test_every_alert_has_its_advice() -> None:
     groups = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"]
     for rule in (rule for group in groups for rule in group["rules"]):
         assert f"| {rule['alert']} |" in page
+
+
+def test_the_table_of_metrics_is_the_codes() -> None:
+    """``python tests/docs/metrics_table.py`` prints what has to stand there."""
+    page = (FOLDER.parent / "operations.md").read_text()
+    assert page.split(BEGIN)[1].split(END)[0].strip() == table()
