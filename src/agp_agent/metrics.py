@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, exposition
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -49,6 +49,7 @@ class Metrics:
 
     def __init__(self) -> None:
         """All at zero."""
+        disable_created_metrics()  # a series more for each histogram, which nobody reads
         self._registry = CollectorRegistry()
         self._stage = self._histogram(
             "agp_task_stage_seconds", "Time that a task took from the stage before to this one."
