@@ -49,7 +49,7 @@ class Metrics:
 
     def __init__(self) -> None:
         """All at zero."""
-        disable_created_metrics()  # a series more for each histogram, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each histogram that nobody reads
         self._registry = CollectorRegistry()
         self._stage = self._histogram(
             "agp_task_stage_seconds", "Time that a task took from the stage before to this one."
