@@ -39,6 +39,8 @@ from agp_agent.errors import EngineError, EngineUnavailable
 from agp_agent.lacks import Lack
 
 _FIRST_CONTACT_S = 2.0
+_KILLED_CODE = 137
+_LATE_NEWS_S = 0.3
 _RECHECK_S = 1.0
 _LONGEST_RETRY_S = 10.0
 _REMOVAL_ATTEMPTS = 60
@@ -196,11 +198,21 @@ class DockerEngine:
                     retry_s = patience_s = min(2 * retry_s, _LONGEST_RETRY_S)
                 else:
                     if state.ended:
-                        return replace(state, seen_ending=running_in == epoch)
+                        return replace(await self._with_late_news(state), seen_ending=running_in == epoch)
                     running_in = epoch
                     # An event came and it still runs: one look more, should the engine tell before it knows.
                     patience_s = _RECHECK_S if rung else None
                 rung = await _rings(bell, patience_s)
+
+    async def _with_late_news(self, state: ContainerState) -> ContainerState:
+        """An engine may tell of the end before it tells that memory was the reason: a bare 137 is looked at twice."""
+        if state.exit_code != _KILLED_CODE or state.oom_killed or state.killed:
+            return state
+        await asyncio.sleep(_LATE_NEWS_S)
+        try:
+            return await self.inspect(state.container_id)
+        except EngineError:  # what is known stands
+            return state
 
     async def spoiled(self, container_id: str) -> None:
         """Return once it does not run and wait any more; woken by events, as ``wait`` is."""

@@ -16,9 +16,9 @@ START = "POST /containers/abc/start"
 KILL = "POST /containers/abc/kill"
 
 
-def state(*, running: bool, code: int = 0, profile: str = "") -> Route:
+def state(*, running: bool, code: int = 0, profile: str = "", oom: bool = False) -> Route:
     """An inspect answer."""
-    said = {"Running": running, "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": code, "OOMKilled": False, "Error": ""}
+    said = {"Running": running, "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": code, "OOMKilled": oom, "Error": ""}
     return answer({"Id": "abc", "State": said, "AppArmorProfile": profile})
 
 
@@ -79,6 +79,19 @@ async def test_wait_asks_again_where_the_engine_could_not_answer(api: DockerApi,
     """Also without any event."""
     api.routes[INSPECT] = in_turn(refusal(503, "starting"), state(running=False, code=3))
     assert (await engine.wait("abc")).exit_code == 3
+
+
+async def test_that_memory_was_the_reason_may_be_told_after_the_end(api: DockerApi, engine: DockerEngine) -> None:
+    """A bare 137 is looked at once more, and no other end is; where that fails, what is known stands."""
+    bare, told = state(running=False, code=137), state(running=False, code=137, oom=True)
+    api.routes[INSPECT] = in_turn(bare, told)
+    assert (await engine.wait("abc")).oom_killed
+    api.routes[INSPECT] = in_turn(bare, refusal(404, "No such container: abc"))
+    assert ((ended := await engine.wait("abc")).exit_code, ended.oom_killed) == (137, False)
+    api.requests.clear()
+    api.routes[INSPECT] = state(running=False, code=143)
+    assert (await engine.wait("abc")).exit_code == 143
+    assert api.requests.count(INSPECT) == 1
 
 
 async def test_wait_looks_twice_where_an_event_came_too_early(api: DockerApi, engine: DockerEngine) -> None:
