@@ -10,23 +10,24 @@ In place of the inbox goes the address of your own dashboard, as containers reac
 """
 
 import contextlib
-import hmac
-import json
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 import httpx
+import uvicorn
 from testcontainers.core.container import DockerContainer
 
 from agp_agent import __version__
 from agp_agent.dev_dashboard.client import Answer, send_task
+from agp_agent.dev_dashboard.server import create_app
+from agp_agent.dev_dashboard.serving import listen, server_config
+from agp_agent.dev_dashboard.store import ReceivedResult, ResultStore
 from agp_agent.models import Playbook, Task, TaskResult
 
 SOCKET: Final = "/var/run/docker.sock"
@@ -34,7 +35,6 @@ STATE: Final = "/var/lib/agp-agent"
 PORT: Final = 8470
 HOST_ALIAS: Final = "host.docker.internal"
 """What a container calls the machine that it runs on."""
-REPORT_PATH: Final = "/api/v1/agents/report_result"
 PATIENCE_S: Final = 60.0
 _PAUSE_S: Final = 0.05
 
@@ -168,16 +168,20 @@ class AgentContainer:
 
 
 class ResultInbox:
-    """A place that agents report to: it takes each result, acknowledges it, and keeps it for the test."""
+    """A place that agents report to: the development dashboard, which keeps each result for the test, once."""
 
     def __init__(self, host: str = "0.0.0.0", port: int = 0) -> None:  # noqa: S104  containers must reach it
         """Listen at once; ``url`` is what containers reach it by, and only who sends ``token`` is heard."""
         self.token = secrets.token_urlsafe(32)
         self._results: dict[str, list[TaskResult]] = {}
         self._arrived = threading.Condition()
-        self._server = _InboxServer((host, port), self)
-        self.url = f"http://{HOST_ALIAS}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="result-inbox", daemon=True)
+        self._store = ResultStore(None)
+        listener = listen(host, port)
+        self.url = f"http://{HOST_ALIAS}:{listener.getsockname()[1]}"
+        app = create_app(self._store, self.token, secrets.token_urlsafe(32), self._received)
+        self._server = uvicorn.Server(server_config(app))
+        run = {"sockets": [listener]}
+        self._thread = threading.Thread(target=self._server.run, kwargs=run, name="result-inbox", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -188,9 +192,9 @@ class ResultInbox:
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.should_exit = True
         self._thread.join()
+        self._store.close()
 
     def results(self, task_id: str) -> list[TaskResult]:
         """All that came in for a task, an attempt each."""
@@ -204,47 +208,13 @@ class ResultInbox:
                 raise TimeoutError(f"No result of {task_id!r} came within {timeout_s:g} s.")
             return self._results[task_id][number - 1]
 
-    def take(self, result: TaskResult) -> None:
-        """Keep a result."""
+    def _received(self, came: ReceivedResult) -> None:
+        if came.times_received > 1:
+            return  # a delivery whose acknowledgement was lost
+        result = TaskResult(task_id=came.task_id, status=came.status, output=came.output, error=came.error)
         with self._arrived:
             self._results.setdefault(result.task_id, []).append(result)
             self._arrived.notify_all()
-
-
-class _InboxServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], inbox: ResultInbox) -> None:
-        self.inbox = inbox
-        super().__init__(address, _InboxHandler)
-
-
-class _InboxHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _InboxServer
-
-    def do_POST(self) -> None:
-        """Take one result."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        sent = self.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(sent, f"Bearer {self.server.inbox.token}".encode()):
-            self._answer(401, {"detail": "The bearer token is missing or invalid."})
-        elif self.path != REPORT_PATH:
-            self._answer(404, {"detail": "Not Found"})
-        else:
-            self.server.inbox.take(TaskResult.model_validate_json(body))
-            self._answer(200, {"message": "Result received"})
-
-    def _answer(self, status: int, body: dict[str, str]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class calls it so
-        """Print nothing."""
 
 
 def _until(holds: Callable[[], bool], what: str, log: Callable[[], str]) -> None:

@@ -40,17 +40,18 @@ def run_dashboard(host: str, port: int, token: str, db_path: Path | None = None)
     terminal = Terminal()
     with ExitStack() as stack:
         store = stack.enter_context(ResultStore(db_path))
-        listener = stack.enter_context(_listen(host, port))
+        listener = stack.enter_context(listen(host, port))
         # One thread prints, in order: a terminal that is paused holds up neither the server nor an acknowledgement.
         printer = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="dashboard-terminal"))
         app = create_app(store, token, page_key, lambda received: printer.submit(terminal.received, received))
-        server = uvicorn.Server(_config(app))
+        server = uvicorn.Server(server_config(app))
         stack.enter_context(_stopping(server))
         terminal.started(_base_url(listener), page_key, str(db_path or "memory, until it stops"))
         server.run(sockets=[listener])
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How its server runs."""
     return uvicorn.Config(
         app,
         lifespan="off",
@@ -63,7 +64,8 @@ def _config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket. Raises ``ConfigurationError``."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
