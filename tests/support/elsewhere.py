@@ -4,7 +4,6 @@ Nothing sent to it leaves this machine. Needs root.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import secrets
@@ -16,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self, TypeVar
+
+from support.network_thread import in_network
 
 T = TypeVar("T")
 
@@ -29,7 +30,6 @@ SHARED: Final = "100.64.213.1"
 METADATA: Final = "169.254.169.254"
 _BEHIND: Final = (PRIVATE, PRIVATE_TOO, SHARED, METADATA)
 _LOCK: Final = Path(tempfile.gettempdir()) / "agp-elsewhere.lock"
-_CLONE_NEWNET: Final = 0x40000000
 
 
 class Elsewhere:
@@ -103,21 +103,7 @@ class Elsewhere:
             _ip("route", "add", f"{address}/32", "via", PUBLIC)
 
     def _inside(self, act: Callable[[], T]) -> T:
-        """Do something in its network namespace. A thread can change its own; the thread then ends."""
-        made: list[T] = []
-
-        def enter_and_act() -> None:
-            with Path(f"/run/netns/{self.name}").open("rb") as namespace:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
-            made.append(act())
-
-        thread = threading.Thread(target=enter_and_act, name="inside-elsewhere")
-        thread.start()
-        thread.join()
-        (result,) = made
-        return result
+        return in_network(Path("/run/netns") / self.name, act)
 
     def _add(self, listener: socket.socket, answer: Callable[[bytes], bytes] | None = None) -> None:
         listener.settimeout(0)
