@@ -16,7 +16,10 @@ from agp_agent.lifecycle import State
 from agp_agent.output import Output
 from agp_agent.watch import LiveRun
 
-_LOOK_S: Final = 0.2
+_LOOK_S: Final = 2.0
+"""Who waits for a start is woken by it; this is for a task that ends without one."""
+_RECORD_S: Final = 0.1
+"""The end of the output is on record soon."""
 _PIECE_BYTES: Final = 64 * 1024
 
 
@@ -91,6 +94,7 @@ class Following:
             if kept is None:  # forgotten meanwhile: its result is old
                 return
             spool = self._spool_of(kept)
+            patience_s = _LOOK_S if spool is None else _RECORD_S
             if spool is not None and not spool.closed:
                 async for piece in _decoded(_live(spool, position, self._closing), position):
                     position = piece.end
@@ -99,7 +103,7 @@ class Following:
                 async for piece in _decoded(_stored(kept.output, position), position):
                     yield piece
                 return
-            await _within(news, _LOOK_S)
+            await _within(news, patience_s)
 
     def _spool_of(self, kept: Kept) -> Spool | None:
         return None if kept.state is State.FINISHED else self._spools.get(kept.run_id)

@@ -48,26 +48,29 @@ class Entrance:
             log.info("listening", host=self._where[0], port=self.port, interface=self._where[2])
             opened = asyncio.create_task(door(listener), name="door")
             try:
-                await self._until_gone(opened)
+                await self._until_gone(listener.getsockname()[0], opened)
             finally:
                 opened.cancel()
                 await asyncio.gather(opened, return_exceptions=True)
                 listener.close()
 
     async def _opened(self) -> socket.socket:
-        while (listener := self._listener or self._try()) is None:
+        while (
+            listener := self._listener or await asyncio.to_thread(self._try)
+        ) is None:  # it may have to ask for a name
             self.hear(self._problem)
             await asyncio.sleep(LOOK_S)
         self._listener = None
         self.hear(None)
         return listener
 
-    async def _until_gone(self, opened: "asyncio.Task[None]") -> None:
+    async def _until_gone(self, address: str, opened: "asyncio.Task[None]") -> None:
         """Return when the device is no more. An address that is away for a while comes back to the same socket."""
-        host, _, interface = self._where
+        interface = self._where[2]
         number = _number(interface)
         while number is not None and _number(interface) == number:
-            self.hear(None if is_there(host) else f"{host} is no address of {interface} now; nobody can come in by it")
+            there = is_there(address)
+            self.hear(None if there else f"{address} is no address of {interface} now; nobody can come in by it")
             done, _ = await asyncio.wait({opened}, timeout=LOOK_S)
             if done:
                 opened.result()
