@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class AgentClient:
         self._client = httpx.Client(
             base_url=self.address,
             headers={"Authorization": f"Bearer {tokens.current()[0].decode(errors='replace')}"},
-            verify=str(settings.tls_cert_file) if settings.tls_cert_file else True,
+            verify=ssl.create_default_context(cafile=settings.tls_cert_file),
             timeout=_TIMEOUT_S,
             trust_env=False,
         )

@@ -59,12 +59,19 @@ class Operating:
         return number
 
     async def drop(self, task_id: str, caller: Caller) -> bool:
-        """Forget a result that was given up: the dashboard will never have it. False: there is none."""
+        """Forget a result that was given up: the dashboard will never have it. False: there is none.
+
+        Raises:
+            Unavailable: the audit trail cannot take it down; the result is kept.
+        """
         found = await self._journal.views.dead_letter(task_id)
         if found is None:
             return False
         self._audit.record(AuditEvent.TASK_DROPPED, **found, **caller.facts)
-        await self._audit.flush()  # the trail is what remains of it
+        try:
+            await self._audit.flush()  # the trail is what remains of it
+        except OSError as error:
+            raise Unavailable(f"The audit trail cannot be written: {error.strerror}; nothing was forgotten.") from None
         return await self._journal.drop_dead_letter(found["run_id"])
 
 

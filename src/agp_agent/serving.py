@@ -136,8 +136,13 @@ async def _tell_condition(manager: ServiceManager, readiness: Readiness) -> None
 
 
 def _condition(readiness: Readiness) -> str:
-    notes = [*readiness.problems.values(), *readiness.warnings.values()]
-    return f"Waiting: {notes[0]}" if notes else f"Ready: up to {readiness.max_running} tasks at once"
+    """One line: what keeps tasks from starting, else what is not well beside it."""
+    for problem in readiness.problems.values():
+        return f"Waiting: {problem}"
+    if readiness.paused:
+        return "Paused: tasks are taken on and wait"
+    ready = f"Ready: up to {readiness.max_running} tasks at once"
+    return "; ".join([ready, *list(readiness.warnings.values())[:1]])
 
 
 @contextlib.asynccontextmanager
