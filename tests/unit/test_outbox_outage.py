@@ -148,8 +148,8 @@ async def test_a_backlog_and_new_results_take_turns(tmp_path: Path) -> None:
     async with world(tmp_path, ACKNOWLEDGED, backlog=backlog, stuck=3) as here:
         places = []
         for number in range(arrivals):
-            before = len(here.dashboard.taken)
             await finished(here.journal, f"new {number}")
+            before = len(here.dashboard.taken)  # only now it is posted: all before that are commits of its run
             while f"new {number}" not in here.dashboard.taken:
                 await here.journal.counts()
             places.append(here.dashboard.taken.index(f"new {number}") - before)
