@@ -32,12 +32,12 @@ _LATER_IMPORTS = (
 )
 
 # Kinds of plugins of which ansible-playbook loads all at its start, and kinds of which it loads those that are used.
-_ALL_AT_START = ("connection", "shell", "become", "vars", "callback")
-_AT_FIRST_USE = ("action", "lookup", "filter", "test", "inventory", "cache", "strategy")
+_ALL_AT_START = ("connection", "shell", "become", "callback")
+_AT_FIRST_USE = ("action", "lookup", "filter", "test", "inventory", "cache", "strategy", "vars")
 
-# The image's own plugin beside Ansible's.
+# The image's own plugins beside Ansible's.
 _OUR_PLUGINS = "/usr/share/ansible/plugins/callback"
-_OUR_FILES = frozenset({"agp_no_hosts.py", "__pycache__"})
+_OUR_FILES = frozenset({"agp_events.py", "agp_no_hosts.py", "__pycache__"})
 
 # It says that it is deprecated.
 _NEVER_EARLY = ("ansible.plugins.cache.base",)
@@ -137,7 +137,9 @@ def _load_what_is_used_first() -> None:
 
 def _has_other_plugins(loader: Any, **options: bool) -> bool:
     """Whether the operator has plugins of this kind: they may replace Ansible's own, and are not read ahead."""
-    paths = loader._get_paths_with_context(**options)
+    known, paths = loader._paths, loader._get_paths_with_context(**options)
+    # To Ansible a loader that knows its paths is one that was used: of vars plugins it would then use none.
+    loader._paths = known
     return any(os.path.isdir(path.path) and not (path.internal or _is_ours(path.path)) for path in paths)
 
 

@@ -13,6 +13,8 @@ _FROM_AGENT = 7
 _TO_AGENT = 8
 _MARK = 9  # open on agp-entry itself: how a start of Python knows that it is the one that waits
 
+_EVENTS = "AGP_EVENTS"  # set where the command goes on speaking to the agent after its release, on _TO_AGENT
+
 _SECRETS = "/run/secrets"
 _NAME = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
@@ -30,7 +32,8 @@ def wait() -> None:
         nonce = _released()
         os.write(_TO_AGENT, b"agp1 started " + nonce + b"\n")
         os.close(_FROM_AGENT)
-        os.close(_TO_AGENT)
+        if _EVENTS not in os.environ:
+            os.close(_TO_AGENT)
         if not still_right():
             os.execv(sys.orig_argv[0], sys.orig_argv)  # noqa: S606 -- the same command once more, cold
     except KeyboardInterrupt:

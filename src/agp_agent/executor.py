@@ -26,6 +26,7 @@ from agp_agent.lifecycle import ContainerExit
 from agp_agent.mount_rules import MountRules
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
+from agp_agent.play import Play, read
 from agp_agent.redaction import Masker, Needles
 from agp_agent.secret_files import Secret, fingerprint, read_all
 from agp_agent.slots import PROBE_PREFIX, Slots
@@ -306,6 +307,16 @@ class Executor:
     async def watch(self, run: LiveRun, stop: Stop) -> ContainerExit:
         """See a released container to its end; see ``agp_agent.watch.see_to_end``."""
         return await see_to_end(self._engine, run, stop)
+
+    def told(self, run: LiveRun) -> Play | None:
+        """What the playbook's tool told of the run, without secrets; nothing where nobody could mask them."""
+
+        def mask(text: str, is_cut: bool) -> str:  # noqa: FBT001  as ``Mask`` has it
+            if run.secrets and is_cut:
+                text = run.secrets.masked(text.encode(errors="replace"), is_cut=True).decode(errors="ignore")
+            return self._masker.text(text)
+
+        return None if run.log_is_secret else read(bytes(run.control), mask)
 
     # --- discard ---------------------------------------------------------------------------------------------------
 

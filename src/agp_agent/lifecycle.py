@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from agp_agent.models import TaskStatus
+from agp_agent.play import Play
 
 
 class State(StrEnum):
@@ -87,17 +88,27 @@ class ContainerExit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of a task: how, why, the playbook's exit code if it had one, and the sentence for people."""
+    """The end of a task: how, why, the playbook's exit code if it had one, and the sentence for people.
+
+    ``play`` is what the playbook's tool told of the run: for people, and never the ground of anything else here.
+    """
 
     outcome: Outcome
     reason: Reason
     error: str | None = None
     exit_code: int | None = None
+    play: Play | None = None
 
     @property
     def status(self) -> TaskStatus:
         """What the wire says: only a success is completed."""
         return TaskStatus.COMPLETED if self.outcome is Outcome.SUCCEEDED else TaskStatus.FAILED
+
+    @property
+    def sentence(self) -> str | None:
+        """The error as the dashboard has it: where the playbook itself failed, with the reason that its tool gave."""
+        why = self.play.why if self.play and (self.outcome, self.reason) == (Outcome.FAILED, Reason.EXIT_CODE) else None
+        return f"{self.error}: {why}" if why else self.error
 
 
 def judge(ended: ContainerExit, *, timeout_s: float, memory_bytes: int) -> Verdict:

@@ -171,10 +171,13 @@ class Needles:
                 return length
         return 0
 
-    def masked(self, data: bytes) -> bytes:
-        """``data`` with every needle in it masked; those that overlap share one mask."""
+    def masked(self, data: bytes, *, is_cut: bool = False) -> bytes:
+        """``data`` with every needle in it masked; those that overlap share one mask.
+
+        ``is_cut``: more followed that is not known, so that an end that may be the beginning of a needle is left out.
+        """
         masker = StreamMasker(self)
-        return masker.feed(data) + masker.end()
+        return masker.feed(data) + (b"" if is_cut else masker.end())
 
     def without_cut_start(self, data: bytes) -> bytes:
         """``data`` without the end of a needle at its start: the bytes before were lost, and with them its head."""

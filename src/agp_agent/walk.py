@@ -7,6 +7,7 @@ The dispatcher starts walks, the reconciler resumes those of an earlier agent; b
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -368,7 +369,7 @@ class Walk:
             verdict = lifecycle.lost(Reason.ENGINE_LOST, str(error))
         except EngineError as error:  # a refusal nobody foresaw: asking again would end the same way
             verdict = lifecycle.lost(Reason.ENGINE_LOST, f"the container engine refused to tell how it ended: {error}")
-        await self._ending.finish(attempt, verdict, run.spool.output(), ran_s)
+        await self._ending.finish(attempt, replace(verdict, play=self._executor.told(run)), run.spool.output(), ran_s)
         self._pool.ended(run.slot)
         await self._ending.discard(run.slot)
         run.spool.discard()

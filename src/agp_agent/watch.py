@@ -21,7 +21,8 @@ from agp_agent.stages import Stage
 T = TypeVar("T")
 
 _REFUSAL: Final = "agp1 error "
-_MARKER_MAX_BYTES: Final = 256
+_CONTROL_MAX_BYTES: Final = 256 * 1024
+"""The start marker, and as many events as are looked at."""
 _STREAM_END_S: Final = 10.0
 """How long the rest of the output may take to arrive after the exit, before it is read from the engine's log."""
 _STREAM_EARLY_S: Final = 0.5
@@ -153,9 +154,9 @@ class LiveRun:
                     self.mark(Stage.OUTPUT)
                     self.keep(data)
                     self.flow.take(len(data), asyncio.get_running_loop().time())
-                elif len(self.control) < _MARKER_MAX_BYTES:
+                elif len(self.control) < _CONTROL_MAX_BYTES:
                     self.mark(Stage.MARKER)
-                    self.control += data[: _MARKER_MAX_BYTES - len(self.control)]
+                    self.control += data[: _CONTROL_MAX_BYTES - len(self.control)]
         except EngineUnavailable:
             self.interrupted = True
         finally:
@@ -288,6 +289,9 @@ async def _log_of(engine: ContainerEngine, run: LiveRun) -> ContainerLog | None:
         return None
     if not run.started and _tells_of_start(run, engine_log):
         run.control[:] = run.marker
+    if run.in_doubt and len(engine_log.control) > len(run.control):
+        begun = b"" if engine_log.control.startswith(run.marker) else bytes(run.control)
+        run.control[:] = (begun + engine_log.control)[:_CONTROL_MAX_BYTES]
     return engine_log
 
 

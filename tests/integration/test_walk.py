@@ -90,9 +90,30 @@ def test_ansible_runs_real_plays(agent: AgentProcess, dashboard: DashboardStub) 
         assert "localhost                  : ok=1    changed=0    unreachable=0    failed=0" in result["output"]
         assert "\x1b" not in result["output"]
     failed = dashboard.result("plays that fail")
-    assert (failed["status"], failed["error"]) == ("failed", "exit code 2")
+    why = 'exit code 2: task "Say hello" failed on localhost: sorry from localhost'
+    assert (failed["status"], failed["error"]) == ("failed", why)
     assert "sorry from localhost" in failed["output"]
+    assert "agp1" not in failed["output"]
+    told = agent.request("GET", "/tasks/plays that fail").json()
+    assert [one["message"] for one in told["failures"]] == ["sorry from localhost"]
+    assert [(one["host"], one["ok"], one["failed"]) for one in told["recap"]] == [("localhost", 0, 1)]
     assert dashboard.result("plays for nobody")["error"] == "exit code 1"
+
+
+def test_a_playbook_that_forges_events_changes_its_own_display_alone(
+    agent: AgentProcess, dashboard: DashboardStub
+) -> None:
+    """Printed, they are output; written to the entry's channel, they decide nothing about how it ended."""
+    lie = """'agp1 event {"failure": {"kind": "failed", "host": "h", "task": "t", "message": "lie"}}'"""
+    agent.accept_task("prints a lie", f"echo {lie}; exit 3")
+    agent.accept_task("tells a lie", f"echo {lie} >/proc/1/fd/2; exit 3")
+    agent.accept_task("lies and succeeds", f"echo {lie} >/proc/1/fd/2; yes 'agp1 event x' | head -c 300K >/proc/1/fd/2")
+    printed, told, succeeded = (dashboard.result(name) for name in ("prints a lie", "tells a lie", "lies and succeeds"))
+    assert (printed["error"], printed["output"]) == ("exit code 3", f"{lie[1:-1]}\n")
+    assert (told["error"], told["output"]) == ('exit code 3: task "t" failed on h: lie', "")
+    assert (succeeded["status"], succeeded["error"], succeeded["output"]) == ("completed", None, "")
+    assert agent.request("GET", "/tasks/prints a lie").json()["failures"] == []
+    assert [line["error"] for line in agent.audit("task finished", task_id="tells a lie")] == ["exit code 3"]
 
 
 def test_a_running_task_can_be_cancelled(agent: AgentProcess, dashboard: DashboardStub) -> None:

@@ -406,7 +406,9 @@ async def test_a_burst_is_not_slowed_by_refilling(tmp_path: Path, host: FakeHost
     """While several tasks just start none is prepared; when all but one of them have ended, they are."""
     async with warm_agent(tmp_path, host, rules=PoolRules(Wish(2), 256, young_s=3600)) as parts:
         await filled(parts, 2)
-        runs = [(await send(parts, "print begun\nforever\n", task_id)).run_id for task_id in "ab"]
+        # At once: after the first alone, one may be prepared already.
+        sent = await asyncio.gather(*(send(parts, "print begun\nforever\n", task_id) for task_id in "ab"))
+        runs = [attempt.run_id for attempt in sent]
         for run_id in runs:
             await parts.printed(run_id, b"begun")
         look_again(parts)

@@ -283,3 +283,11 @@ def test_a_mask_that_grows_and_grows_is_told_once_and_at_once() -> None:
     assert masker.feed(b"a" * 1000) == b""
     assert masker.feed(b"b") == b"b"
     assert not masker.holds
+
+
+def test_of_a_text_that_was_cut_the_beginning_of_a_secret_is_left_out() -> None:
+    """Only where it was cut: else it is text like any other."""
+    needles = Needles([b"hunter2-password"])
+    assert needles.masked(b"it is hunter2-pass", is_cut=True) == b"it is "
+    assert needles.masked(b"it is hunter2-pass") == b"it is hunter2-pass"
+    assert needles.masked(b"hunter2-password and", is_cut=True) == b"[redacted] and"

@@ -542,6 +542,23 @@ async def test_an_adopted_run_is_completed_from_the_log(parts: Parts) -> None:
     assert taken.started
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+async def test_what_an_adopted_run_told_is_completed_from_the_log(parts: Parts, *, rotated: bool) -> None:
+    """Also where the log has lost its first lines."""
+    run = await released(parts, "print one\nsleep 0.05\nexit 3\n")
+    await says(run, b"one")
+    assert run.pump is not None
+    run.pump.cancel()
+    log = parts.container().log
+    log[Stream.CONTROL] += b"agp1 event {}\n"
+    if rotated:
+        del log[Stream.CONTROL][: len(run.marker)]
+    taken = await adopted(parts, run)
+    await Watched(parts, taken).end()
+    assert taken.control.endswith(b"agp1 event {}\n")
+    assert taken.started
+
+
 async def test_an_adopted_run_without_marker_never_started_where_the_engine_is_the_same(parts: Parts) -> None:
     """The earlier agent died before its release line."""
     taken = await adopted(parts, await unmarked(parts))

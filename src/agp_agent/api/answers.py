@@ -8,8 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from agp_agent.journal import Delivery, TaskView
 from agp_agent.lifecycle import Outcome, Reason, State
 from agp_agent.models import TaskStatus
+from agp_agent.play import Failure, HostRecap, Play
 
 _MS = 1000
+_OTHERWISE = ("_at_ms", "delivery", "play")
+"""Ends of the names of what the answer has in another form."""
 
 
 class _Answer(BaseModel):
@@ -58,8 +61,8 @@ class DeliveryOfTask(_Answer):
     acknowledged_at: datetime | None
 
 
-class TaskDetails(_Answer):
-    """The latest attempt of a task. Times are UTC."""
+class TaskSummary(_Answer):
+    """An attempt of a task. Times are UTC."""
 
     task_id: str
     attempt: int
@@ -85,7 +88,11 @@ class TaskDetails(_Answer):
     @classmethod
     def of(cls, task: TaskView) -> Self:
         """From what the journal has."""
-        fields = {name: getattr(task, name) for name in TaskView.__slots__ if not name.endswith(("_at_ms", "delivery"))}
+        return cls.model_validate(cls._fields(task))
+
+    @staticmethod
+    def _fields(task: TaskView) -> dict[str, object]:
+        fields = {name: getattr(task, name) for name in TaskView.__slots__ if not name.endswith(_OTHERWISE)}
         delivery = DeliveryOfTask(
             state=task.delivery.state,
             attempts=task.delivery.attempts,
@@ -93,21 +100,33 @@ class TaskDetails(_Answer):
             next_attempt_at=_time(task.delivery.next_attempt_at_ms),
             acknowledged_at=_time(task.delivery.acknowledged_at_ms),
         )
-        return cls.model_validate(
-            fields
-            | {
-                "accepted_at": _time(task.accepted_at_ms),
-                "started_at": _time(task.started_at_ms),
-                "finished_at": _time(task.finished_at_ms),
-                "delivery": delivery,
-            }
-        )
+        return fields | {
+            "accepted_at": _time(task.accepted_at_ms),
+            "started_at": _time(task.started_at_ms),
+            "finished_at": _time(task.finished_at_ms),
+            "delivery": delivery,
+        }
+
+
+class TaskDetails(TaskSummary):
+    """The latest attempt of a task, with what its tool told of the run: Ansible's recap and the tasks that failed.
+
+    The playbook may have made these two up; they decide nothing. Both are empty where nothing was told.
+    """
+
+    recap: list[HostRecap]
+    failures: list[Failure]
+
+    @staticmethod
+    def _fields(task: TaskView) -> dict[str, object]:
+        told = task.play or Play()
+        return TaskSummary._fields(task) | {"recap": list(told.recap), "failures": list(told.failures)}
 
 
 class TaskList(_Answer):
     """Attempts, the newest first. ``next_cursor`` asks for those that come before them; null: there are none."""
 
-    tasks: list[TaskDetails]
+    tasks: list[TaskSummary]
     next_cursor: str | None
 
 

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from agp_agent.api.answers import Cancelling, TaskDetails, TaskList
+from agp_agent.api.answers import Cancelling, TaskDetails, TaskList, TaskSummary
 from agp_agent.api.document import LOGS
 from agp_agent.api.document import problems as answers
 from agp_agent.api.live_logs import stream
@@ -39,7 +39,7 @@ def _add_list(api: FastAPI, journal: Journal) -> None:
         """Attempts, the newest first, by where they are, how they ended, and how their delivery stands."""
         wanted = TaskFilter(state, outcome, delivery)
         found, more = await journal.views.tasks(wanted, limit, int(cursor) if cursor else None)
-        return TaskList(tasks=[TaskDetails.of(one) for one in found], next_cursor=str(more) if more else None)
+        return TaskList(tasks=[TaskSummary.of(one) for one in found], next_cursor=str(more) if more else None)
 
 
 def _add_one(api: FastAPI, intake: Intake, journal: Journal) -> None:

@@ -34,7 +34,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
         fields |= {f"{group} {name}": value for name, value in (found.get(group) or {}).items()}
     for kind in ("problems", "warnings"):
         fields |= {f"{kind[:-1]}: {part}": sentence for part, sentence in found.get(kind, {}).items()}
-    print_fields(fields)
+    print_fields(fields.items())
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Tables and fields: drawn on a terminal, plain lines where a program reads them."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import typer
 
@@ -26,9 +26,9 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def print_fields(fields: Mapping[str, object]) -> None:
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """One field a line; what is null is left out."""
-    known = {name: value for name, value in fields.items() if value is not None}
-    width = max(map(len, known), default=0)
-    for name, value in known.items():
-        typer.echo(f"{name:{width}}  {visible_line(str(value))}")
+    known = [(visible_line(name), visible_line(str(value))) for name, value in fields if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        typer.echo(f"{name:{width}}  {value}")

@@ -59,7 +59,9 @@ def tasks_show(task_id: TaskArgument, config: ConfigOption = None, *, as_json: J
         typer.echo(json.dumps(found, indent=2))
         return
     delivery = {f"delivery {name}": value for name, value in found.pop("delivery").items()}
-    print_fields(found | delivery)
+    told = [(f"recap {one.pop('host')}", _counts(one)) for one in found.pop("recap")]
+    told += [(f"{one['kind']} on {one['host']}", f"{one['task']}: {one['message']}") for one in found.pop("failures")]
+    print_fields([*found.items(), *delivery.items(), *told])
 
 
 @app.command(epilog="Examples: agp-agent logs -f 'deploy 42'  ·  agp-agent logs deploy | less")
@@ -130,6 +132,10 @@ def _row(task: dict[str, Any]) -> tuple[str, ...]:
         task["task_id"],
         task["error"] or "",
     )
+
+
+def _counts(recap: dict[str, int]) -> str:
+    return " ".join(f"{name}={number}" for name, number in recap.items())
 
 
 def _unknown() -> None:

@@ -125,7 +125,7 @@ def finish(db: sqlite3.Connection, run_id: str, verdict: Verdict, output: Output
             "run_id": run_id,
             "outcome": verdict.outcome.value,
             "reason": verdict.reason.value,
-            "error": verdict.error,
+            "error": verdict.sentence,
             "exit_code": verdict.exit_code,
             "output_bytes": output.total_bytes,
             "output_omitted_bytes": output.omitted_bytes,
@@ -134,7 +134,8 @@ def finish(db: sqlite3.Connection, run_id: str, verdict: Verdict, output: Output
     ).rowcount
     if changed:
         posted = {"run_id": run_id, "output_head": output.head, "output_tail": output.tail, "finished_at_ms": now_ms}
-        db.execute(SQL["post"], posted | {"output_at_least": int(output.at_least)})
+        told = verdict.play.model_dump_json() if verdict.play else None
+        db.execute(SQL["post"], posted | {"output_at_least": int(output.at_least), "play": told})
     return bool(changed)
 
 

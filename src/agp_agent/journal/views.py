@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from agp_agent.journal.records import Delivery
@@ -11,10 +11,13 @@ from agp_agent.journal.transactions import SQL
 from agp_agent.lifecycle import WIRE_STATUS, Outcome, State
 from agp_agent.models import TaskStatus
 from agp_agent.output import Output
+from agp_agent.play import Play
 
 T = TypeVar("T")
 
 _NEWEST = 2**63 - 1
+_MADE_HERE = frozenset({"status", "delivery", "play"})
+"""Fields of a ``TaskView`` that are no columns."""
 ALIAS_PREFIX = "~"
 """``~<sha256 of the id>`` stands for a task whose id no URL can hold well."""
 
@@ -54,6 +57,8 @@ class TaskView:
     output_bytes: int | None
     output_omitted_bytes: int | None
     delivery: DeliveryView
+    play: Play | None = None
+    """What its tool told of the run; only where one task is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,9 @@ class Views:
     async def task(self, task_id: str) -> TaskView | None:
         """The latest attempt of this task, or None where the journal knows none (any more)."""
         row = await self._db.read(lambda db: db.execute(SQL["view_task"], {"task_id": task_id}).fetchone())
-        return _task_of(row) if row else None
+        if row is None:
+            return None
+        return replace(_task_of(row), play=Play.model_validate_json(row["play"]) if row["play"] else None)
 
     async def tasks(self, wanted: TaskFilter, limit: int, before: int | None) -> tuple[list[TaskView], int | None]:
         """Attempts, the newest first, and the cursor from which the next ones come; None: there are no more."""
@@ -158,7 +165,7 @@ class Views:
 
 def _task_of(row: sqlite3.Row) -> TaskView:
     state = State(row["state"])
-    fields: dict[str, Any] = {name: row[name] for name in TaskView.__slots__ if name not in ("status", "delivery")}
+    fields: dict[str, Any] = {name: row[name] for name in TaskView.__slots__ if name not in _MADE_HERE}
     fields["state"] = state
     if state is State.FINISHED:
         status = TaskStatus.COMPLETED if row["outcome"] == Outcome.SUCCEEDED else TaskStatus.FAILED

@@ -100,8 +100,8 @@ UPDATE attempts SET state = 'finished', outcome = :outcome, reason = :reason, er
  WHERE run_id = :run_id AND state <> 'finished';
 
 -- name: post
-INSERT INTO outbox (seq, output_head, output_tail, output_at_least, next_attempt_at_ms)
-SELECT seq, :output_head, :output_tail, :output_at_least, :finished_at_ms FROM attempts WHERE run_id = :run_id;
+INSERT INTO outbox (seq, output_head, output_tail, output_at_least, play, next_attempt_at_ms)
+SELECT seq, :output_head, :output_tail, :output_at_least, :play, :finished_at_ms FROM attempts WHERE run_id = :run_id;
 
 -- name: request_cancel
 UPDATE attempts SET cancel_requested = 1
@@ -205,7 +205,7 @@ SELECT o.seq, a.idempotency_key IS NOT NULL AND a.accepted_at_ms >= :keys_before
 DELETE FROM attempts WHERE seq = :seq;
 
 -- name: drop_output
-UPDATE outbox SET output_head = x'', output_tail = x'' WHERE seq = :seq;
+UPDATE outbox SET output_head = x'', output_tail = x'', play = NULL WHERE seq = :seq;
 
 -- For people. Playbooks and outputs are not read.
 
@@ -213,7 +213,7 @@ UPDATE outbox SET output_head = x'', output_tail = x'' WHERE seq = :seq;
 SELECT a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exit_code, a.playbook_name, a.playbook_sha256,
        a.runner, a.image, a.image_digest, a.container_id, a.accepted_at_ms, a.started_at_ms, a.finished_at_ms,
        a.output_bytes, a.output_omitted_bytes, o.state AS delivery_state, o.attempts AS delivery_attempts, o.last_error,
-       CASE WHEN o.state = 'pending' THEN o.next_attempt_at_ms END AS next_attempt_at_ms, o.acknowledged_at_ms
+       CASE WHEN o.state = 'pending' THEN o.next_attempt_at_ms END AS next_attempt_at_ms, o.acknowledged_at_ms, o.play
   FROM attempts a LEFT JOIN outbox o USING (seq)
  WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
 
