@@ -287,13 +287,18 @@ async def _strike(parts: Parts, container: Container, fate: str) -> None:
         parts.host.pause(container)
 
 
-async def test_a_spoiled_claim_goes_back_into_the_queue(parts: Parts) -> None:
+async def test_a_spoiled_claim_goes_back_into_the_queue(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Struck while the commit is under way: requeued without a failed try, and cold the next time."""
     (waiting,) = await filled(parts)
-    sending = asyncio.create_task(send(parts))
-    await until(lambda: bool(parts.walk.places.active), "claimed")
-    parts.host.signal(waiting, Signal.KILL)
-    accepted = await sending
+    accept = parts.journal.accept
+
+    async def struck(*args: Any, **more: Any) -> Accepted:
+        assert parts.walk.places.active, "claimed"
+        parts.host.signal(waiting, Signal.KILL)
+        return await accept(*args, **more)
+
+    monkeypatch.setattr(parts.journal, "accept", struck)
+    accepted = await send(parts)
     assert (await parts.verdict(accepted.run_id)).outcome is Outcome.SUCCEEDED
     attempt = await parts.attempt(accepted.run_id)
     assert (attempt.tries, attempt.container_id == waiting.container_id) == (0, False)
