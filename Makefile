@@ -52,7 +52,7 @@ test-warm: setup fault-tools test-tools ## Run the suites of faults and isolatio
 	AGP_TEST_WARM=1 $(PYTHON_BIN)/pytest tests/fault -n 4 --dist worksteal $(PYTEST_ARGS)
 	AGP_TEST_WARM=1 $(PYTHON_BIN)/pytest tests/isolation $(PYTEST_ARGS)
 
-test-engines: setup test-tools ## Run the suites that need an engine against Docker of Debian bookworm, trixie and sid (about 20 minutes, as root)
+test-engines: setup test-tools ## Run the suites that need an engine against Docker of Debian bookworm, trixie and sid; try rootless and Podman (about 35 minutes, as root)
 	@.ci/engines
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m engines $(ENGINES)
 

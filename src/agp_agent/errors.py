@@ -126,7 +126,7 @@ class SecretUnavailable(EngineError):
 
 
 class LockdownRefused(EngineError):
-    """The engine made a container that is weaker than what was asked for; it was removed again."""
+    """The engine made a container that is weaker than what was asked for, or says that it would."""
 
 
 class NotFenced(EngineError):

@@ -7,8 +7,7 @@ from docker import APIClient
 from docker.errors import APIError
 
 from agp_agent.docker_engine.http import create_container
-from agp_agent.docker_engine.read_back import Known, read_back
-from agp_agent.docker_engine.reading import lacks
+from agp_agent.docker_engine.read_back import Known, not_asked_for, read_back
 from agp_agent.docker_engine.translate import FIELDS_OF, Json, creation
 from agp_agent.engine import ContainerSpec
 from agp_agent.errors import EngineError, LockdownRefused
@@ -40,7 +39,7 @@ class Creation:
         """Create and check the container. Blocks."""
         if not self._spec.name:
             raise EngineError("a container needs a name: the engine would invent one, and no second could be refused")
-        body = creation(self._spec, self._accepted and self._accepted & lacks(client.info()))
+        body = creation(self._spec, not_asked_for(client, self._accepted, self._known))
         container_id = self._create(client, body)
         try:
             self._compare(client, body, container_id)

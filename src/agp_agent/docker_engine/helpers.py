@@ -9,8 +9,7 @@ from requests.exceptions import RequestException
 from agp_agent import seccomp
 from agp_agent.docker_engine.frames import Demultiplexer
 from agp_agent.docker_engine.http import create_container, get_chunks
-from agp_agent.docker_engine.read_back import Known, check_apparmor, read_back
-from agp_agent.docker_engine.reading import lacks
+from agp_agent.docker_engine.read_back import Known, check_apparmor, not_asked_for, read_back
 from agp_agent.docker_engine.translate import CONFINED, FIELDS_OF, NO_NEW_PRIVILEGES, Json, log_config
 from agp_agent.engine import Helped
 from agp_agent.errors import LockdownRefused
@@ -35,7 +34,7 @@ def run_beside(
     """Create, compare, start, wait, read, remove. ``accepted``: what it may lack where the engine cannot do it."""
     joined_id = client.inspect_container(container_id)["Id"]
     body = helper_body(joined_id, image, command, labels)
-    for lack in accepted and accepted & lacks(client.info()):
+    for lack in not_asked_for(client, accepted, known):
         for field in FIELDS_OF[lack]:
             body["HostConfig"].pop(field, None)
     helper_id = create_container(client, body)

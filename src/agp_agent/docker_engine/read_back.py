@@ -6,8 +6,10 @@ from typing import Any, Final
 from docker import APIClient
 
 from agp_agent.docker_engine.http import inspect_image
+from agp_agent.docker_engine.reading import lacks
 from agp_agent.docker_engine.translate import Json, confined_by_apparmor, differences
 from agp_agent.errors import LockdownRefused
+from agp_agent.lacks import Lack, listed
 
 _RUNTIME: Final = "HostConfig.Runtime"
 _PODMANS_RUNTIME: Final = "oci"
@@ -54,6 +56,10 @@ class Known:
         is_podman = bool(told.get("BuildahVersion"))  # Docker's answer has no such field
         return frozenset({default, _PODMANS_RUNTIME} if is_podman else {default})
 
+    def lacks(self, client: APIClient) -> frozenset[Lack]:
+        """What it says that it cannot do."""
+        return lacks(self._told(client))
+
     def has_apparmor(self, client: APIClient) -> bool:
         """Whether its containers are confined by AppArmor."""
         return any(str(one).startswith("name=apparmor") for one in self._told(client).get("SecurityOptions") or ())
@@ -66,6 +72,22 @@ class Known:
         with self._lock:
             self._client, self._info = client, info
         return info
+
+
+def not_asked_for(client: APIClient, accepted: frozenset[Lack], known: Known) -> frozenset[Lack]:
+    """What the engine cannot do and its operator accepts to be missing.
+
+    Raises:
+        LockdownRefused: it says that it cannot do something else, too. An engine without control groups takes a limit,
+            shows it when it is read back, and holds no container to it.
+    """
+    lacking = known.lacks(client)
+    if refused := lacking - accepted:
+        raise LockdownRefused(
+            f"the engine says that it cannot do: {listed(refused)} "
+            f"(AGP_ACCEPT_DEGRADED={','.join(sorted(lacking))} accepts that)"
+        )
+    return lacking
 
 
 def read_back(client: APIClient, asked: Json, container_id: str, known: Known) -> tuple[str, ...]:

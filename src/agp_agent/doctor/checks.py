@@ -74,7 +74,7 @@ def engine(facts: Facts) -> Finding:
         return _fail(
             "engine",
             f"Podman {one.version}",
-            "Its socket takes a seccomp profile as a file, not as Docker's API has it: every container is refused.",
+            "Its Docker socket cannot carry the lockdown (network, tmpfs, seccomp, stdin): every container is refused.",
             "Use Docker; rootless Docker where it is the root that matters.",
         )
     return _ok("engine", f"{one.name}: {one.version}, API {one.api_version}, {one.cores} cores, {one.operating_system}")

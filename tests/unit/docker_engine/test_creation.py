@@ -172,6 +172,15 @@ async def test_only_what_the_engine_lacks_is_let_go(api: DockerApi, calls: Engin
             await calls.run(accepting.run)
 
 
+async def test_what_the_engine_cannot_do_is_refused_unless_it_is_accepted(api: DockerApi, calls: EngineCalls) -> None:
+    """By its own word, before anything is made: an engine without control groups shows limits that it does not keep."""
+    api.routes["GET /info"] = answer({"SwapLimit": False, "PidsLimit": False})
+    said = "the engine says that it cannot do: pids (AGP_ACCEPT_DEGRADED=pids,swap accepts that)"
+    with pytest.raises(LockdownRefused, match=re.escape(said)):
+        await calls.run(Creation(SPEC, Known(), frozenset({Lack.SWAP})).run)
+    assert CREATE not in api.requests
+
+
 async def test_a_missing_runtime_is_told_with_those_that_there_are(api: DockerApi, calls: EngineCalls) -> None:
     """Any other refusal of a container with a runtime is told as it is."""
     api.routes[CREATE] = answer({"message": "Unknown runtime specified runsc"}, 400)
