@@ -17,10 +17,12 @@ RUN apt-get update \
 # Wheels bring libraries with symbols for debuggers, and Pygments colours 500 languages where tracebacks are Python's alone:
 # a seventh of the image.
 WORKDIR /src
-COPY requirements.lock dis[t]/wheelhous[e] /wheelhouse/
+# REQUIREMENTS=requirements-otel.lock gives an image that can send traces (AGP_OTLP_ENDPOINT).
+ARG REQUIREMENTS=requirements.lock
+COPY ${REQUIREMENTS} dis[t]/wheelhous[e] /wheelhouse/
 RUN python3 -m venv /opt/agp-agent \
     && if ls /wheelhouse/*.whl >/dev/null 2>&1; then set -- --no-index --find-links=/wheelhouse; fi \
-    && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --no-deps --require-hashes -r /wheelhouse/requirements.lock \
+    && /opt/agp-agent/bin/pip install --no-cache-dir --no-compile "$@" --no-deps --require-hashes -r "/wheelhouse/${REQUIREMENTS}" \
     && find /opt/agp-agent -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && find /opt/agp-agent -path '*/pygments/lexers/*' -name '*.py' ! -name '_*' ! -name 'python.py' -delete \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/agp-agent/lib

@@ -82,6 +82,7 @@ deb: venv ## Build a Debian package for the release that this machine runs: dist
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)
 	uv pip compile pyproject.toml --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements.lock
+	uv pip compile pyproject.toml --extra otel --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements-otel.lock
 	uv pip compile tests/bench/requirements-peers.in --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o tests/bench/requirements-peers.lock
 	uv pip compile pyproject.toml --group dev --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements-dev.lock
 

@@ -13,6 +13,7 @@ import pkgutil
 import shutil
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 # Modules that ansible-playbook imports at its first playbook, or anew in each worker.
@@ -186,6 +187,7 @@ def pack_modules() -> None:
     templar = importlib.import_module("ansible.template").Templar(loader=None)
     constants = importlib.import_module("ansible.constants")
     folder = importlib.import_module("ansible.modules").__path__[0]
+    packer.datetime = _stopped_clock(packer.datetime)
     for name in _PACKED_AHEAD:
         packer.modify_module(
             module_name=f"ansible.legacy.{name}",
@@ -196,6 +198,12 @@ def pack_modules() -> None:
             module_compression=constants.DEFAULT_MODULE_COMPRESSION,
         )
     shutil.copytree(_ansibles_packs(), _our_packs(), ignore=shutil.ignore_patterns("*.lock"))
+
+
+def _stopped_clock(datetime: Any) -> Any:
+    """Python's ``datetime`` as the packer uses it, at a moment that is the same in every build: the archives tell it."""
+    day = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
+    return SimpleNamespace(datetime=SimpleNamespace(now=lambda _zone: day), timezone=datetime.timezone)
 
 
 def _take_packed_modules() -> None:

@@ -41,6 +41,7 @@ from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
 from agp_agent.tally import Tally
+from agp_agent.tracing import OtlpTracer
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
@@ -89,6 +90,8 @@ class Agent:
         self._engine = engine
         self.metrics = Metrics()
         self.stages = self.metrics.stages
+        if settings.otlp_endpoint:
+            self.stages.tracer = OtlpTracer(str(settings.otlp_endpoint), state.identity.agent_id)
         self._dashboard = dashboard
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()
@@ -257,6 +260,7 @@ class Agent:
         await self.overview.aclose()
         await self._engine.aclose()
         await self._dashboard.aclose()
+        await asyncio.to_thread(self.stages.tracer.close)
         self._degradation.close()
         self.auth_failures.flush()
         self._refusals.flush()

@@ -54,10 +54,19 @@ class Answer:
     """The dashboard as a whole did not take it, whatever the result: no other would be taken now either."""
 
 
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What goes along with a result, beside the contract. ``traceparent``: None where nothing is traced."""
+
+    idempotency_key: str
+    audit_head: str
+    traceparent: str | None = None
+
+
 class Dashboard(Protocol):
     """Where results go."""
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Deliver one result; never raises for anything the dashboard or the network does."""
 
     async def aclose(self) -> None:
@@ -89,12 +98,12 @@ class HttpDashboard:
             timeout=httpx.Timeout(30.0, connect=10.0),
         )
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Deliver one result."""
         try:
             token = self._token.current()[0]
             async with asyncio.timeout(_DEADLINE_S):
-                return await self._post(result, token, idempotency_key, audit_head)
+                return await self._post(result, token, headers)
         except TimeoutError:
             return Answer(Meaning.RETRY, f"the dashboard did not answer within {_DEADLINE_S:g} s", away=True)
         except httpx.HTTPError as error:
@@ -102,15 +111,17 @@ class HttpDashboard:
         except ConfigurationError as error:
             return Answer(Meaning.HOLD, str(error), away=True)
 
-    async def _post(self, result: TaskResult, token: bytes, idempotency_key: str, audit_head: str) -> Answer:
+    async def _post(self, result: TaskResult, token: bytes, more: Headers) -> Answer:
         headers = {
             b"Authorization": b"Bearer " + token,
             b"Content-Type": b"application/json",
             b"Content-Length": str(sum(map(len, result.json_pieces()))).encode(),
             b"Accept-Encoding": b"identity",  # what is bounded below is what came over the wire
-            b"Idempotency-Key": idempotency_key.encode(),
-            AUDIT_HEAD_HEADER.encode(): audit_head.encode(),
+            b"Idempotency-Key": more.idempotency_key.encode(),
+            AUDIT_HEAD_HEADER.encode(): more.audit_head.encode(),
         }
+        if more.traceparent:
+            headers[b"traceparent"] = more.traceparent.encode()
         async with self._client.stream("POST", self._url, content=_body(result), headers=headers) as response:
             body = b""
             async for chunk in response.aiter_raw():

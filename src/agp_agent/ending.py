@@ -17,7 +17,7 @@ from agp_agent.lifecycle import Outcome, Reason, State, Verdict
 from agp_agent.output import Output
 from agp_agent.planner import RunSpec
 from agp_agent.readiness import Readiness
-from agp_agent.stages import Stages
+from agp_agent.stages import Run, Stages
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ class Ending:
         done = await self._write_finish(attempt, verdict, output)
         self._catalogs.forget(attempt.run_id)
         if done:
-            self._stages.finished(attempt.run_id, verdict.outcome)
+            self._stages.finished(run_of(attempt, verdict))
             self._audit_end(attempt, verdict, output, duration_s)
 
     def _audit_end(self, attempt: Attempt, verdict: Verdict, output: Output, duration_s: float | None) -> None:
@@ -142,6 +142,21 @@ def _since_release_s(attempt: Attempt) -> float | None:
     if attempt.released_boot_s is None or attempt.boot_id != clock.boot_id():
         return None
     return clock.boot_s() - attempt.released_boot_s
+
+
+def run_of(attempt: Attempt, verdict: Verdict) -> Run:
+    """What a tracer is told of an attempt that has ended."""
+    return Run(
+        attempt.run_id,
+        attempt.task_id,
+        attempt.attempt,
+        attempt.accepted_at_ms,
+        attempt.traceparent,
+        attempt.runner,
+        verdict.outcome,
+        verdict.reason,
+        verdict.exit_code,
+    )
 
 
 def facts(attempt: Attempt) -> dict[str, object]:

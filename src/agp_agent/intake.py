@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from agp_agent import lifecycle
+from agp_agent import clock, lifecycle
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.caller import Caller
 from agp_agent.catalog import Catalogs, Runner
@@ -17,7 +17,7 @@ from agp_agent.errors import InvalidBody, Refused, TooLarge, Unavailable
 from agp_agent.journal import Accepted, Admission, Journal, JournalInDoubt, JournalUnavailable, NewAttempt, Reservation
 from agp_agent.models import Task, parse_task
 from agp_agent.readiness import Readiness
-from agp_agent.stages import Stages
+from agp_agent.stages import Run, Stages
 from agp_agent.starting import Claim
 from agp_agent.tally import Tally
 from agp_agent.walk import Walk
@@ -25,6 +25,7 @@ from agp_agent.walk import Walk
 log = structlog.get_logger(__name__)
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}[\x21-\x7e]{0,200}")
 _JSON_GROWTH: Final = 6
 """JSON may spell one byte of a playbook with six: ``\\u0000``."""
 _JSON_FRAME_BYTES: Final = 16 * 1024
@@ -78,8 +79,12 @@ class Intake:
         """The largest body that may hold a playbook within its limit."""
         return self._playbook_limit_bytes * _JSON_GROWTH + _JSON_FRAME_BYTES
 
-    async def accept(self, body: bytes, idempotency_key: str | None, caller: Caller) -> tuple[Task, Accepted]:
+    async def accept(
+        self, body: bytes, idempotency_key: str | None, caller: Caller, traceparent: str | None = None
+    ) -> tuple[Task, Accepted]:
         """Take an order on; when this returns, it is on disk and will be reported whatever happens.
+
+        ``traceparent`` is the header of that name; one that is none is as if it had not come.
 
         Raises:
             Refused: with the status and the sentence of the answer; nothing has changed.
@@ -89,7 +94,7 @@ class Intake:
         try:
             task = self._read(body)
             task_id = task.task_id
-            return task, await self._accept(task, _checked(idempotency_key), caller, received_s)
+            return task, await self._accept(task, _checked(idempotency_key), caller, received_s, traceparent)
         except Refused as refused:
             more = {name: value for name, value in caller.facts.items() if name != "peer"}
             self._refusals.add(caller.peer, task_id=task_id, status=refused.status, why=refused.detail, **more)
@@ -112,7 +117,9 @@ class Intake:
             raise TooLarge(f"playbook.content is larger than {self._playbook_limit_bytes} bytes.")
         return task
 
-    async def _accept(self, task: Task, idempotency_key: str | None, caller: Caller, received_s: float) -> Accepted:
+    async def _accept(
+        self, task: Task, idempotency_key: str | None, caller: Caller, received_s: float, traceparent: str | None
+    ) -> Accepted:
         if self._readiness.draining:
             raise Unavailable("The agent is stopping and takes on no more tasks; send the task again later.")
         for part in _NEEDED_TO_ACCEPT:
@@ -129,6 +136,7 @@ class Intake:
             body_sha256=_fingerprint(task, playbook),
             runner=runner.name if runner else None,
             idempotency_key=idempotency_key,
+            traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
         )
         reject = None if runner else lifecycle.no_runner(task.playbook.name, catalog.names)
         lane = self._fast_lane
@@ -197,7 +205,17 @@ class Intake:
         facts |= {"playbook_name": new.playbook_name, "playbook_sha256": new.playbook_sha256}
         self._audit.record(AuditEvent.TASK_ACCEPTED, **facts, runner=new.runner, **caller.facts)
         if reject is not None:
-            self._stages.finished(accepted.run_id, reject.outcome)
+            self._stages.finished(
+                Run(
+                    accepted.run_id,
+                    new.task_id,
+                    accepted.attempt,
+                    clock.wall_ms(),
+                    new.traceparent,
+                    outcome=reject.outcome,
+                    reason=reject.reason,
+                )
+            )
             verdict = {"outcome": reject.outcome.value, "reason": reject.reason.value, "error": reject.error}
             self._audit.record(AuditEvent.TASK_FINISHED, **facts, **verdict)
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, TextIO
 from agp_agent.app import Agent
 from agp_agent.caller import Caller
 from agp_agent.capture import Gap
-from agp_agent.dashboard import Answer, Meaning
+from agp_agent.dashboard import Answer, Headers, Meaning
 from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult
@@ -38,9 +38,9 @@ class _Here:
     def __init__(self) -> None:
         self.result: asyncio.Future[TaskResult] = asyncio.get_running_loop().create_future()
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Take it."""
-        del idempotency_key, audit_head
+        del headers
         if not self.result.done():
             self.result.set_result(result)
         return Answer(Meaning.ACKNOWLEDGED)

@@ -12,11 +12,11 @@ import structlog
 
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.backoff import LONGEST_S, Gate
-from agp_agent.dashboard import Answer, Dashboard, Meaning
+from agp_agent.dashboard import Answer, Dashboard, Headers, Meaning
 from agp_agent.journal import DueResult, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.models import TaskResult, TaskStatus
-from agp_agent.stages import Stage, Stages
+from agp_agent.stages import Run, Stage, Stages
 
 log = structlog.get_logger(__name__)
 
@@ -128,8 +128,12 @@ class Outbox:
         if seq in self._acknowledged:
             await self._settle(due, Answer(Meaning.ACKNOWLEDGED))
             return
-        answer = await self._dashboard.report(_result_of(due), self._key(due), await self._audit_head())
+        run = Run(due.run_id, due.task_id, due.attempt, due.accepted_at_ms, due.traceparent)
+        headers = Headers(self._key(due), await self._audit_head(), self._stages.tracer.header(run))
+        begun_s = self._stages.now_s()
+        answer = await self._dashboard.report(_result_of(due), headers)
         self._stages.answered(answer.meaning.name.lower())
+        self._stages.tracer.delivered(run, begun_s, answer.meaning.name.lower(), answer.why)
         if answer.meaning in _SETTLES:
             self._gate.settled()
         await self._settle(due, answer)

@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         description="What the engine may be unable to do, of swap, memory, pids, cpus, log-driver, with commas between "
         "them; containers that lack anything else are refused.",
     )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each task; needs the "
+        "extra `otel`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     @classmethod

@@ -7,6 +7,7 @@ that was prepared ahead of time has its own marks under the name of its slot, un
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -109,6 +110,38 @@ class Trace:
         return {"start": self.start, "stages_ms": stages}
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a tracer is told of a run. ``traceparent`` came with its order, and is not checked."""
+
+    run_id: str
+    task_id: str
+    attempt: int
+    accepted_at_ms: int
+    traceparent: str | None = None
+    runner: str | None = None
+    outcome: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+
+
+class Tracer:
+    """Hears of what is over; this one forgets it. See ``agp_agent.tracing``."""
+
+    def finished(self, run: Run, at_s: Mapping[Stage, float]) -> None:
+        """The result of a run is on disk; ``at_s`` are the moments that were seen here, by the monotonic clock."""
+
+    def delivered(self, run: Run, since_s: float, meaning: str, why: str) -> None:
+        """An attempt to deliver, begun at ``since_s``, was answered; ``why`` is empty where it was acknowledged."""
+
+    def header(self, run: Run) -> str | None:  # noqa: ARG002  nothing goes along
+        """The ``traceparent`` that goes along with a delivery."""
+        return None
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
 DELIVERIES: Final = ("acknowledged", "retry", "hold", "too_large", "refused")
 """What the dashboard's answers mean, in the words of ``agp_agent.dashboard.Meaning``."""
 
@@ -132,6 +165,8 @@ class Stages:
         self._deliveries: Counter[str] = Counter()
         self.last_over: Trace | None = None
         """The run that was over last."""
+        self.tracer = Tracer()
+        """Told of runs by those who see to their end, with all that they know of them."""
 
     @property
     def starts(self) -> Mapping[Start, int]:
@@ -188,13 +223,15 @@ class Stages:
         elif stage in (Stage.REMOVED, Stage.ACKNOWLEDGED):
             self._after_the_end(name, trace, stage)
 
-    def finished(self, run_id: str, outcome: str) -> None:
+    def finished(self, run: Run) -> None:
         """The result of a run is on disk."""
-        self._outcomes[outcome] += 1
-        self.mark(run_id, Stage.FINISHED)
-        if (trace := self._traces.get(run_id)) is not None:
+        self._outcomes[run.outcome] += 1
+        self.mark(run.run_id, Stage.FINISHED)
+        trace = self._traces.get(run.run_id)
+        if trace is not None:
             for stage in _UNTIL_FINISHED:
                 self._tell(trace, stage)
+        self.tracer.finished(run, trace.at_s if trace is not None else {})
 
     def _after_the_end(self, name: str, trace: Trace, stage: Stage) -> None:
         self._tell(trace, stage)

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any, Final
 
 from agp_agent.app import Agent
-from agp_agent.dashboard import Dashboard
+from agp_agent.dashboard import Dashboard, Headers
 from agp_agent.ending import Ending
 from agp_agent.engine import OwnedContainer
 from agp_agent.journal import Attempt, Release
@@ -42,7 +42,7 @@ class ReportsFirst(Ending):
         """Report, then write."""
         text = (output or Output()).text()
         result = TaskResult(task_id=attempt.task_id, status=verdict.status, output=text, error=verdict.error)
-        await self.early.report(result, f"unit/{attempt.task_id}/{attempt.attempt}/{attempt.run_id}", "")
+        await self.early.report(result, Headers(f"unit/{attempt.task_id}/{attempt.attempt}/{attempt.run_id}", ""))
         await super().finish(attempt, verdict, output, ran_s)
 
 
@@ -83,7 +83,7 @@ class AcknowledgesFirst(Outbox):
         if due is not None:
             status = TaskStatus.COMPLETED if due.error is None else TaskStatus.FAILED
             result = TaskResult(task_id=due.task_id, status=status, output=due.output.text(), error=due.error)
-            await self._dashboard.report(result, self._key(due), "")
+            await self._dashboard.report(result, Headers(self._key(due), ""))
 
 
 def _reports_first(agent: Agent) -> None:

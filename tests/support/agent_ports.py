@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 from agp_agent import clock
-from agp_agent.dashboard import Answer, Meaning, interpret
+from agp_agent.dashboard import Answer, Headers, Meaning, interpret
 from agp_agent.engine import ContainerSpec, OwnedContainer, Signal, Stream
 from agp_agent.errors import EngineUnavailable
 from agp_agent.executor import Executor
@@ -160,14 +160,13 @@ class WatchedDashboard:
         self._around = around
         self._life = life
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Take a result, or not."""
-        del audit_head
         self._life.check()
         mode, witness = self._around.dashboard, self._around.witness
         if mode == "away":
             return Answer(Meaning.RETRY, "the dashboard was not reached", away=True)
-        run_id = witness.reported(idempotency_key, result)
+        run_id = witness.reported(headers.idempotency_key, result)
         await asyncio.sleep(1.0 if mode == "slow" else 0)
         self._life.check()
         if mode == "answer lost":

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from agp_agent.dashboard import Answer, HttpDashboard, Meaning, interpret
+from agp_agent.dashboard import Answer, Headers, HttpDashboard, Meaning, interpret
 from agp_agent.errors import ConfigurationError
 from agp_agent.models import TaskResult, TaskStatus
 from agp_agent.tokens import TokenSource
@@ -171,7 +171,7 @@ async def client(
 
 async def report(dashboard: HttpDashboard) -> Answer:
     """Deliver the result of these tests."""
-    return await asyncio.wait_for(dashboard.report(RESULT, "agent/t%C3%A9/1/abc", "3:ff"), PATIENCE_S)
+    return await asyncio.wait_for(dashboard.report(RESULT, Headers("agent/t%C3%A9/1/abc", "3:ff")), PATIENCE_S)
 
 
 @pytest.fixture

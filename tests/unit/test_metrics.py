@@ -8,7 +8,7 @@ from agp_agent import __version__
 from agp_agent.dashboard import Meaning
 from agp_agent.lifecycle import Outcome, State
 from agp_agent.metrics import Figures, Metrics
-from agp_agent.stages import DELIVERIES, Stage, Stages
+from agp_agent.stages import DELIVERIES, Run, Stage, Stages
 
 SERIES_MAX = 600
 """However many tasks ran. Most are buckets: 12 stages and 2 times from the order on, cold and warm."""
@@ -32,7 +32,7 @@ def walk(stages: Stages, run_id: str, outcome: Outcome = Outcome.SUCCEEDED) -> N
     for stage in (Stage.CREATED, Stage.ATTACHED, Stage.STARTED, Stage.RELEASED, Stage.MARKER, Stage.OUTPUT):
         stages.mark(f"slot of {run_id}", stage)
     stages.mark(f"slot of {run_id}", Stage.EXITED)
-    stages.finished(run_id, outcome)
+    stages.finished(Run(run_id, "t", 1, 0, outcome=outcome))
     stages.mark(f"slot of {run_id}", Stage.REMOVED)
     stages.mark(run_id, Stage.ACKNOWLEDGED)
 

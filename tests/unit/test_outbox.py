@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.audit import Audit, AuditEvent
-from agp_agent.dashboard import Answer, Meaning
+from agp_agent.dashboard import Answer, Headers, Meaning
 from agp_agent.journal import Delivery, Journal, JournalUnavailable
 from agp_agent.lifecycle import Outcome, Reason, Verdict
 from agp_agent.models import TaskResult, TaskStatus
@@ -35,9 +35,9 @@ class Listening:
         self.at_once = 0
         self.most_at_once = 0
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Note it, wait at the gate, and answer."""
-        self.received.append((result, idempotency_key, audit_head))
+        self.received.append((result, headers.idempotency_key, headers.audit_head))
         answer = self.answers.pop(0) if self.answers else ACKNOWLEDGED
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.audit import Audit
-from agp_agent.dashboard import Answer, Meaning
+from agp_agent.dashboard import Answer, Headers, Meaning
 from agp_agent.journal import Delivery, Journal
 from agp_agent.models import TaskResult
 from agp_agent.outbox import Outbox
@@ -42,10 +42,10 @@ class Away:
     at_once: int = 0
     most_at_once: int = 0
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Note it and answer, after whoever else asks now has been seen."""
-        assert idempotency_key
-        assert audit_head
+        assert headers.idempotency_key
+        assert headers.audit_head
         self.knocks_s.append(self.clock.now_ms / 1000)
         is_stuck = len(self.knocks_s) <= self.stuck
         self.at_once += 1

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agp_agent.stages import BEFORE, Stage, Stages, Start
+from agp_agent.stages import BEFORE, Run, Stage, Stages, Start
 
 COLD = (Stage.CREATED, Stage.ATTACHED, Stage.STARTED, Stage.RELEASED, Stage.MARKER, Stage.OUTPUT, Stage.EXITED)
 WARM = COLD[3:]
@@ -40,7 +40,7 @@ class Seen:
     def finish(self, stages: Stages, run_id: str) -> None:
         """A second later its result is on disk, and after one more it is acknowledged."""
         self.at_s += 1
-        stages.finished(run_id, "succeeded")
+        stages.finished(Run(run_id, "t", 1, 0, outcome="succeeded"))
         self.mark(stages, run_id, Stage.ACKNOWLEDGED)
 
     def claim(self, stages: Stages, run_id: str, slot: str) -> None:
@@ -126,7 +126,7 @@ def test_what_never_had_a_container_is_counted_and_not_told() -> None:
     seen = Seen()
     stages = seen.stages()
     seen.accept(stages, "run")
-    stages.finished("run", "cancelled")
+    stages.finished(Run("run", "t", 1, 0, outcome="cancelled"))
     seen.mark(stages, "run", Stage.ACKNOWLEDGED)
     assert not seen.told
     assert dict(stages.outcomes) == {"cancelled": 1}

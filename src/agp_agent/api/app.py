@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from agp_agent import __version__
 from agp_agent.api import problems
 from agp_agent.api.answers import Heartbeat, TaskAccepted
-from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body
+from agp_agent.api.bodies import BODY_DEADLINE_S, idempotency_key, read_body, traceparent
 from agp_agent.api.docs_page import PAGE_HEADERS, render
 from agp_agent.api.document import METRICS, OPEN, TASK_BODY, document
 from agp_agent.api.document import problems as answers
@@ -89,7 +89,8 @@ def _add_contract(api: FastAPI, intake: Intake, body_deadline_s: float) -> None:
     async def execute_task(request: Request) -> TaskAccepted:
         """Take a task on: when this answers 202, its result will be reported whatever happens."""
         body = await read_body(request, intake.body_limit_bytes, body_deadline_s)
-        task, accepted = await intake.accept(body, idempotency_key(request), request.scope[CALLER])
+        caller, trace = request.scope[CALLER], traceparent(request)
+        task, accepted = await intake.accept(body, idempotency_key(request), caller, trace)
         return TaskAccepted(message=_MESSAGES[accepted.status], task_id=task.task_id, status=accepted.status)
 
 

@@ -45,6 +45,12 @@ async def _receive(request: Request, limit_bytes: int, deadline_s: float) -> byt
     return body
 
 
+def traceparent(request: Request) -> str | None:
+    """The trace that the caller is in; sent twice it is none, as W3C Trace Context has it."""
+    found = request.headers.getlist("traceparent")
+    return found[0] if len(found) == 1 else None
+
+
 def idempotency_key(request: Request) -> str | None:
     """The header's value, where it comes once."""
     keys = request.headers.getlist("idempotency-key")

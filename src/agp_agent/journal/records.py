@@ -27,6 +27,7 @@ class NewAttempt:
     body_sha256: str
     runner: str | None
     idempotency_key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Attempt:
     started_at_ms: int | None
     cancel_requested: bool
     asked: Reason | None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +147,5 @@ class DueResult:
     error: str | None
     output: Output
     deliveries: int
+    accepted_at_ms: int = 0
+    traceparent: str | None = None

@@ -196,4 +196,6 @@ def due_result_of(row: sqlite3.Row) -> DueResult:
         error=row["error"],
         output=output,
         deliveries=row["deliveries"],
+        accepted_at_ms=row["accepted_at_ms"],
+        traceparent=row["traceparent"],
     )

@@ -11,7 +11,7 @@ from agp_agent.app import Agent
 from agp_agent.caller import Caller
 from agp_agent.catalog import Catalog, Runner
 from agp_agent.catalog.runner import PLAYBOOK, Match
-from agp_agent.dashboard import Answer, Meaning
+from agp_agent.dashboard import Answer, Headers, Meaning
 from agp_agent.errors import EngineUnavailable
 from agp_agent.lifecycle import Outcome
 from agp_agent.local_run import contact
@@ -35,9 +35,9 @@ class _Results:
     def __init__(self, names: Iterable[str]) -> None:
         self._results = {name: asyncio.get_running_loop().create_future() for name in names}
 
-    async def report(self, result: TaskResult, idempotency_key: str, audit_head: str) -> Answer:
+    async def report(self, result: TaskResult, headers: Headers) -> Answer:
         """Take it."""
-        del idempotency_key, audit_head
+        del headers
         if not (waiting := self._results[result.task_id]).done():
             waiting.set_result(result)
         return Answer(Meaning.ACKNOWLEDGED)

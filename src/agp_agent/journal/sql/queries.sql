@@ -13,10 +13,11 @@ SELECT state, number FROM live WHERE number > 0;
 
 -- name: insert
 INSERT INTO attempts (run_id, task_id, attempt, body_sha256, idempotency_key, accepted_status, playbook_name,
-                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s, alias)
+                      playbook_sha256, playbook, runner, state, accepted_at_ms, accepted_boot_id, accepted_boot_s, alias,
+                      traceparent)
 VALUES (:run_id, :task_id, :attempt, :body_sha256, :idempotency_key, :accepted_status, :playbook_name,
         :playbook_sha256, :playbook, :runner, 'queued', :accepted_at_ms, :boot_id, :boot_s,
-        sha256(:task_id));
+        sha256(:task_id), :traceparent);
 
 -- (state <> 'finished' is said again where it is implied: only so SQLite sees that the index on live rows will do)
 
@@ -110,7 +111,7 @@ RETURNING run_id;
 
 -- name: due
 SELECT a.seq, a.run_id, a.task_id, a.attempt, a.outcome, a.error, a.output_bytes, a.output_omitted_bytes,
-       o.output_head, o.output_tail, o.output_at_least, o.attempts AS deliveries
+       a.accepted_at_ms, a.traceparent, o.output_head, o.output_tail, o.output_at_least, o.attempts AS deliveries
   FROM outbox o JOIN attempts a USING (seq)
  WHERE o.seq = :seq;
 
