@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin
 export TESTCONTAINERS_RYUK_DISABLED := true
 ROUNDS ?= 1000
 
-.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes test-engines campaign check bench bench-peers release-check deb lock clean
+.PHONY: help setup venv engine images runner-images fault-tools test-tools demo test test-long test-warm test-tailnet test-kubernetes test-engines campaign check bench bench-peers release-check deb lock screenshots clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ release-check: setup ## Build wheel and images twice and compare, list their par
 
 deb: venv ## Build a Debian package for the release that this machine runs: dist/agp-agent_….deb (about a minute)
 	@.ci/deb
+
+screenshots: setup test-tools ## Take the README's pictures anew, by the browser tests (about a minute)
+	AGP_SCREENSHOTS=docs/images $(PYTHON_BIN)/pytest -q tests/browser -k "ansibles or newcomer" $(PYTEST_ARGS)
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)
 	uv pip compile pyproject.toml --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links -q -o requirements.lock

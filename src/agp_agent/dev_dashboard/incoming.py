@@ -20,20 +20,25 @@ _EXPECTED: Final = {
 }
 
 
+def bearer_of(request: Request) -> bytes:
+    """The token that a request bears; empty where it bears none, or two."""
+    values = request.headers.getlist("authorization")
+    scheme, _, given = (values[0] if len(values) == 1 else "").partition(" ")
+    return given.encode("latin-1") if scheme.lower() == "bearer" else b""
+
+
 def require_token(request: Request, token: bytes) -> None:
     """Let the bearer of the token pass. Bytes are compared in constant time.
 
     Raises:
         Unauthorized: the same for a missing, malformed and wrong token.
     """
-    values = request.headers.getlist("authorization")
-    scheme, _, given = (values[0] if len(values) == 1 else "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), token):
+    if not hmac.compare_digest(bearer_of(request), token):
         raise Unauthorized("The request needs the header 'Authorization: Bearer <token>' with the dashboard's token.")
 
 
-async def read_result(request: Request) -> TaskResult:
-    """Read the body as a ``TaskResult``.
+async def read_result(request: Request) -> tuple[TaskResult, bytes]:
+    """Read the body as a ``TaskResult``; also as it came.
 
     Raises:
         UnsupportedMediaType: it is not declared as JSON.
@@ -45,7 +50,7 @@ async def read_result(request: Request) -> TaskResult:
         raise UnsupportedMediaType("The body must be JSON, declared as 'Content-Type: application/json'.")
     body = await _read_body(request)
     try:
-        return TaskResult.model_validate_json(body)
+        return TaskResult.model_validate_json(body), body
     except ValidationError as error:
         raise InvalidBody(_describe(error)) from None
 

@@ -43,10 +43,17 @@ def run_dashboard(host: str, port: int, token: str, db_path: Path | None = None)
         listener = stack.enter_context(listen(host, port))
         # One thread prints, in order: a terminal that is paused holds up neither the server nor an acknowledgement.
         printer = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="dashboard-terminal"))
-        app = create_app(store, token, page_key, lambda received: printer.submit(terminal.received, received))
+        url = _base_url(listener)
+        app = create_app(
+            store,
+            token,
+            page_key,
+            lambda received: printer.submit(terminal.received, received),
+            lambda key: printer.submit(terminal.link_used, url, key),
+        )
         server = uvicorn.Server(server_config(app))
         stack.enter_context(_stopping(server))
-        terminal.started(_base_url(listener), page_key, str(db_path or "memory, until it stops"))
+        terminal.started(url, page_key, str(db_path or "memory, until it stops"))
         server.run(sockets=[listener])
 
 

@@ -1,4 +1,4 @@
-"""Received results in SQLite: a file that outlives the dashboard, or memory. The only importer of ``sqlite3`` here.
+"""The dashboard's SQLite file, or memory, and the results received in it. The only importer of ``sqlite3`` here.
 
 A result counts as received once its transaction is on the disk (WAL, ``synchronous=FULL``), because the agent forgets
 a result that was acknowledged.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -18,7 +19,7 @@ from agp_agent.errors import ConfigurationError, Refused, Unavailable
 from agp_agent.models import TaskResult, TaskStatus
 
 _APPLICATION_ID: Final = 0x41475044  # "AGPD": tells this file from any other SQLite file
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _FILE_MAGIC: Final = b"SQLite format 3\0"
 _WHOLE_OUTPUT_BYTES: Final = 2**40
 
@@ -35,9 +36,11 @@ CREATE TABLE IF NOT EXISTS result (
     received_at TEXT NOT NULL,
     last_received_at TEXT NOT NULL,
     times_received INTEGER NOT NULL DEFAULT 1,
-    output BLOB NOT NULL
+    output BLOB NOT NULL,
+    agent_id INTEGER
 ) STRICT;
 CREATE INDEX IF NOT EXISTS result_by_task ON result (task_id);
+{files(__package__).joinpath("desk.sql").read_text("utf-8")}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
@@ -52,8 +55,8 @@ FROM result
 """
 
 _INSERT: Final = """
-INSERT INTO result (idempotency_key, task_id, status, error, received_at, last_received_at, output)
-VALUES (:key, :task_id, :status, :error, :now, :now, :output)
+INSERT INTO result (idempotency_key, task_id, status, error, received_at, last_received_at, output, agent_id)
+VALUES (:key, :task_id, :status, :error, :now, :now, :output, :agent_id)
 RETURNING id
 """
 
@@ -124,22 +127,27 @@ class ResultStore:
         with self._lock:
             self._db.close()
 
-    def add(self, result: TaskResult, idempotency_key: str | None = None) -> ReceivedResult:
+    def add(
+        self, result: TaskResult, idempotency_key: str | None = None, agent_id: int | None = None
+    ) -> ReceivedResult:
         """Keep a result durably; one that came before under the same key is only counted.
+
+        ``agent_id``: the registered agent whose token it came with. In the same transaction it finds its entry of the
+        history (desk.sql).
 
         Raises:
             KeyReused: the key came before with another result.
             Unavailable: it could not be written (disk full, file locked); nothing changed.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             earlier = _find_key(db, idempotency_key)
             if earlier is None:
-                return self._insert(db, result, idempotency_key)
+                return self._insert(db, result, idempotency_key, agent_id)
             if not _same(earlier, result):
                 raise KeyReused("This Idempotency-Key came before with another result; use a new key for a new result.")
             db.execute(
                 "UPDATE result SET times_received = times_received + 1, last_received_at = ? WHERE id = ?",
-                (self._now(), earlier.id),
+                (self.now(), earlier.id),
             )
             return _get(db, earlier.id)
 
@@ -152,31 +160,42 @@ class ResultStore:
         """
         where = "" if task_id is None else "WHERE task_id = :task_id "
         values = {"task_id": task_id, "limit": -1 if limit is None else limit, "half": _half(output_limit_bytes)}
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(f"{_SELECT} {where}ORDER BY id DESC LIMIT :limit", values).fetchall()
         return [_received(row) for row in rows]
 
     def output_of(self, result_id: int) -> str | None:
         """The whole output of one received result, or None when there is no such one."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT output FROM result WHERE id = ?", (result_id,)).fetchone()
         return None if row is None else row["output"].decode()
 
+    def result(self, result_id: int, output_limit_bytes: int) -> ReceivedResult | None:
+        """One received result, its output shortened as in ``newest``."""
+        with self.transaction() as db:
+            values = {"id": result_id, "half": _half(output_limit_bytes)}
+            row = db.execute(f"{_SELECT} WHERE id = :id", values).fetchone()
+        return None if row is None else _received(row)
+
     def counts(self) -> tuple[int, int]:
         """How many results are kept, and how many deliveries they came in; the second grows with every delivery."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT count(*), coalesce(sum(times_received), 0) FROM result").fetchone()
         return row[0], row[1]
 
-    def _insert(self, db: sqlite3.Connection, result: TaskResult, key: str | None) -> ReceivedResult:
-        values = result.model_dump(mode="json") | {"output": result.output.encode(), "key": key, "now": self._now()}
+    def _insert(
+        self, db: sqlite3.Connection, result: TaskResult, key: str | None, agent_id: int | None
+    ) -> ReceivedResult:
+        values = result.model_dump(mode="json") | {"output": result.output.encode(), "key": key, "now": self.now()}
+        values["agent_id"] = agent_id
         return _get(db, db.execute(_INSERT, values).fetchone()["id"])
 
-    def _now(self) -> str:
+    def now(self) -> str:
+        """The moment it is, as it is stored."""
         return self._clock().astimezone(UTC).isoformat(timespec="milliseconds")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing, one at a time."""
         with self._lock:
             try:

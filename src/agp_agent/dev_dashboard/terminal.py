@@ -48,6 +48,11 @@ class Terminal:
         self._print(Text(f"Agent:  AGP_DASHBOARD_URL={base_url}"))
         self._print(Text("Stop:   Ctrl-C"))
 
+    def link_used(self, base_url: str, page_key: str) -> None:
+        """Say what the next browser opens: a link works once."""
+        self._print(Text("The link was opened. For another browser:"))
+        self._print(Text(f"Page:   {base_url}/?key={page_key}"))
+
     def received(self, received: ReceivedResult) -> None:
         """Show one delivery: a result with its output, or that it came again."""
         for line in _lines(received):

@@ -49,6 +49,11 @@ def app(store: ResultStore, shown: list[ReceivedResult]) -> FastAPI:
 @pytest.fixture
 async def anonymous(app: FastAPI) -> httpx.AsyncClient:
     """A client without token and cookie."""
+    return client_of(app)
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """A client of an application."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://dashboard.test")
 

@@ -11,6 +11,7 @@ from agp_agent.dev_dashboard.incoming import BODY_LIMIT_BYTES
 from agp_agent.dev_dashboard.server import create_app
 from agp_agent.dev_dashboard.store import ReceivedResult, ResultStore
 from agp_agent.models import TaskResult
+from unit.dev_dashboard.conftest import client_of
 
 REPORT = "/api/v1/agents/report_result"
 RESULTS = "/api/v1/results"
@@ -234,8 +235,8 @@ async def test_scripts_read_the_results(agent: httpx.AsyncClient) -> None:
                 "output": "ok\n",
                 "error": None,
                 "idempotency_key": "6",
-                "received_at": "2026-01-02T03:04:07+00:00",
-                "last_received_at": "2026-01-02T03:04:07+00:00",
+                "received_at": "2026-01-02T03:04:08+00:00",
+                "last_received_at": "2026-01-02T03:04:08+00:00",
                 "times_received": 1,
                 "duplicates": 0,
             }
@@ -253,20 +254,20 @@ async def test_a_misspelt_parameter_is_400(agent: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("query", ["", "?key=", "?key=wrong", "?key=%C3%A9", "?other=page-key-of-the-tests"])
 async def test_the_page_is_locked_without_its_link(agent: httpx.AsyncClient, store: ResultStore, query: str) -> None:
     """Nobody sees a result without the link, not even with the token; the visitor learns where the link is."""
-    store.add(TaskResult.model_validate_json(json.dumps(BODY | {"task_id": "hidden"})))
+    store.add(TaskResult.model_validate_json(json.dumps(BODY | {"task_id": "concealed"})))
     response = await agent.get(
         f"/{query}", headers={"Cookie": "agp_dashboard=page-key-of-the-tests; agp_dashboard_x=y"}
     )
     assert response.status_code == 401
     assert "the terminal where it was started" in response.text
-    assert "hidden" not in response.text
+    assert "concealed" not in response.text
     assert "set-cookie" not in response.headers
 
 
-async def test_the_link_opens_the_page_and_leaves_a_cookie(
-    anonymous: httpx.AsyncClient, store: ResultStore, result: TaskResult
+async def test_the_link_opens_the_page_once_and_leaves_a_cookie(
+    store: ResultStore, anonymous: httpx.AsyncClient, result: TaskResult
 ) -> None:
-    """The cookie alone opens page, revision and whole outputs from then on."""
+    """The cookie alone opens page, history and whole outputs from then on; the link opens nothing any more."""
     store.add(result)
     by_link = await anonymous.get("/", params={"key": PAGE_KEY})
     cookie = by_link.headers["set-cookie"]
@@ -274,14 +275,27 @@ async def test_the_link_opens_the_page_and_leaves_a_cookie(
     for flag in ("HttpOnly", "SameSite=strict", "Path=/"):
         assert flag in cookie
     assert "Max-Age" not in cookie
+    assert PAGE_KEY not in cookie
     by_cookie = await anonymous.get("/")
     assert by_cookie.text == by_link.text
-    assert "&lt;script&gt;alert(1)" in by_cookie.text
     assert "set-cookie" not in by_cookie.headers
-    assert (await anonymous.get("/revision")).text == "1"
-    output = await anonymous.get("/results/1/output")
+    (listed,) = (await anonymous.get("/desk")).json()["tasks"]
+    assert listed["task_id"] == result.task_id
+    output = await anonymous.get(f"/desk/tasks/{listed['id']}/output")
     assert output.text == result.output
     assert output.headers["content-type"] == "text/plain; charset=utf-8"
+    anonymous.cookies.clear()
+    assert (await anonymous.get("/", params={"key": PAGE_KEY})).status_code == 401
+
+
+async def test_the_next_link_is_told_when_one_was_used(store: ResultStore) -> None:
+    """So that another browser may come in."""
+    links: list[str] = []
+    app = create_app(store, "token", PAGE_KEY, print, links.append)
+    for key in (PAGE_KEY, None):
+        async with client_of(app) as browser:
+            assert (await browser.get("/", params={"key": key or links[0]})).status_code == 200
+    assert len(set(links)) == 2
 
 
 async def test_every_page_carries_the_strict_policy(anonymous: httpx.AsyncClient, store: ResultStore) -> None:
@@ -289,7 +303,7 @@ async def test_every_page_carries_the_strict_policy(anonymous: httpx.AsyncClient
     store.add(TaskResult.model_validate_json(json.dumps(BODY)))
     locked = await anonymous.get("/")
     opened = await anonymous.get("/", params={"key": PAGE_KEY})
-    output = await anonymous.get("/results/1/output")
+    output = await anonymous.get("/desk/tasks/1/output")
     for response in (locked, opened, output):
         assert response.headers["content-security-policy"].startswith("default-src 'none'; ")
         assert response.headers["x-content-type-options"] == "nosniff"
@@ -297,35 +311,32 @@ async def test_every_page_carries_the_strict_policy(anonymous: httpx.AsyncClient
         assert response.headers["referrer-policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize("path", ["/revision", "/results/1/output"])
-async def test_what_the_page_uses_is_locked_too(agent: httpx.AsyncClient, store: ResultStore, path: str) -> None:
-    """There is no way around the link."""
+DESK = [
+    *(("GET", path) for path in ("/desk", "/desk/tasks/1", "/desk/tasks/1/details", "/desk/tasks/1/output")),
+    *(("GET", "/desk/tasks/1/live"), ("POST", "/desk/tasks/1/cancel"), ("POST", "/desk/tasks")),
+    *(("POST", "/desk/agents"), ("DELETE", "/desk/agents/1")),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), DESK)
+async def test_what_the_page_uses_is_locked_too(
+    agent: httpx.AsyncClient, store: ResultStore, method: str, path: str
+) -> None:
+    """There is no way around the link, not even with the token."""
     store.add(TaskResult.model_validate_json(json.dumps(BODY)))
-    response = await agent.get(path)
+    response = await agent.request(method, path, json={})
     assert response.status_code == 401
     assert "terminal" in detail(response)
 
 
 @pytest.mark.parametrize("number", ["2", "0", "-1", "x", "٣", "9" * 18, "9" * 19, "9" * 5000])
-async def test_an_unknown_result_is_404(anonymous: httpx.AsyncClient, number: str) -> None:
+async def test_an_unknown_task_is_404(anonymous: httpx.AsyncClient, number: str) -> None:
     """Any number that is none, too."""
     await anonymous.get("/", params={"key": PAGE_KEY})
-    response = await anonymous.get(f"/results/{number}/output")
-    assert response.status_code == 404
-    assert "no result of this number" in detail(response)
-
-
-async def test_the_page_shows_the_newest_fifty_shortened(anonymous: httpx.AsyncClient, store: ResultStore) -> None:
-    """A page stays a page however much has come."""
-    for number in range(51):
-        output = "x" * 200_000 if number == 50 else ""
-        store.add(TaskResult.model_validate_json(json.dumps(BODY | {"task_id": f"task-{number}-", "output": output})))
-    page = (await anonymous.get("/", params={"key": PAGE_KEY})).text
-    assert "The newest 50 of 51 results." in page
-    assert "task-0-" not in page
-    assert page.index("task-50-") < page.index("task-1-")
-    assert "[dashboard: 134464 bytes not shown here]" in page
-    assert 'href="/results/51/output"' in page
+    for path in (f"/desk/tasks/{number}", f"/desk/tasks/{number}/output", f"/desk/tasks/{number}/live"):
+        response = await anonymous.get(path)
+        assert response.status_code == 404
+        assert "knows no such" in detail(response)
 
 
 @pytest.mark.parametrize(("token", "key"), [("", "key"), ("token", "")])
@@ -337,4 +348,4 @@ def test_an_empty_secret_is_refused(store: ResultStore, token: str, key: str) ->
 
 def test_no_address_of_the_framework_is_left(app: FastAPI) -> None:
     """Nothing is served but what is written here."""
-    assert len(app.routes) == 5
+    assert len(app.routes) == 3 + len(DESK)

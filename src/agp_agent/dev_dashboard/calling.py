@@ -1,0 +1,74 @@
+"""Calls agents, as the enterprise's dashboard does: the contract, and the agent's own endpoints that people look at."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+
+from agp_agent.dev_dashboard.desk import Agent, Call
+
+_TIMEOUT_S: Final = 15.0
+_SILENCE_S: Final = 45.0
+"""A followed output has a comment every 15 s."""
+_BEAT_S: Final = 3.0
+"""A light is this old at most, while somebody looks."""
+_BEAT_TIMEOUT_S: Final = 2.0
+_OK, _UNAUTHORIZED = 200, 401
+
+
+class Calling:
+    """The way to all agents, over one pool of connections. Belongs to the event loop that it is first used on."""
+
+    def __init__(self) -> None:
+        """Nothing is sent yet."""
+        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=_TIMEOUT_S)
+        self._lights: dict[int, tuple[float, str]] = {}
+
+    async def call(self, agent: Agent, method: str, path: str, body: str = "") -> Call:
+        """Send a request; never raises for anything that the agent or the network does."""
+        headers = {"Authorization": f"Bearer {agent.token}"}
+        if body:
+            headers["Content-Type"] = "application/json"
+        url = agent.url + path
+        try:
+            answer = await self._client.request(method, url, headers=headers, content=body.encode())
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return Call(method, url, headers, body, None, f"No answer: {str(error) or type(error).__name__}")
+        return Call(method, url, headers, body, answer.status_code, answer.text)
+
+    @asynccontextmanager
+    async def follow(self, agent: Agent, path: str, last_event_id: str) -> AsyncIterator[httpx.Response]:
+        """A followed output, as it comes. Raises ``httpx.HTTPError`` where the agent does not answer."""
+        headers = {"Authorization": f"Bearer {agent.token}", "Last-Event-ID": last_event_id or "0"}
+        url = f"{agent.url}{path}?follow=true"
+        async with self._client.stream("GET", url, headers=headers, timeout=_SILENCE_S) as answer:
+            yield answer
+
+    async def lights(self, agents: list[Agent]) -> dict[int, str]:
+        """How each agent answers its heartbeat now: ``ok``, ``wrong token``, ``down``, or its status."""
+        await asyncio.gather(*(self._beat(agent) for agent in agents))
+        return {agent.id: self._lights[agent.id][1] for agent in agents}
+
+    async def _beat(self, agent: Agent) -> None:
+        if agent.id in self._lights and time.monotonic() - self._lights[agent.id][0] < _BEAT_S:
+            return
+        try:
+            async with asyncio.timeout(_BEAT_TIMEOUT_S):
+                status = (await self.call(agent, "POST", "/heartbeat")).status
+        except TimeoutError:
+            status = None
+        words = {_OK: "ok", _UNAUTHORIZED: "wrong token", None: "down"}
+        self._lights[agent.id] = (time.monotonic(), words.get(status, f"answers {status}"))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def task_path(task_id: str, *more: str) -> str:
+    """The path of a task's endpoint."""
+    return "/".join(("/tasks", quote(task_id, safe=""), *more))

@@ -1,0 +1,190 @@
+"""What the page works with, in the dashboard's file: registered agents, the history of tasks, their calls."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agp_agent.dev_dashboard.store import ResultStore
+from agp_agent.errors import InvalidBody
+from agp_agent.models import Task
+
+_CALLS_KEPT: Final = 40
+"""Of one task: who follows a task that hangs should not fill the disk."""
+_BODY_KEPT_CHARS: Final = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A registered agent. ``token`` is what it is called with."""
+
+    id: int
+    name: str
+    url: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of the contract and its answer. ``status``: None where no answer came, and ``answer`` says why."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: str
+    status: int | None
+    answer: str
+    is_ours: bool = True
+
+
+class Desk:
+    """Registered agents, history and calls. Safe to call from several threads; every call may wait for the disk."""
+
+    def __init__(self, store: ResultStore) -> None:
+        """Use the file of ``store``."""
+        self._store = store
+
+    # --- agents -----------------------------------------------------------------------------------------------------
+
+    def register(self, name: str, url: str, token: str, report_token: str | None = None) -> str:
+        """Remember an agent; return the token that its results have to come with, a new one where none is given.
+
+        Raises:
+            InvalidBody: the name, or the token of its results, belongs to another agent.
+        """
+        report_token = report_token or secrets.token_urlsafe(32)
+        values = {"name": name, "url": url.rstrip("/"), "token": token, "sha256": _sha256(report_token)}
+        with self._store.transaction() as db:
+            known = db.execute("SELECT 1 FROM agent WHERE name = :name OR report_token_sha256 = :sha256", values)
+            if known.fetchone():
+                raise InvalidBody("An agent of this name, or with this token for its results, is registered already.")
+            db.execute(
+                "INSERT INTO agent (name, url, token, report_token_sha256) VALUES (:name, :url, :token, :sha256)",
+                values,
+            )
+        return report_token
+
+    def forget(self, agent_id: int) -> None:
+        """Forget an agent; its tasks stay in the history."""
+        with self._store.transaction() as db:
+            db.execute("DELETE FROM agent WHERE id = ?", (agent_id,))
+
+    def agents(self) -> list[Agent]:
+        """All of them, by name."""
+        with self._store.transaction() as db:
+            rows = db.execute("SELECT id, name, url, token FROM agent ORDER BY name").fetchall()
+        return [Agent(*row) for row in rows]
+
+    def agent_of(self, report_token: bytes) -> int | None:
+        """The agent whose results come with this token. Found by its hash: no time tells how much is right."""
+        with self._store.transaction() as db:
+            row = db.execute(
+                "SELECT id FROM agent WHERE report_token_sha256 = ?", (_sha256(report_token.decode("latin-1")),)
+            ).fetchone()
+        return None if row is None else int(row[0])
+
+    # --- the history ------------------------------------------------------------------------------------------------
+
+    def begin(self, agent: Agent, task: Task) -> int:
+        """Note a task before it is sent, so that its result finds it however fast it comes."""
+        values = (agent.id, task.task_id, task.playbook.name, task.playbook.content, self._store.now())
+        with self._store.transaction() as db:
+            row = db.execute(
+                "INSERT INTO entry (agent_id, task_id, name, content, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                values,
+            ).fetchone()
+        return int(row[0])
+
+    def refused(self, entry_id: int, why: str) -> None:
+        """The agent did not take it on."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE entry SET refused = ? WHERE id = ?", (why, entry_id))
+
+    def history(self, words: str, status: str, before: int, limit: int) -> list[dict[str, Any]]:
+        """Tasks, the newest first, whose id or playbook has these words, in this state; without contents."""
+        values = {"words": f"%{_escaped(words)}%", "status": status, "before": before, "limit": limit}
+        with self._store.transaction() as db:
+            rows = db.execute(
+                f"{_ENTRY} WHERE id < :before AND (:status = '' OR status = :status)"
+                " AND (task_id LIKE :words ESCAPE '\\' OR coalesce(name, '') LIKE :words ESCAPE '\\')"
+                " ORDER BY id DESC LIMIT :limit",
+                values,
+            ).fetchall()
+        return [dict(row) for row in rows]
+
+    def entry(self, entry_id: int) -> dict[str, Any] | None:
+        """One task of the history with its playbook and its calls."""
+        with self._store.transaction() as db:
+            row = db.execute(f"{_ENTRY} WHERE id = ?", (entry_id,)).fetchone()
+            if row is None:
+                return None
+            content = db.execute("SELECT content FROM entry WHERE id = ?", (entry_id,)).fetchone()[0]
+            calls = db.execute("SELECT * FROM call WHERE entry_id = ? ORDER BY id", (entry_id,)).fetchall()
+        return dict(row) | {"content": content, "calls": [_call(one) for one in calls]}
+
+    def entry_of_result(self, result_id: int) -> int:
+        """Where a result stands in the history."""
+        with self._store.transaction() as db:
+            return int(db.execute("SELECT id FROM entry WHERE result_id = ?", (result_id,)).fetchone()[0])
+
+    def note(self, entry_id: int, call: Call) -> None:
+        """Keep a call as it was, but for tokens and the middle of what is long; the oldest ones give way."""
+        values = (
+            entry_id,
+            self._store.now(),
+            int(call.is_ours),
+            call.method,
+            call.url,
+            json.dumps({name: _shown(name, value) for name, value in call.headers.items()}),
+            _shortened(call.body),
+            call.status,
+            _shortened(call.answer),
+        )
+        with self._store.transaction() as db:
+            db.execute(
+                "INSERT INTO call (entry_id, at, is_ours, method, url, request_headers, request_body, status,"
+                " response_body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+            db.execute(
+                "DELETE FROM call WHERE entry_id = ? AND id NOT IN"
+                " (SELECT id FROM call WHERE entry_id = ? ORDER BY id DESC LIMIT ?)",
+                (entry_id, entry_id, _CALLS_KEPT),
+            )
+
+
+_ENTRY: Final = """
+SELECT * FROM (
+    SELECT entry.id, entry.agent_id, agent.name AS agent, entry.task_id, entry.name, entry.created_at, entry.refused,
+           entry.result_id, result.error, result.received_at, result.times_received,
+           CASE WHEN entry.refused IS NOT NULL THEN 'refused' ELSE coalesce(result.status, 'sent') END AS status
+      FROM entry LEFT JOIN agent ON agent.id = entry.agent_id LEFT JOIN result ON result.id = entry.result_id)
+"""
+
+
+def _call(row: Any) -> dict[str, Any]:
+    call = {name: row[name] for name in ("at", "is_ours", "method", "url", "request_body", "status", "response_body")}
+    return call | {"request_headers": json.loads(row["request_headers"])}
+
+
+def _sha256(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _escaped(words: str) -> str:
+    for char in "\\%_":
+        words = words.replace(char, f"\\{char}")
+    return words
+
+
+def _shown(name: str, value: str) -> str:
+    return "Bearer $TOKEN" if name.lower() == "authorization" else value
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _BODY_KEPT_CHARS:
+        return text
+    half = _BODY_KEPT_CHARS // 2
+    return f"{text[:half]}\n[dashboard: {len(text) - 2 * half} characters not kept here]\n{text[-half:]}"
