@@ -53,11 +53,14 @@ const pill = (status) => make("span", { class: `status ${status}` }, status);
 // --- agents and history ---------------------------------------------------------------------------------------------
 
 let drawn = "";
+let asked = 0;
 
 const refresh = trying(async () => {
+  const number = ++asked;
   const filter = new FormData($("filter-form"));
   const query = new URLSearchParams({ q: filter.get("q"), status: filter.get("status"), before });
   const state = await ask("GET", `/desk?${query}`);
+  if (number !== asked) return; // an answer to an older question
   const now = JSON.stringify([state, chosen]);
   if (now === drawn) return; // what is being read or selected stays as it is
   drawn = now;
@@ -80,10 +83,12 @@ function drawAgents(agents) {
 }
 
 function drawHistory(state) {
+  const focused = $("history").contains(document.activeElement) ? document.activeElement.hash : null;
   $("history").replaceChildren(...state.tasks.map((task) => make("li", {},
     make("a", { href: `#task-${task.id}`, "aria-current": task.id === chosen ? "true" : null },
       pill(task.status), make("span", { class: "what" }, `${task.task_id}${task.agent ? ` · ${task.agent}` : ""}`),
       clock(task.created_at)))));
+  if (focused) [...$("history").querySelectorAll("a")].find((link) => link.hash === focused)?.focus();
   $("older").hidden = !state.more;
   $("older").onclick = () => { before = state.tasks.at(-1).id; refresh(); };
   const shown = state.tasks.find((task) => task.id === chosen);
