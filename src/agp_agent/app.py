@@ -14,6 +14,7 @@ from agp_agent.audit import Audit, AuditEvent
 from agp_agent.canary import Canary
 from agp_agent.catalog import Catalogs
 from agp_agent.catalog_watch import CatalogWatch
+from agp_agent.counted_engine import counted
 from agp_agent.dashboard import Dashboard
 from agp_agent.degradation import Degradation
 from agp_agent.disk_watch import DiskWatch
@@ -87,8 +88,11 @@ class Agent:
         self.following = Following(self.journal)
         self.operating = Operating(self.journal, self.audit, self.readiness, state.paused)
         self._state = state
-        self._engine = engine
         self.metrics = Metrics()
+        self.journal.on_commit(self.metrics.committed)
+        engine, calls = counted(engine)
+        self.metrics.count_engine_calls(calls)
+        self._engine = engine
         self.stages = self.metrics.stages
         if settings.otlp_endpoint:
             self.stages.tracer = OtlpTracer(str(settings.otlp_endpoint), state.identity.agent_id)

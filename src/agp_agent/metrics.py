@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from agp_agent.audit import AuditEvent
 from agp_agent.build_info import BuildInfo
+from agp_agent.counted_engine import CALLS, RESULTS
 from agp_agent.lifecycle import Outcome, State
 from agp_agent.readiness import PARTS
 from agp_agent.stages import DELIVERIES, Stage, Stages, Start
@@ -21,6 +22,16 @@ _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 _UNTIL: Final = frozenset({Stage.OUTPUT, Stage.ACKNOWLEDGED})
 """What somebody waits for: told from the order on, too."""
 _WAITING: Final = (State.QUEUED, State.PREPARING, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmFigures:
+    """A runner's containers that wait: how many there are to be, how many do, and how often a task had one, or none."""
+
+    wanted: int
+    waiting: int
+    hits: int
+    misses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,8 @@ class Figures:
     problems: Collection[str] = ()
     """The parts that keep tasks from starting."""
     audit_events: Mapping[str, int] = field(default_factory=dict)
+    warm: Mapping[str, WarmFigures] = field(default_factory=dict)
+    """By runner."""
 
 
 class Metrics:
@@ -55,9 +68,23 @@ class Metrics:
             "agp_task_stage_seconds", "Time that a task took from the stage before to this one."
         )
         self._until = self._histogram("agp_task_until_seconds", "Time from an order's arrival until this stage.")
+        self._commits = Histogram(
+            "agp_journal_commit_seconds",
+            "Time that a commit of the journal took; many writes share one.",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
         self.stages = Stages(self._took)
         self._now = _Now(self.stages)
         self._registry.register(self._now)
+
+    def committed(self, took_s: float) -> None:
+        """The journal has committed. May be called by any thread."""
+        self._commits.observe(took_s)
+
+    def count_engine_calls(self, calls: Mapping[tuple[str, str], int]) -> None:
+        """Tell these numbers, by what was asked of the engine and how that went, from now on."""
+        self._now.engine_calls = calls
 
     def _histogram(self, name: str, meaning: str) -> Histogram:
         return Histogram(name, meaning, ("stage", "start"), buckets=_BUCKETS_S, registry=self._registry)
@@ -79,12 +106,23 @@ class _Now(Collector):
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self.figures = Figures()
+        self.engine_calls: Mapping[tuple[str, str], int] = {}
         self._build = BuildInfo.of_this()
 
     def collect(self) -> Iterator[Metric]:
         """Every label is there from the beginning, at zero."""
         yield from self._tasks()
         yield from self._conditions()
+        yield from self._pool()
+        calls = CounterMetricFamily(
+            "agp_engine_calls",
+            "Calls to the container engine, by what was asked and how that went.",
+            labels=["call", "result"],
+        )
+        for call in CALLS:
+            for result in RESULTS:
+                calls.add_metric([call, result], self.engine_calls.get((call, result), 0))
+        yield calls
         events = CounterMetricFamily("agp_audit_events", "Events of the audit trail since the start.", labels=["event"])
         for event in AuditEvent:
             events.add_metric([event.value], self.figures.audit_events.get(event.value, 0))
@@ -127,6 +165,25 @@ class _Now(Collector):
             "Age of the oldest result that waits for the dashboard; 0 where none waits.",
             value=now.oldest_result_s or 0,
         )
+
+    def _pool(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "agp_warm_containers",
+            "Containers that are to wait for a task, and those that do.",
+            labels=["runner", "which"],
+        )
+        claims = CounterMetricFamily(
+            "agp_warm_claims",
+            "Tasks that had a container that waited, or should have had one.",
+            labels=["runner", "result"],
+        )
+        for runner, one in self.figures.warm.items():
+            waiting.add_metric([runner, "wanted"], one.wanted)
+            waiting.add_metric([runner, "waiting"], one.waiting)
+            claims.add_metric([runner, "hit"], one.hits)
+            claims.add_metric([runner, "miss"], one.misses)
+        yield waiting
+        yield claims
 
     def _tasks(self) -> Iterator[Metric]:
         tasks = GaugeMetricFamily("agp_tasks", "Tasks that have not ended, by their state.", labels=["state"])

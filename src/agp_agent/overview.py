@@ -17,7 +17,7 @@ from agp_agent.journal import Journal, OutboxView
 from agp_agent.lacks import Lack
 from agp_agent.lifecycle import State
 from agp_agent.lockdown import lockdown
-from agp_agent.metrics import Figures
+from agp_agent.metrics import Figures, WarmFigures
 from agp_agent.planner import Limits, RunSpec
 from agp_agent.pool import WarmStatus
 from agp_agent.reach import Reach
@@ -189,6 +189,7 @@ class Overview:
             is_paused=self._readiness.paused,
             problems=tuple(self._readiness.problems),
             audit_events=self._audit.counts,
+            warm={name: _figures(self._warm(name)) for name in self._catalog().names},
         )
 
     async def aclose(self) -> None:
@@ -245,3 +246,7 @@ def _network(spec: RunSpec) -> str:
         return "none"
     allowed = ", ".join(map(str, spec.allow))
     return "fenced: the internet, and of what is not public " + (f"{allowed} alone" if allowed else "nothing")
+
+
+def _figures(warm: WarmStatus) -> WarmFigures:
+    return WarmFigures(wanted=warm.wanted, waiting=warm.ready, hits=warm.hits, misses=warm.misses)

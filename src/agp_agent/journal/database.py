@@ -6,6 +6,7 @@ import hashlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ class Database:
         self._reader_connection.execute("PRAGMA query_only = ON")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agp-journal-read")
         self._broken: Future[None] = Future()
+        self.on_commit: Callable[[float], None] = lambda _took_s: None
+        """Told, by the writing thread, how long each commit took, in seconds."""
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, args=(connection,), name="agp-journal", daemon=True)
         self._writer.start()
@@ -163,7 +166,10 @@ class Database:
                 write.error = JournalBroken(str(self._broken.exception()))
             return
         try:
-            if (failure := _commit(connection, batch)) is not None:
+            begun_s = time.monotonic()
+            failure = _commit(connection, batch)
+            self.on_commit(time.monotonic() - begun_s)
+            if failure is not None:
                 self._look_for_damage(failure)
         except BaseException as error:  # noqa: BLE001  out of memory, above all
             for write in batch:

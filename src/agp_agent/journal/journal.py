@@ -62,6 +62,10 @@ class Journal:
         """Wait, for ever where all is well. Raises ``JournalBroken`` once the journal cannot be used any more."""
         await self._db.broken()
 
+    def on_commit(self, told: Callable[[float], None]) -> None:
+        """Have ``told`` called with the seconds that each commit takes, by the thread that writes."""
+        self._db.on_commit = told
+
     def close(self) -> None:
         """Finish what was asked for and close the file. Idempotent."""
         self._db.close()
