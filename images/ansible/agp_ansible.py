@@ -201,7 +201,7 @@ def pack_modules() -> None:
 
 
 def _stopped_clock(datetime: Any) -> Any:
-    """Python's ``datetime`` as the packer uses it, at a moment that is the same in every build: the archives tell it."""
+    """Python's ``datetime`` as the packer uses it, at a moment that is the same in every build: archives tell it."""
     day = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
     return SimpleNamespace(datetime=SimpleNamespace(now=lambda _zone: day), timezone=datetime.timezone)
 
