@@ -2,14 +2,21 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import typer
 
 from agp_agent.visible import visible_line
 
+_COLUMN_CHARS: Final = 12
+"""A column that is narrower breaks words to pieces."""
+
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows under their heads; without a terminal one row a line, with tabs between, and no heads."""
+    """Rows under their heads; without a terminal one row a line, with tabs between, and no heads.
+
+    On a terminal that is too narrow for columns each row is a few lines, one a cell.
+    """
     shown = [[visible_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in shown:
@@ -20,10 +27,18 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console()
+    if console.width < _COLUMN_CHARS * len(heads):
+        for row in shown:
+            for head, cell in zip(heads, row, strict=True):
+                if cell:
+                    console.print(Text(f"{head}: {cell}", overflow="fold"))
+            console.print()
+        return
     table = Table(*heads, box=box.SIMPLE_HEAD)
     for row in shown:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console().print(table)
+    console.print(table)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
