@@ -91,11 +91,15 @@ def dashboard(
         Path | None,
         typer.Option(envvar="AGP_DASHBOARD_TOKEN_FILE", help="File with the token that agents must send."),
     ] = None,
-    db: Annotated[Path | None, typer.Option(help="SQLite file to keep results in; default is memory.")] = None,
+    db: Annotated[
+        Path | None,
+        typer.Option(help="SQLite file for results, history and agents with their tokens; default is memory."),
+    ] = None,
 ) -> None:
-    """Start a development dashboard: it takes results as the real one does, and shows them here and on a web page.
+    """Start a development dashboard: sends playbooks to agents and takes their results, on a web page and here.
 
-    Agents must send the token of the file, or that of AGP_DASHBOARD_TOKEN; else a new one is made and shown.
+    The page opens by the link that is printed; it works once. Agents that are not registered there must send the token
+    of the file, or that of AGP_DASHBOARD_TOKEN; else a new one is made and shown. Not for production.
     """
     from agp_agent.dev_dashboard import run_dashboard  # noqa: PLC0415  the other commands start faster without
 
