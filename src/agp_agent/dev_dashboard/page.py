@@ -18,7 +18,7 @@ def _file(name: str) -> str:
 
 
 _STYLE: Final = _file("page.css")
-_SCRIPT: Final = _file("page.js")
+_SCRIPT: Final = _file("output.js") + _file("page.js")
 _FRAME: Final = _file("page.html")
 # As JSON inside HTML: only the end of a script element, and what begins a comment, would end it early.
 _SAMPLES: Final = json.dumps(SAMPLES).replace("<", "\\u003c")
