@@ -37,8 +37,9 @@ def agent(podman: Podman, folder: Path, *arguments: str, **settings: str) -> "su
 def test_the_doctor_names_it_and_says_that_nothing_runs(podman: Podman, tmp_path: Path) -> None:
     """Before an operator wonders."""
     report = json.loads(agent(podman, tmp_path, "doctor", "--json").stdout)
-    (engine,) = (one for one in report["checks"] if one["check"] == "engine")
-    assert (engine["level"], engine["said"].startswith("Podman ")) == ("fail", True)
+    found = {one["check"]: one for one in report["checks"]}
+    assert (found["engine"]["level"], found["engine"]["said"].startswith("Podman ")) == ("fail", True)
+    assert found["log driver"]["level"] == "fail"
 
 
 @pytest.mark.parametrize("accepted", ["", "log-driver", "swap,memory,pids,cpus,log-driver"])

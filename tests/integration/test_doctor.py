@@ -110,13 +110,15 @@ def test_what_is_really_broken_is_found(
     assert ended.returncode == (1 if level == "fail" else 0), ended.stdout
 
 
-def test_a_full_disk_is_found(configured: dict[str, str], tmp_path: Path) -> None:
-    """Where less is free than the agent needs to take a task on."""
+@pytest.mark.parametrize(("size", "level", "exit_code"), [("16m", "fail", 1), ("512m", "warn", 0)])
+def test_a_disk_that_is_full_or_soon_will_be_is_found(
+    configured: dict[str, str], tmp_path: Path, size: str, level: str, exit_code: int
+) -> None:
+    """Where less is free than the agent needs to take a task on, and where two weeks of results may not fit."""
     state = tmp_path / "state"
     state.mkdir()
-    wrapper = with_tmpfs(state, "16m")
-    ended = command_line(configured)("doctor", "--json", wrapper=wrapper)
-    assert (checks(ended)["disk"]["level"], ended.returncode) == ("fail", 1)
+    ended = command_line(configured)("doctor", "--json", wrapper=with_tmpfs(state, size))
+    assert (checks(ended)["disk"]["level"], ended.returncode) == (level, exit_code)
 
 
 def test_runners_are_tried_for_real(configured: dict[str, str], tmp_path: Path) -> None:
