@@ -266,3 +266,30 @@ def test_dead_letters_are_told_of_at_every_start(start: Start, dashboard: Dashbo
     agent.kill()
     agent.start()
     assert agent.wait_log("dead letters kept")["dead_letters"] == 1
+
+
+TOLD = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+  - {name: Fail early, fail: {msg: ignored}, ignore_errors: true}
+  - {name: Wait, pause: {seconds: 6}}
+  - {name: Render the config, fail: {msg: no template}}
+"""
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_what_ansible_told_without_an_agent_is_told_all_the_same(
+    start: Start, dashboard: DashboardStub, how: str
+) -> None:
+    """The next agent takes failures and recap from the engine's record, as it does with the output."""
+    agent, task_id = start(AGP_DRAIN_TIMEOUT_S="0"), f"told-{how}"
+    agent.accept_task(task_id, TOLD, "site.yml")
+    eventually(lambda: "TASK [Wait]" in agent.request("GET", f"/tasks/{task_id}/logs").text, "it has begun")
+    STOPS[how](agent)
+    time.sleep(8)
+    agent.start()
+    why = 'exit code 2: task "Render the config" failed on localhost: no template'
+    assert dashboard.acknowledged(task_id).result["error"] == why
+    (recap,) = agent.request("GET", f"/tasks/{task_id}").json()["recap"]
+    assert (recap["ok"], recap["failed"], recap["ignored"]) == (2, 1, 1)
