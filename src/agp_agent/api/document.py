@@ -5,6 +5,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from agp_agent.api import examples
 from agp_agent.api.answers import Problem
 from agp_agent.models import Task
 
@@ -41,7 +42,14 @@ TASK_BODY: Final[dict[str, Any]] = {
             "required": False,
             "description": "The same key within 24 h gets the same 202 and runs nothing.",
             "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-        }
+        },
+        {
+            "name": "traceparent",
+            "in": "header",
+            "required": False,
+            "description": "The trace that the task belongs to (W3C Trace Context); one that is none is ignored.",
+            "schema": {"type": "string"},
+        },
     ],
 }
 METRICS: Final[dict[int | str, dict[str, Any]]] = {
@@ -84,6 +92,17 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "anyOf"} | kinds[0]
 
 
+def _add_examples(document: dict[str, Any]) -> None:
+    for name, example in examples.MODELS.items():
+        document["components"]["schemas"][name]["examples"] = [example]
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if (media := answer.get("content", {}).get("application/json")) and status in examples.ERRORS:
+                    is_problem = media["schema"].get("$ref") == _SCHEMA.format(model="Problem")
+                    media["example"] = {"detail": examples.ERRORS[status]} if is_problem else {"status": "not ready"}
+
+
 def document(api: FastAPI) -> dict[str, Any]:
     """The document of these routes."""
     found: dict[str, Any] = get_openapi(
@@ -102,5 +121,6 @@ def document(api: FastAPI) -> dict[str, Any]:
         schemas.pop(unused, None)
     task = Task.model_json_schema(ref_template=_SCHEMA)
     schemas |= task.pop("$defs") | {"Task": task}
+    _add_examples(found)
     found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return found | {"security": [{"token": []}]}
