@@ -87,7 +87,7 @@ def test_an_agent_that_is_down_is_seen_and_told(page: Page, agent: AgentProcess)
     agent.stop()
     expect(page.locator("#agents .light")).to_have_text("web1: down")
     send(page, "a.sh", "echo hi", "nobody")
-    wait_status(page, "refused")
+    wait_status(page, "unanswered")
     expect(page.locator("#task .error")).to_contain_text("No answer")
 
 

@@ -102,6 +102,11 @@ class Desk:
         with self._store.transaction() as db:
             db.execute("UPDATE entry SET refused = ? WHERE id = ?", (why, entry_id))
 
+    def unanswered(self, entry_id: int, why: str) -> None:
+        """No answer came: the agent may have it all the same."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE entry SET unanswered = ? WHERE id = ?", (why, entry_id))
+
     def history(self, words: str, status: str, before: int, limit: int) -> list[dict[str, Any]]:
         """Tasks, the newest first, whose id or playbook has these words, in this state; without contents."""
         values = {"words": f"%{_escaped(words)}%", "status": status, "before": before, "limit": limit}
@@ -158,8 +163,9 @@ class Desk:
 _ENTRY: Final = """
 SELECT * FROM (
     SELECT entry.id, entry.agent_id, agent.name AS agent, entry.task_id, entry.name, entry.created_at, entry.refused,
-           entry.result_id, result.error, result.received_at, result.times_received,
-           CASE WHEN entry.refused IS NOT NULL THEN 'refused' ELSE coalesce(result.status, 'sent') END AS status
+           entry.unanswered, entry.result_id, result.error, result.received_at, result.times_received,
+           CASE WHEN result.status IS NOT NULL THEN result.status WHEN entry.refused IS NOT NULL THEN 'refused'
+                WHEN entry.unanswered IS NOT NULL THEN 'unanswered' ELSE 'sent' END AS status
       FROM entry LEFT JOIN agent ON agent.id = entry.agent_id LEFT JOIN result ON result.id = entry.result_id)
 """
 

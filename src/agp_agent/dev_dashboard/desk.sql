@@ -14,6 +14,7 @@ CREATE TABLE IF NOT EXISTS entry (
     content TEXT,
     created_at TEXT NOT NULL,
     refused TEXT,                               -- the agent's sentence, where it did not take the task on
+    unanswered TEXT,                            -- why no answer came: whether it has the task, its result will tell
     result_id INTEGER UNIQUE REFERENCES result (id)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS entry_by_task ON entry (task_id, id);

@@ -122,7 +122,9 @@ class DeskRoutes:
         entry_id = await run_in_threadpool(self._desk.begin, agent, task)
         call = await self._calling.call(agent, "POST", "/execute_task", task.model_dump_json())
         await run_in_threadpool(self._desk.note, entry_id, call)
-        if call.status != _ACCEPTED:
+        if call.status is None:
+            await run_in_threadpool(self._desk.unanswered, entry_id, call.answer)
+        elif call.status != _ACCEPTED:
             await run_in_threadpool(self._desk.refused, entry_id, _said(call.status, call.answer))
         return _json({"id": entry_id})
 

@@ -165,7 +165,7 @@ async function show(id) {
       }) }, "Cancel") : null),
     make("p", { class: "quiet" }, [task.agent, task.name].filter(Boolean).join(" · "), " ", clock(task.created_at),
       task.times_received > 1 ? ` · received ${task.times_received} times, kept once` : ""),
-    task.error || task.refused ? make("p", { class: "error" }, task.error || task.refused) : null,
+    ...[task.error, task.refused, task.result_id ? null : task.unanswered].map((why) => why ? make("p", { class: "error" }, why) : null),
     told, screen, state,
     task.output_is_cut ? make("p", { class: "quiet" }, make("a", { href: `/desk/tasks/${id}/output` }, "whole output")) : null,
     task.content ? make("details", {}, make("summary", {}, "Playbook"), make("pre", { tabindex: "0" }, visible(task.content))) : null,
@@ -177,7 +177,7 @@ async function show(id) {
   if (task.output !== undefined) terminal.write(task.output || "");
   else if (task.status === "sent") follow(id, terminal, state);
   if (task.output === "") state.textContent = "no output";
-  if (task.agent_id && task.status !== "refused") drawDetails(await ask("GET", `/desk/tasks/${id}/details`), told);
+  if (task.agent_id && !["refused", "unanswered"].includes(task.status)) drawDetails(await ask("GET", `/desk/tasks/${id}/details`), told);
 }
 
 function follow(id, terminal, state) {

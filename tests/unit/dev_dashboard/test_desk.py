@@ -66,6 +66,16 @@ def test_a_result_finds_its_task_and_one_that_nobody_sent_has_its_own_line(desk:
     assert desk.entry(first + 100) is None
 
 
+def test_what_was_not_answered_may_have_a_result_all_the_same(desk: Desk, store: ResultStore) -> None:
+    """The answer was lost, the task was not."""
+    desk.register("web1", "http://x", "t")
+    (agent,) = desk.agents()
+    desk.unanswered(desk.begin(agent, task()), "No answer: reset")
+    assert statuses(desk) == [("t", "unanswered")]
+    store.add(done(), None, agent.id)
+    assert statuses(desk) == [("t", "completed")]
+
+
 def test_a_result_of_another_agent_is_not_taken_for_it(desk: Desk, store: ResultStore) -> None:
     """Two agents may have been sent the same id."""
     for name in ("web1", "web2"):
@@ -167,7 +177,7 @@ async def test_an_agent_that_does_not_answer_is_told_and_the_task_stays_in_the_h
     body = {"agent_id": 1, "name": "a.sh", "content": "true"}
     sent = (await anonymous.post("/desk/tasks", json=body)).json()
     shown = (await anonymous.get(f"/desk/tasks/{sent['id']}")).json()
-    assert shown["status"] == "refused"
-    assert shown["refused"].startswith("No answer: ")
+    assert shown["status"] == "unanswered"
+    assert shown["unanswered"].startswith("No answer: ")
     assert shown["calls"][0]["status"] is None
     assert (await anonymous.get("/desk")).json()["agents"][0]["light"] == "down"
