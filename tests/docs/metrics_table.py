@@ -6,6 +6,8 @@ from agp_agent.metrics import Figures, Metrics, WarmFigures
 
 BEGIN = "<!-- metrics: made by tests/docs/metrics_table.py -->"
 END = "<!-- /metrics -->"
+FIGURES = Figures(warm={"shell": WarmFigures(1, 1, 0, 0)})
+"""With something of everything."""
 
 
 def table() -> str:
@@ -14,8 +16,7 @@ def table() -> str:
     metrics._stage.labels("created", "cold").observe(1)  # a histogram shows its labels with its first observation
     metrics._until.labels("acknowledged", "cold").observe(1)
     rows = []
-    figures = Figures(warm={"shell": WarmFigures(1, 1, 0, 0)})
-    for family in text_string_to_metric_families(metrics.text(figures).decode()):
+    for family in text_string_to_metric_families(metrics.text(FIGURES).decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
         shown = ", ".join(f"`{label}`" for label in labels)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agp_agent.metrics import Figures, Metrics
-from docs.metrics_table import BEGIN, END, table
+from agp_agent.metrics import Metrics
+from docs.metrics_table import BEGIN, END, FIGURES, table
 
 FOLDER = Path(__file__).parents[2] / "docs" / "prometheus"
 
@@ -19,7 +19,7 @@ def known() -> dict[str, set[str]]:
     metrics._stage.labels("created", "cold").observe(1)
     metrics._until.labels("acknowledged", "cold").observe(1)
     found: dict[str, set[str]] = {}
-    for line in metrics.text(Figures()).decode().splitlines():
+    for line in metrics.text(FIGURES).decode().splitlines():
         if (match := re.match(r"(agp_\w+)(?:\{(.*)\})? ", line)) and not line.startswith("#"):
             labels = set(re.findall(r'(\w+)="', match[2] or ""))
             found.setdefault(match[1], set()).update(labels | {"instance", "job"})
