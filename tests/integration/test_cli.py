@@ -14,7 +14,7 @@ import pytest
 from agp_agent import __version__
 from agp_agent.stages import Stage
 from support.agent_process import COMMAND, AgentProcess
-from support.cli import Cli, written
+from support.cli import Cli, command_line, written
 from support.dashboard_stub import DashboardStub
 from support.engine_side import EngineSide
 from support.playbooks import PLAYS
@@ -318,3 +318,15 @@ def test_healthcheck_asks_the_running_agent(cli: Cli, tmp_path: Path, dashboard:
     gone = cli("healthcheck", AGP_PORT=port)
     assert (gone.returncode, gone.stdout) == (1, "")
     assert f"127.0.0.1 port {port}" in gone.stderr
+
+
+def test_the_shell_completes_commands_and_options(environment: dict[str, str]) -> None:
+    """As `--install-completion` sets it up for bash."""
+    for words, expected in (
+        ("agp-agent ta", "tasks"),
+        ("agp-agent tasks s", "show"),
+        ("agp-agent logs --fo", "--follow"),
+    ):
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        ended = command_line(environment | asked | {"_AGP_AGENT_COMPLETE": "complete_bash"})()
+        assert ended.stdout.split() == [expected], ended
