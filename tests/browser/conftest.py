@@ -15,9 +15,12 @@ from browser.pages import PATIENCE_MS, REPORT_TOKEN, Desk
 from support.agent_process import AgentProcess
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests. As root it has no sandbox of its own, and sees nothing but these pages."""
+    """One browser for a module. As root it has no sandbox of its own, and sees nothing but these pages.
+
+    No longer: while it is there an event loop runs in this thread, and no test that has its own could.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "the tests of the page need chromium: run .ci/test-tools"
     with sync_playwright() as playwright:
