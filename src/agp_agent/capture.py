@@ -276,7 +276,7 @@ def _complete_from_whole(spool: Spool, logged: bytes, newest: bytes) -> None:
     kept = spool.newest(spool.total_bytes)
     start = spool.total_bytes - len(kept)
     more = logged[start + _common_bytes(kept, logged[start:]) :]
-    if more or start > len(logged):
+    if more or 0 < start >= len(logged):  # or: what the record has last stands among what was overwritten
         spool.note_gap()
         spool.append(more)
 

@@ -360,6 +360,7 @@ def test_a_log_with_its_beginning_completes_the_spool(seen: int, more: int) -> N
 
 
 @given(st.integers(0, 900), st.integers(1, 900), st.integers(1, 900))
+@example(LIMIT // 2, LIMIT // 2 + 1, 1)  # they part in the one byte that is not kept
 def test_where_stream_and_log_part_there_is_a_gap(common: int, streamed: int, logged: int) -> None:
     """An engine that was killed had streamed more than it had logged; its successor logs on from there."""
     with spooled() as (spool, _):
