@@ -42,7 +42,6 @@ from agp_agent.redaction import Masker
 from agp_agent.settings import Settings
 from agp_agent.state_dir import StateDir
 from agp_agent.tally import Tally
-from agp_agent.tracing import OtlpTracer
 from agp_agent.walk import Observer, Walk
 
 log = structlog.get_logger(__name__)
@@ -94,8 +93,6 @@ class Agent:
         self.metrics.count_engine_calls(calls)
         self._engine = engine
         self.stages = self.metrics.stages
-        if settings.otlp_endpoint:
-            self.stages.tracer = OtlpTracer(str(settings.otlp_endpoint), state.identity.agent_id)
         self._dashboard = dashboard
         self._fencing = Fencing(engine, labels, image=settings.fence_image, deny=settings.outbound_denied)
         self.reach = Reach()

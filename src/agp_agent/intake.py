@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from agp_agent import clock, lifecycle
+from agp_agent import clock, lifecycle, tracing
 from agp_agent.audit import Audit, AuditEvent
 from agp_agent.caller import Caller
 from agp_agent.catalog import Catalogs, Runner
@@ -25,7 +25,6 @@ from agp_agent.walk import Walk
 log = structlog.get_logger(__name__)
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}[\x21-\x7e]{0,200}")
 _JSON_GROWTH: Final = 6
 """JSON may spell one byte of a playbook with six: ``\\u0000``."""
 _JSON_FRAME_BYTES: Final = 16 * 1024
@@ -136,7 +135,7 @@ class Intake:
             body_sha256=_fingerprint(task, playbook),
             runner=runner.name if runner else None,
             idempotency_key=idempotency_key,
-            traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
+            traceparent=traceparent if tracing.parse(traceparent) else None,
         )
         reject = None if runner else lifecycle.no_runner(task.playbook.name, catalog.names)
         lane = self._fast_lane

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from agp_agent import catalog, free_memory
+from agp_agent import catalog, free_memory, tracing
 from agp_agent.api.listening import check_address, check_tls
 from agp_agent.catalog_watch import unusable
 from agp_agent.dashboard import HttpDashboard
@@ -72,6 +72,7 @@ def check(settings: Settings) -> None:
         lambda: check_address(settings.host),
         lambda: check_tls(settings.tls_cert_file, settings.tls_key_file),
         lambda: Endpoint.from_environment(os.environ),
+        tracing.check_installed if settings.otlp_endpoint else lambda: None,
     )
     for look in looks:
         try:

@@ -21,6 +21,7 @@ from agp_agent.state_dir import StateDir
 from agp_agent.tailnet import Tailnet
 from agp_agent.token_watch import TokenWatch
 from agp_agent.tokens import Tokens
+from agp_agent.tracing import OtlpTracer
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
         settings = settings.model_copy(update={"port": port})
         engine = engine_of(settings)
         agent = Agent(settings, state, engine, dashboard, masker, configured=tokens.fingerprints)
+        if settings.otlp_endpoint:
+            agent.stages.tracer = OtlpTracer(settings.otlp_endpoint, agent.identity.agent_id)
         await _serve(agent, tokens, listeners, entrance)
 
 

@@ -5,6 +5,7 @@ follow from the run's: so a delivery long after, by another process, still stand
 """
 
 import hashlib
+import importlib
 import re
 import socket
 import time
@@ -20,6 +21,8 @@ _VERSION: Final = re.compile(r"00-.{52}\Z|(?!00|ff)[0-9a-f]{2}-.{52}(?:-|\Z)")
 """Of a later version more may follow."""
 _FIELDS: Final = re.compile(r"(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _V0_CHARS: Final = 55
+_TRACEPARENT_MAX_CHARS: Final = 512
+_PACKAGES: Final = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 _SAMPLED: Final = 1
 _EXPORT_TIMEOUT_S: Final = 5.0
 _NS: Final = 10**9
@@ -48,11 +51,23 @@ class Parent(NamedTuple):
 
 def parse(traceparent: str | None) -> Parent | None:
     """Read a ``traceparent``; None where it is none that can be followed, as the specification has it."""
-    text = traceparent or ""
+    text = traceparent if traceparent and len(traceparent) <= _TRACEPARENT_MAX_CHARS else ""
     match = _FIELDS.fullmatch(text[3:_V0_CHARS]) if _VERSION.match(text) else None
     if match is None:
         return None
     return Parent(int(match[1], 16), int(match[2], 16), bool(int(match[3], 16) & _SAMPLED))
+
+
+def check_installed() -> None:
+    """Raise ``ConfigurationError`` where the packages of the extra ``otel`` are not there."""
+    for name in _PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise ConfigurationError(
+                f"AGP_OTLP_ENDPOINT: this agent is installed without OpenTelemetry ({name} is missing); install "
+                "agp-enterprise-agent[otel], or build its image by `make images REQUIREMENTS=requirements-otel.lock`."
+            ) from None
 
 
 class OtlpTracer(Tracer):
@@ -64,17 +79,13 @@ class OtlpTracer(Tracer):
         Raises:
             ConfigurationError: the packages of the extra ``otel`` are not installed.
         """
-        try:
-            from opentelemetry import trace  # noqa: PLC0415  an extra: most agents are installed without it
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-            from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-        except ImportError as error:
-            raise ConfigurationError(
-                f"AGP_OTLP_ENDPOINT: this agent is installed without OpenTelemetry ({error.name} is missing); install "
-                "agp-enterprise-agent[otel], or build its image by `make images REQUIREMENTS=requirements-otel.lock`."
-            ) from None
+        check_installed()
+        from opentelemetry import trace  # noqa: PLC0415  an extra: most agents are installed without it
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
         self._api, self._span = trace, ReadableSpan
         exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_TIMEOUT_S)
         self._processor = BatchSpanProcessor(exporter)

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from support.agent_process import AgentProcess
+from support.cli import command_line, written
 from support.dashboard_stub import DashboardStub, Reply
 from support.waiting import eventually
 
@@ -126,3 +127,14 @@ def test_a_collector_that_is_not_there_costs_nothing_but_its_traces(dashboard: D
         assert dashboard.result("untraced")["output"] == "hi\n"
         assert agent.stop() == 0
         assert "Traceback" not in agent.log_text()
+
+
+def test_a_playbook_that_is_run_by_hand_is_not_traced(
+    collector: Collector, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Traces are of the dashboard's tasks; whoever tries a playbook or a runner sends none."""
+    ended = command_line(environment | {"AGP_OTLP_ENDPOINT": collector.url})(
+        "run", written(tmp_path, "p.sh", "echo hi")
+    )
+    assert (ended.returncode, ended.stdout) == (0, "hi\n")
+    assert collector.spans == []

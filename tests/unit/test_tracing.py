@@ -68,6 +68,7 @@ def cold() -> dict[Stage, float]:
         (f"00-{TRACE}-{'0' * 16}-01", None),
         (f"00-{TRACE.upper()}-{SPAN}-01", None),
         (f"00-{TRACE}-{SPAN}", None),
+        (f"42-{TRACE}-{SPAN}-01-{'x' * 500}", None),
         ("", None),
         (None, None),
     ],
@@ -151,6 +152,6 @@ def test_who_does_not_record_is_not_recorded(tracer: OtlpTracer) -> None:
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start, not at the first task."""
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(ConfigurationError, match=r"install agp-enterprise-agent\[otel\]"):
         OtlpTracer("http://127.0.0.1:1", "agent-7")
