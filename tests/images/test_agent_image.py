@@ -63,6 +63,15 @@ def test_the_state_directory_belongs_to_the_agent_alone(client: docker.DockerCli
     assert look(client, "stat -c '%u %g %a' /var/lib/agp-agent").split() == ["10001", "10001", "700"]
 
 
+def test_traces_that_it_cannot_send_are_told_by_the_check(client: docker.DockerClient) -> None:
+    """It has no OpenTelemetry, to be small: an operator learns that before the start, and how to get it."""
+    settings = "AGP_TOKEN=0123456789abcdef AGP_DASHBOARD_TOKEN=0123456789abcdef AGP_DASHBOARD_URL=http://x"
+    check = f"{settings} AGP_OTLP_ENDPOINT=http://127.0.0.1:4318 agp-agent config check 2>&1; echo exit $?"
+    said = look(client, check)
+    assert "this agent is installed without OpenTelemetry" in said
+    assert "exit 78" in said
+
+
 def test_the_command_works_on_a_read_only_file_system(client: docker.DockerClient) -> None:
     """The installed command starts without writing anything."""
     assert "serve" in look(client, "agp-agent --help")
