@@ -100,6 +100,22 @@ def test_a_wrong_token_is_seen_and_told(page: Page, agent: AgentProcess) -> None
     expect(page.locator("#task .error")).to_contain_text("401")
 
 
+def test_what_was_refused_stays_to_be_read(page: Page, agent: AgentProcess) -> None:
+    """The page looks for news every two seconds; that takes no message away, a success of one's own does."""
+    register(page, agent)
+    page.locator("#register summary").click()
+    form = page.locator("#register-form")
+    for label, value in (("Name", "web1"), ("Address", "http://127.0.0.1:1"), ("Its token", "t")):
+        form.get_by_label(label).fill(value)
+    form.get_by_role("button", name="Register").click()
+    expect(page.get_by_role("alert")).to_contain_text("registered already")
+    page.wait_for_timeout(5000)
+    expect(page.get_by_role("alert")).to_contain_text("registered already")
+    form.get_by_label("Name").fill("web2")
+    form.get_by_role("button", name="Register").click()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
 def test_hostile_output_is_text(page: Page, agent: AgentProcess) -> None:
     """Live and as a result, in output, id and file name: nothing of it is HTML, or steers the page."""
     register(page, agent)

@@ -41,8 +41,12 @@ class Access:
         return _hash(request.cookies.get(self._cookie, "")) in self._sessions
 
     def check(self, request: Request) -> None:
-        """Raise ``Unauthorized`` where it does not."""
-        if not self.has_entered(request):
+        """Raise ``Unauthorized`` where it does not, or where another page of this machine sends it along.
+
+        To a browser that other page is of the same site, whatever its port: the cookie alone would not tell.
+        """
+        is_ours = request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+        if not (is_ours and self.has_entered(request)):
             raise Unauthorized("Open the link that the dashboard printed in its terminal when it started.")
 
 

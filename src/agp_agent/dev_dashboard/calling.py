@@ -3,9 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from typing import Final
-from urllib.parse import quote
 
 import httpx
 
@@ -40,13 +39,15 @@ class Calling:
             return Call(method, url, headers, body, None, f"No answer: {str(error) or type(error).__name__}")
         return Call(method, url, headers, body, answer.status_code, answer.text)
 
-    @asynccontextmanager
-    async def follow(self, agent: Agent, path: str, last_event_id: str) -> AsyncIterator[httpx.Response]:
-        """A followed output, as it comes. Raises ``httpx.HTTPError`` where the agent does not answer."""
-        headers = {"Authorization": f"Bearer {agent.token}", "Last-Event-ID": last_event_id or "0"}
+    async def events(self, agent: Agent, path: str, position: str) -> AsyncIterator[bytes]:
+        """The events of an output from ``position`` on, as they come; none any more where the agent goes away."""
+        headers = {"Authorization": f"Bearer {agent.token}", "Last-Event-ID": position}
         url = f"{agent.url}{path}?follow=true"
-        async with self._client.stream("GET", url, headers=headers, timeout=_SILENCE_S) as answer:
-            yield answer
+        with suppress(httpx.HTTPError):  # the browser asks again by itself
+            async with self._client.stream("GET", url, headers=headers, timeout=_SILENCE_S) as answer:
+                if answer.is_success:
+                    async for chunk in answer.aiter_raw():
+                        yield chunk
 
     async def lights(self, agents: list[Agent]) -> dict[int, str]:
         """How each agent answers its heartbeat now: ``ok``, ``wrong token``, ``down``, or its status."""
@@ -63,12 +64,3 @@ class Calling:
             status = None
         words = {_OK: "ok", _UNAUTHORIZED: "wrong token", None: "down"}
         self._lights[agent.id] = (time.monotonic(), words.get(status, f"answers {status}"))
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
-
-
-def task_path(task_id: str, *more: str) -> str:
-    """The path of a task's endpoint."""
-    return "/".join(("/tasks", quote(task_id, safe=""), *more))

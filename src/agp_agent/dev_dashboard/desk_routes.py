@@ -2,16 +2,16 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-import httpx
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from agp_agent.dev_dashboard.calling import Calling, task_path
+from agp_agent.agent_client import task_path
+from agp_agent.dev_dashboard.calling import Calling
 from agp_agent.dev_dashboard.desk import Agent, Desk
 from agp_agent.dev_dashboard.page import PAGE_HEADERS
 from agp_agent.dev_dashboard.store import ResultStore
@@ -21,7 +21,7 @@ from agp_agent.models import Playbook, Task
 _SHOWN_OUTPUT_BYTES: Final = 256 * 1024
 _PAGE: Final = 50
 _BODY_LIMIT_BYTES: Final = 8 * 2**20
-_ACCEPTED: Final = 202
+_OK, _ACCEPTED = 200, 202
 _LATEST: Final = 2**62
 M = TypeVar("M", bound="_Given")
 _Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -146,7 +146,7 @@ class DeskRoutes:
         except NotThere:
             return _json({})
         call = await self._calling.call(agent, "GET", task_path(entry["task_id"]))
-        return _json(json.loads(call.answer) if call.status == httpx.codes.OK else {})
+        return _json(json.loads(call.answer) if call.status == _OK else {})
 
     async def output(self, request: Request, number: str) -> Response:
         """One whole output as plain text, byte for byte."""
@@ -162,18 +162,10 @@ class DeskRoutes:
         self._check(request)
         entry = await self._entry(number)
         agent = await self._agent(entry["agent_id"])
-        events = self._events(agent, task_path(entry["task_id"], "logs"), request.headers.get("last-event-id", ""))
+        given = request.headers.get("last-event-id", "")
+        position = given if given.isascii() and given.isdecimal() else "0"
+        events = self._calling.events(agent, task_path(entry["task_id"], "logs"), position)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-    async def _events(self, agent: Agent, path: str, last_event_id: str) -> AsyncIterator[bytes]:
-        position = last_event_id if last_event_id.isdecimal() else ""
-        try:
-            async with self._calling.follow(agent, path, position) as answer:
-                if answer.is_success:
-                    async for chunk in answer.aiter_raw():
-                        yield chunk
-        except httpx.HTTPError:  # the browser asks again by itself
-            return
 
     async def cancel(self, request: Request, number: str) -> Response:
         """Ask the agent to stop it."""

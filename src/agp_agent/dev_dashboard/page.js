@@ -30,18 +30,22 @@ async function ask(method, path, body) {
   return document;
 }
 
-function tell(error) {
+let teller = null; // what told the problem that is shown: another one's success does not take it away
+
+function tell(error, who) {
+  if (!error && who !== teller) return;
+  teller = error ? who : null;
   $("problem").textContent = error ? error.message : "";
   $("problem").hidden = !error;
 }
 
-const trying = (work) => async (event) => {
+const trying = (work, who = "a person") => async (event) => {
   if (event && event.preventDefault) event.preventDefault();
   try {
     await work(event);
-    tell(null);
+    tell(null, who);
   } catch (error) {
-    tell(error);
+    tell(error, who);
   }
 };
 
@@ -64,7 +68,7 @@ const refresh = trying(async () => {
   drawn = now;
   drawAgents(state.agents);
   drawHistory(state);
-});
+}, "the clock");
 
 function drawAgents(agents) {
   $("agents").replaceChildren(...agents.map((agent) => make("li", {},
@@ -90,7 +94,7 @@ function drawHistory(state) {
   $("older").hidden = !state.more;
   $("older").onclick = () => { before = state.tasks.at(-1).id; refresh(); };
   const shown = state.tasks.find((task) => task.id === chosen);
-  if (shown && shown.status !== $("task").dataset.status) show(chosen);
+  if (shown && shown.status !== $("task").dataset.status) trying(() => show(chosen), "the clock")();
 }
 
 $("filter-form").addEventListener("input", () => { before = ""; refresh(); });

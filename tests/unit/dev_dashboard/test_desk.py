@@ -168,6 +168,16 @@ async def test_a_form_of_another_site_is_refused(anonymous: httpx.AsyncClient) -
         assert (answer.status_code, "must be JSON" in answer.text) == (400, True)
 
 
+@pytest.mark.parametrize(("site", "status"), [("same-origin", 404), ("same-site", 401), ("cross-site", 401)])
+async def test_another_page_of_the_same_machine_is_refused(
+    anonymous: httpx.AsyncClient, site: str, status: int
+) -> None:
+    """Its requests bring the cookie along, and say where they come from."""
+    await anonymous.get("/", params={"key": PAGE_KEY})
+    answer = await anonymous.post("/desk/tasks/1/cancel", headers={"Sec-Fetch-Site": site})
+    assert answer.status_code == status
+
+
 async def test_an_agent_that_does_not_answer_is_told_and_the_task_stays_in_the_history(
     anonymous: httpx.AsyncClient, desk: Desk
 ) -> None:
