@@ -55,7 +55,7 @@ def test_a_newcomer_sends_a_sample_watches_it_and_gets_its_result(page: Page, ag
     expect(output).to_contain_text("hello from runner")
     expect(output).to_contain_text("step 5")
     expect(page.locator("#history a").first).to_contain_text("completed")
-    assert [call.split(" ")[0] for call in page.locator(".call summary").all_inner_texts()] == ["→", "←"]
+    assert [call.split(" ")[0] for call in page.locator("#task .call summary").all_inner_texts()] == ["→", "←"]
 
 
 def test_ansibles_failures_and_recap_are_shown(page: Page, agent: AgentProcess) -> None:
@@ -169,9 +169,11 @@ def test_what_runs_shows_no_more_than_a_page_can_hold(page: Page, agent: AgentPr
 def test_a_call_can_be_repeated_with_curl(page: Page, agent: AgentProcess) -> None:
     """What is copied is a command that works; the token is not in it."""
     register(page, agent)
+    page.locator("#heartbeats > summary").click()
+    expect(page.locator("#beats .call summary")).to_have_text(f"→ POST http://127.0.0.1:{agent.port}/heartbeat · 200")
     send(page, "it's.sh", 'echo "it\'s"; sleep 600', "repeat it's")
-    page.locator(".call summary").first.click()
-    page.get_by_role("button", name="Copy as curl").first.click()
+    page.locator("#task .call summary").first.click()
+    page.locator("#task").get_by_role("button", name="Copy as curl").first.click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     command = page.evaluate("navigator.clipboard.readText()")
     assert agent.token not in command
@@ -202,7 +204,7 @@ def test_the_keyboard_is_enough(page: Page, agent: AgentProcess) -> None:
     page.locator("#history a").first.focus()
     page.keyboard.press("Enter")
     wait_status(page, "completed")
-    assert page.evaluate("document.activeElement.id") == "task"
+    expect(page.locator("#task")).to_be_focused()
 
 
 def test_a_file_is_dropped_into_the_editor(page: Page, agent: AgentProcess) -> None:

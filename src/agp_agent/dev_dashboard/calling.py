@@ -25,16 +25,16 @@ class Calling:
     def __init__(self) -> None:
         """Nothing is sent yet."""
         self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=_TIMEOUT_S)
-        self._lights: dict[int, tuple[float, str]] = {}
+        self._beats: dict[int, tuple[float, Call]] = {}
 
-    async def call(self, agent: Agent, method: str, path: str, body: str = "") -> Call:
+    async def call(self, agent: Agent, method: str, path: str, body: str = "", timeout_s: float = _TIMEOUT_S) -> Call:
         """Send a request; never raises for anything that the agent or the network does."""
         headers = {"Authorization": f"Bearer {agent.token}"}
         if body:
             headers["Content-Type"] = "application/json"
         url = agent.url + path
         try:
-            answer = await self._client.request(method, url, headers=headers, content=body.encode())
+            answer = await self._client.request(method, url, headers=headers, content=body.encode(), timeout=timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Call(method, url, headers, body, None, f"No answer: {str(error) or type(error).__name__}")
         return Call(method, url, headers, body, answer.status_code, answer.text)
@@ -49,18 +49,19 @@ class Calling:
                     async for chunk in answer.aiter_raw():
                         yield chunk
 
-    async def lights(self, agents: list[Agent]) -> dict[int, str]:
-        """How each agent answers its heartbeat now: ``ok``, ``wrong token``, ``down``, or its status."""
+    async def heartbeats(self, agents: list[Agent]) -> dict[int, Call]:
+        """How each agent answers its heartbeat now."""
         await asyncio.gather(*(self._beat(agent) for agent in agents))
-        return {agent.id: self._lights[agent.id][1] for agent in agents}
+        return {agent.id: self._beats[agent.id][1] for agent in agents}
 
     async def _beat(self, agent: Agent) -> None:
-        if agent.id in self._lights and time.monotonic() - self._lights[agent.id][0] < _BEAT_S:
+        if agent.id in self._beats and time.monotonic() - self._beats[agent.id][0] < _BEAT_S:
             return
-        try:
-            async with asyncio.timeout(_BEAT_TIMEOUT_S):
-                status = (await self.call(agent, "POST", "/heartbeat")).status
-        except TimeoutError:
-            status = None
-        words = {_OK: "ok", _UNAUTHORIZED: "wrong token", None: "down"}
-        self._lights[agent.id] = (time.monotonic(), words.get(status, f"answers {status}"))
+        call = await self.call(agent, "POST", "/heartbeat", timeout_s=_BEAT_TIMEOUT_S)
+        self._beats[agent.id] = (time.monotonic(), call)
+
+
+def light(heartbeat: Call) -> str:
+    """What it means: ``ok``, ``wrong token``, ``down``, or the status that came."""
+    words = {_OK: "ok", _UNAUTHORIZED: "wrong token", None: "down"}
+    return words.get(heartbeat.status, f"answers {heartbeat.status}")

@@ -38,6 +38,18 @@ class Call:
     answer: str
     is_ours: bool = True
 
+    def shown(self) -> dict[str, Any]:
+        """For the page, and to be kept: without tokens, and without the middle of what is long."""
+        return {
+            "is_ours": int(self.is_ours),
+            "method": self.method,
+            "url": self.url,
+            "request_headers": {name: _shown(name, value) for name, value in self.headers.items()},
+            "request_body": _shortened(self.body),
+            "status": self.status,
+            "response_body": _shortened(self.answer),
+        }
+
 
 class Desk:
     """Registered agents, history and calls. Safe to call from several threads; every call may wait for the disk."""
@@ -136,21 +148,14 @@ class Desk:
 
     def note(self, entry_id: int, call: Call) -> None:
         """Keep a call as it was, but for tokens and the middle of what is long; the oldest ones give way."""
-        values = (
-            entry_id,
-            self._store.now(),
-            int(call.is_ours),
-            call.method,
-            call.url,
-            json.dumps({name: _shown(name, value) for name, value in call.headers.items()}),
-            _shortened(call.body),
-            call.status,
-            _shortened(call.answer),
-        )
+        shown = call.shown()
+        values = shown | {"request_headers": json.dumps(shown["request_headers"])}
+        values |= {"entry_id": entry_id, "at": self._store.now()}
         with self._store.transaction() as db:
             db.execute(
                 "INSERT INTO call (entry_id, at, is_ours, method, url, request_headers, request_body, status,"
-                " response_body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " response_body) VALUES (:entry_id, :at, :is_ours, :method, :url, :request_headers, :request_body,"
+                " :status, :response_body)",
                 values,
             )
             db.execute(

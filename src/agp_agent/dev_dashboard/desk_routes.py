@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from agp_agent.agent_client import task_path
-from agp_agent.dev_dashboard.calling import Calling
+from agp_agent.dev_dashboard.calling import Calling, light
 from agp_agent.dev_dashboard.desk import Agent, Desk
 from agp_agent.dev_dashboard.page import PAGE_HEADERS
 from agp_agent.dev_dashboard.store import ResultStore
@@ -90,8 +90,12 @@ class DeskRoutes:
         found = await run_in_threadpool(
             self._desk.history, query.get("q", ""), query.get("status", ""), min(before, _LATEST), _PAGE + 1
         )
-        lights = await self._calling.lights(agents)
-        shown = [{"id": one.id, "name": one.name, "url": one.url, "light": lights[one.id]} for one in agents]
+        beats = await self._calling.heartbeats(agents)
+        shown = [
+            {"id": one.id, "name": one.name, "url": one.url, "light": light(beats[one.id])}
+            | {"heartbeat": beats[one.id].shown()}
+            for one in agents
+        ]
         return _json({"agents": shown, "tasks": found[:_PAGE], "more": len(found) > _PAGE})
 
     async def register(self, request: Request) -> Response:

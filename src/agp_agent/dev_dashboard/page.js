@@ -77,11 +77,22 @@ function drawAgents(agents) {
       await ask("DELETE", `/desk/agents/${agent.id}`);
       await refresh();
     }) }, "×"))));
+  drawHeartbeats(agents.map((agent) => agent.heartbeat));
   const select = $("send-form").agent;
   const wanted = select.value;
   select.replaceChildren(...agents.map((agent) => make("option", { value: agent.id }, agent.name)));
   if (agents.some((agent) => String(agent.id) === wanted)) select.value = wanted;
   if (!agents.length) $("register").open = true;
+}
+
+let beats = "";
+
+function drawHeartbeats(calls) {
+  const now = JSON.stringify(calls);
+  if (now === beats) return; // one that is open for reading stays open
+  beats = now;
+  $("heartbeats").hidden = !calls.length;
+  $("beats").replaceChildren(...calls.map(drawCall));
 }
 
 function drawHistory(state) {
@@ -181,7 +192,9 @@ async function show(id) {
   if (task.output !== undefined) terminal.write(task.output || "");
   else if (task.status === "sent") follow(id, terminal, state);
   if (task.output === "") state.textContent = "no output";
-  if (task.agent_id && !["refused", "unanswered"].includes(task.status)) drawDetails(await ask("GET", `/desk/tasks/${id}/details`), told);
+  if (task.agent_id && !["refused", "unanswered"].includes(task.status)) {
+    trying(async () => drawDetails(await ask("GET", `/desk/tasks/${id}/details`), told), "details")(); // its agent may be slow
+  }
 }
 
 function follow(id, terminal, state) {
@@ -237,8 +250,8 @@ const route = trying(async () => {
   const number = /^#task-(\d+)$/.exec(location.hash);
   if (number) {
     await show(Number(number[1]));
-    await refresh();
     $("task").focus({ preventScroll: true });
+    await refresh();
   }
 });
 
