@@ -121,8 +121,11 @@ def memory_left() -> Callable[[], float | None]:
     return free_memory.available_share if is_here else lambda: None
 
 
-def engine_of(settings: Settings) -> DockerEngine:
+def engine_of(settings: Settings, call_timeout_s: float = 30.0) -> DockerEngine:
     """The engine that the environment names, used as the settings say."""
     return DockerEngine.from_environment(
-        os.environ, pull_timeout_s=settings.pull_timeout_s, accepted=settings.accepted_lacks
+        os.environ,
+        timeout_s=call_timeout_s,
+        pull_timeout_s=settings.pull_timeout_s,
+        accepted=settings.accepted_lacks,
     )

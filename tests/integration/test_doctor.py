@@ -14,7 +14,9 @@ from support.agent_process import AgentProcess
 from support.cli import Ended, command_line, written
 from support.dashboard_stub import DashboardStub
 from support.engine_side import EngineSide
-from support.namespaces import with_tmpfs
+from support.leaps import Leaps
+from support.lesser_kernel import NO_SECCOMP, OLD_KERNEL
+from support.namespaces import with_address, with_tmpfs
 from support.own_engine import OwnEngine
 from support.waiting import eventually
 
@@ -87,7 +89,8 @@ def test_people_get_lines_and_a_count(configured: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "check", "level", "said"),
     [
-        ({"AGP_TOKEN": ""}, "configuration", "fail", "AGP_TOKEN"),
+        ({"AGP_TOKEN": ""}, "configuration", "fail", "AGP_TOKEN (not set)"),
+        ({"AGP_DASHBOARD_URL": ""}, "configuration", "fail", "AGP_DASHBOARD_URL (not set)"),
         ({"AGP_DASHBOARD_URL": "http://127.0.0.1:9"}, "dashboard", "warn", "refused"),
         ({"AGP_DASHBOARD_URL": "https://127.0.0.1:9"}, "dashboard", "warn", "refused"),
         ({"AGP_HOST": "203.0.113.9"}, "address", "fail", "203.0.113.9"),
@@ -100,11 +103,9 @@ def test_people_get_lines_and_a_count(configured: dict[str, str]) -> None:
 def test_what_is_really_broken_is_found(
     configured: dict[str, str], settings: dict[str, str], check: str, level: str, said: str
 ) -> None:
-    """The level, in words that name it; exit code 1 where it is a failure."""
-    if settings.get("AGP_TOKEN") == "":
-        configured.pop("AGP_TOKEN")
-        settings = {}
-    ended = command_line(configured | settings)("doctor", "--json")
+    """The level, in words that name it; exit code 1 where it is a failure. A setting that is empty here is not set."""
+    given = {name: value for name, value in (configured | settings).items() if value}
+    ended = command_line(given)("doctor", "--json")
     found = checks(ended)[check]
     assert (found["level"], said in found["said"]) == (level, True), found
     assert ended.returncode == (1 if level == "fail" else 0), ended.stdout
@@ -127,10 +128,12 @@ def test_runners_are_tried_for_real(configured: dict[str, str], tmp_path: Path) 
 runners:
   later: {image: "127.0.0.1:9/later:1", command: [sh, "{playbook}"]}
   never: {image: "127.0.0.1:9/never:1", pull: never, command: [sh, "{playbook}"]}
+  ours: {image: "agp/runner-ours:1", pull: missing, command: [sh, "{playbook}"]}
 """
     ended = command_line(configured)("doctor", "--json", AGP_CATALOG=written(tmp_path, "catalog.yaml", catalog))
     found = checks(ended)
     assert (found["runner later"]["level"], found["runner never"]["level"]) == ("warn", "fail")
+    assert (found["runner ours"]["level"], "anybody may have it" in found["runner ours"]["means"]) == ("warn", True)
     assert (found["runner shell"]["level"], ended.returncode) == ("ok", 1)
 
 
@@ -184,6 +187,79 @@ def test_another_engine_is_judged_by_what_it_says(configured: dict[str, str]) ->
     assert (found["live restore"]["level"], found["socket"]["level"]) == ("ok", "fail")
     assert "has mode 0666" in found["socket"]["said"]
     assert (found["runner shell"]["level"], ended.returncode) == ("fail", 1), "built-in images are never pulled"
+
+
+def test_an_engine_on_an_old_kernel_is_found(configured: dict[str, str]) -> None:
+    """With what else is usual of an engine that nobody looked after: it ends tasks when it restarts, and has a root."""
+    with OwnEngine() as own:
+        own.start(wrapper=OLD_KERNEL)
+        found = checks(command_line(configured)("doctor", "--json", DOCKER_HOST=own.docker_host))
+    assert (found["kernel"]["level"], found["kernel"]["said"][:4]) == ("warn", "2.6.")
+    assert (found["live restore"]["level"], found["root"]["level"]) == ("warn", "warn")
+
+
+def test_an_engine_without_seccomp_is_found_and_runs_nothing(configured: dict[str, str]) -> None:
+    """The doctor's own containers are refused as a task's would be; with seccomp the same engine has them."""
+    with OwnEngine() as own:
+        own.start().load_runner_images()
+        control = checks(command_line(configured)("doctor", "--json", DOCKER_HOST=own.docker_host))
+        own.stop()
+        own.start(wrapper=NO_SECCOMP)
+        ended = command_line(configured)("doctor", "--json", DOCKER_HOST=own.docker_host)
+    found = checks(ended)
+    assert [control[check]["level"] for check in ("seccomp", "runner shell")] == ["ok", "ok"]
+    assert [found[check]["level"] for check in ("seccomp", "runner shell")] == ["fail", "fail"], found
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "told"),
+    [
+        ("1.1.11", "warn", "CVE-2024-21626"),
+        ("1.2.7", "warn", "CVE-2025-31133"),
+        ("1.2.8", "ok", ""),
+        ("1.4.0-rc.1", "warn", "holes of runc's releases alone"),
+    ],
+)
+def test_a_runtime_with_known_holes_is_found(
+    configured: dict[str, str], tmp_path: Path, version: str, level: str, told: str
+) -> None:
+    """By the number that the engine's program gives itself."""
+    program = tmp_path / "programs/usr/bin/runc"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' 'runc version {version}' 'commit: {version}' 'spec: 1.0.2-dev'\n")
+    program.chmod(0o755)
+    with OwnEngine(programs=tmp_path / "programs") as own:
+        own.start()
+        found = checks(command_line(configured)("doctor", "--json", DOCKER_HOST=own.docker_host))["runtime"]
+    assert found["said"].startswith(f"runc {version}")
+    assert (found["level"], told in found["means"]) == (level, True), found
+
+
+def test_results_that_would_go_nowhere_are_told(configured: dict[str, str]) -> None:
+    """Beside the configuration, which fails for the same reason: what it means for results stands there."""
+    configured.pop("AGP_DASHBOARD_URL")
+    found = checks(command_line(configured)("doctor", "--json"))["dashboard"]
+    assert (found["level"], found["means"]) == ("warn", "Results go nowhere.")
+
+
+def test_clocks_that_do_not_agree_are_found(configured: dict[str, str], tmp_path: Path) -> None:
+    """This machine's is an hour ahead of the engine's."""
+    leaps = Leaps(tmp_path / "leaps")
+    leaps.leap(60)
+    found = checks(command_line(configured)("doctor", "--json", **leaps.environment))["clock"]
+    assert found["level"] == "warn"
+    assert -3602 < float(found["said"].split()[4]) < -3598
+
+
+def test_an_address_of_the_tailnet_without_its_device_is_told(configured: dict[str, str]) -> None:
+    """Whoever stands beside this machine can reach it there; with the device nobody can, and all is well."""
+    tailnet = configured | {"AGP_HOST": "100.64.0.9"}
+    doctor = command_line(tailnet)
+    found = checks(doctor("doctor", "--json", wrapper=with_address("100.64.0.9", "tailscale0")))["address"]
+    assert (found["level"], "static route" in found["means"]) == ("warn", True)
+    bound = doctor("doctor", "--json", wrapper=with_address("100.64.0.9", "tailscale0"), AGP_INTERFACE="tailscale0")
+    assert checks(bound)["address"]["level"] == "ok"
 
 
 def test_an_engine_that_is_silent_does_not_hang_it(configured: dict[str, str], tmp_path: Path) -> None:

@@ -91,8 +91,11 @@ class OwnEngine:
 
     # --- its life ----------------------------------------------------------------------------------------------------
 
-    def start(self, *, live_restore: bool = False, patience_s: float = 60) -> Self:
-        """Start dockerd on the data that is there; return once it answers."""
+    def start(self, *, live_restore: bool = False, patience_s: float = 60, wrapper: Sequence[str] = ()) -> Self:
+        """Start dockerd on the data that is there, by a command that executes it if one is given.
+
+        Returns once it answers.
+        """
         assert self._dockerd is None or self._dockerd.poll() is not None, "it runs already"
         for stale in (
             "docker.pid",
@@ -103,7 +106,7 @@ class OwnEngine:
         command = (
             *_DIES_WITH_US,
             *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", "--"),
-            *("dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
+            *(*wrapper, "dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
             *("--pidfile", f"{self.folder}/docker.pid", "--host", self.docker_host),
             *("--config-file", f"{self.folder}/daemon.json"),
             *(() if self._bridge else ("--bridge=none", "--iptables=false", "--ip-masq=false")),

@@ -14,6 +14,8 @@ from agp_agent.settings import Settings
 
 __all__ = ["doctor"]
 
+_CALL_TIMEOUT_S: Final = 10.0
+"""An engine that takes longer for one answer is ill, and somebody is waiting for the doctor."""
 _NOTHING_GRANTED: Final[dict[str, object]] = {
     "network": "none",
     "allow": (),
@@ -31,7 +33,7 @@ async def doctor(settings: Settings, *, as_json: bool, escape: bool) -> bool:
     Raises:
         EngineError: the attempts to escape could not be made.
     """
-    engine = preflight.engine_of(settings)
+    engine = preflight.engine_of(settings, _CALL_TIMEOUT_S)
     try:
         findings = examine(await gather(settings, engine))
         if not as_json:
