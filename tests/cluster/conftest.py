@@ -18,6 +18,8 @@ from support.waiting import PATIENCE_S, eventually
 
 SOCKET: Final = Path("/var/run/docker.sock")
 BRIDGE: Final = "agp-cni0"
+DIND: Final = "agp-test/dind:1"
+"""An image with an engine in it."""
 
 
 @dataclass(slots=True)

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from agp_agent import __version__
-from cluster.conftest import Cluster
+from cluster.conftest import DIND, Cluster
 from support.playbooks import WAITED, WAITING
 from support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
-
-DIND = "agp-test/dind:1"
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from agp_agent.errors import EngineError, EngineUnavailable
 from contract.line import Line
 from contract.rig import RELEASE, DockerRig, docker_rig, everything
 from contract.scripts import Step, say
+from support.certificates import certify
 
 
 @pytest.fixture
@@ -154,11 +155,7 @@ class TestRemote:
 
 def certified(folder: Path) -> ssl.SSLContext:
     """Make ca.pem, cert.pem and key.pem in the folder; what a server needs that asks its clients for the same."""
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=engine -days 2"
-    subprocess.run(
-        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1"], cwd=folder, check=True, capture_output=True
-    )
-    (folder / "ca.pem").write_bytes((folder / "cert.pem").read_bytes())
+    certify(folder, "127.0.0.1")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED

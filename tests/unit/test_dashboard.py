@@ -6,7 +6,6 @@ import email.utils
 import json
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,6 +24,7 @@ from agp_agent.dashboard import Answer, Headers, HttpDashboard, Meaning, interpr
 from agp_agent.errors import ConfigurationError
 from agp_agent.models import TaskResult, TaskStatus
 from agp_agent.tokens import TokenSource
+from support.certificates import certify
 from support.dashboard_stub import DashboardStub, Reply
 from support.secret_files import write_secret
 
@@ -388,12 +388,10 @@ async def test_an_answer_that_drips_is_given_up_after_the_total_deadline(monkeyp
 @contextmanager
 def tls_server(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
     """Serve one acknowledgement over TLS, with a certificate of its own for ``name``; yields URL and certificate."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    command += ["-addext", f"subjectAltName=IP:{name}", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
+    certify(folder, name)
+    cert = folder / "cert.pem"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(cert, folder / "key.pem")
 
     def acknowledge(connection: socket.socket) -> None:
         connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"message": "x"}')
