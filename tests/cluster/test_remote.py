@@ -63,7 +63,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     subprocess.run(("kubectl", "apply", "--filename=-"), input=json.dumps(pod), text=True, check=True)
     try:
         where = ("kubectl", "get", "pod", name, "--output=jsonpath={.status.podIP}")
-        address = eventually(lambda: subprocess.run(where, capture_output=True, text=True).stdout, "its address")
+        address = eventually(lambda: subprocess.check_output(where, text=True), "its address")
         certify(folder, address)
         (folder / "ready").touch()
         made = Remote(f"tcp://{address}:2376", folder)

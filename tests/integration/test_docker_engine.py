@@ -5,7 +5,6 @@ import hashlib
 import os
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
