@@ -33,9 +33,7 @@ class Remote:
         """What its client is answered."""
         environment = {"DOCKER_HOST": self.host, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(self.certificates)}
         command = ("docker", *arguments)
-        return subprocess.run(
-            command, env=os.environ | environment, check=check, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(command, env=os.environ | environment, check=check, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
