@@ -218,6 +218,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         _check_ownership(db)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
         db.executescript(_SCHEMA)
     except BaseException:
         with suppress(sqlite3.Error):

@@ -49,6 +49,20 @@ def test_an_agent_is_known_by_the_token_of_its_results(desk: Desk) -> None:
     assert desk.agent_of(made.encode()) is None
 
 
+def test_the_history_of_a_forgotten_agent_is_nobodys(desk: Desk) -> None:
+    """The next one registered may get its number, and must not get its tasks: they would be cancelled at a stranger's."""
+    desk.register("web1", "http://x", "t")
+    (first,) = desk.agents()
+    sent = desk.begin(first, task())
+    desk.forget(first.id)
+    desk.register("web2", "http://y", "t")
+    (second,) = desk.agents()
+    assert second.id == first.id
+    found = desk.entry(sent)
+    assert found is not None
+    assert (found["agent_id"], found["agent"]) == (None, None)
+
+
 def test_a_result_finds_its_task_and_one_that_nobody_sent_has_its_own_line(desk: Desk, store: ResultStore) -> None:
     """Sent twice, the latest gets it; a refused one never."""
     desk.register("web1", "http://x", "t")
