@@ -93,6 +93,8 @@ def test_a_disk_that_fails_every_write_costs_no_result(start_watched: StartWatch
         for container in containers.values():
             agent.engine.let_go(container)
             agent.engine.wait_ended(container)
+        for part in ("journal", "audit"):  # the trail is looked at once a second
+            agent.wait_log("agent degraded", part=part)
         assert not any(watched.dashboard.deliveries(task_id) for task_id in containers)
     results = watched.check()
     assert all(results[task_id]["output"].endswith("xafter\n") for task_id in containers)

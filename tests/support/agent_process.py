@@ -127,11 +127,17 @@ class AgentProcess:
     def connect(self, *, ready: bool = True) -> Self:
         """Return once it listens and, with ``ready``, once /readyz says so."""
         self.port = int(self.wait_log("listening")["port"])
-        self._instance = str(json.loads((self.state_inside / "agent.lock").read_text())["instance"])
+        self._instance = self._read_instance()
         self.http.base_url = f"http://127.0.0.1:{self.port}"
         if ready:
             self.wait_ready()
         return self
+
+    def _read_instance(self) -> str:
+        try:
+            return str(json.loads((self.state_inside / "agent.lock").read_text())["instance"])
+        except FileNotFoundError as error:  # a process that is dying sees no files any more
+            raise AssertionError(f"the agent ended just after it listened:\n{self.log_text()}") from error
 
     def wait_ready(self) -> None:
         """Return once /readyz answers 200."""
