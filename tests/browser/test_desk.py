@@ -166,6 +166,16 @@ def test_what_runs_shows_no_more_than_a_page_can_hold(page: Page, agent: AgentPr
     wait_status(page, "failed")
 
 
+def test_a_progress_bar_takes_nothing_away(page: Page, agent: AgentProcess) -> None:
+    """A line that is begun again and again, by more characters than the page holds: what stood before it stays."""
+    register(page, agent)
+    bar = "for i in $(seq 2500); do printf '%0999d\\r' $i; done"
+    send(page, "bar.sh", f"echo before; sleep 1; {bar}; echo after; sleep 600", "progress bar")
+    expect(page.locator("#output")).to_have_text(re.compile(r"before\n(0+\d+)?after"))
+    page.get_by_role("button", name="Cancel").click()
+    wait_status(page, "failed")
+
+
 def test_a_call_can_be_repeated_with_curl(page: Page, agent: AgentProcess) -> None:
     """What is copied is a command that works; the token is not in it."""
     register(page, agent)

@@ -44,7 +44,7 @@ class Terminal {
     const block = document.createDocumentFragment();
     for (const part of text.replaceAll("\r\n", "\n").split(/(\u001b\[[0-9;:?]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\n|\r)/)) {
       if (part === "\n") { this.add(block, "\n"); this.line = []; }
-      else if (part === "\r") { for (const node of this.line) node.remove(); this.line = []; }
+      else if (part === "\r") { for (const node of this.line) this.forget(node); this.line = []; }
       else if (/^\u001b\[[0-9;:]*m$/.test(part)) this.dress(part.slice(2, -1));
       else if (part && !/^\u001b[[\]]/.test(part)) this.line.push(this.add(block, visible(part)));
     }
@@ -62,12 +62,17 @@ class Terminal {
     return node;
   }
 
+  forget(node) {
+    if (!node.parentNode) return; // trimmed away before its line was begun again
+    this.shownChars -= node.textContent.length;
+    node.remove();
+  }
+
   trim() {
     while (this.shownChars > SHOWN_CHARS) {
       const oldest = this.note ? this.note.nextSibling : this.screen.firstChild;
-      this.shownChars -= oldest.textContent.length;
       this.droppedChars += oldest.textContent.length;
-      oldest.remove();
+      this.forget(oldest);
     }
     if (!this.droppedChars) return;
     if (!this.note) this.screen.prepend(this.note = make("span", { class: "quiet" }));

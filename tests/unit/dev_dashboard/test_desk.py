@@ -50,7 +50,7 @@ def test_an_agent_is_known_by_the_token_of_its_results(desk: Desk) -> None:
 
 
 def test_the_history_of_a_forgotten_agent_is_nobodys(desk: Desk) -> None:
-    """The next one registered may get its number, and must not get its tasks: they would be cancelled at a stranger's."""
+    """The next one registered may get its number, and must not get its tasks: it would cancel them."""
     desk.register("web1", "http://x", "t")
     (first,) = desk.agents()
     sent = desk.begin(first, task())
