@@ -59,6 +59,11 @@ class Following:
         self._spools[run_id] = run.spool
         self._wake()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the agent stops: then what was followed is not at its end."""
+        return self._closing.is_set()
+
     def close(self) -> None:
         """The agent stops: whoever follows is let go, and may come back to the next one."""
         self._closing.set()
@@ -97,6 +102,8 @@ class Following:
             patience_s = _LOOK_S if spool is None else _RECORD_S
             if spool is not None and not spool.closed:
                 async for piece in _decoded(_live(spool, position, self._closing), position):
+                    if self._closing.is_set():  # what was cut off here may end within a character
+                        return
                     position = piece.end
                     yield piece
             elif kept.state is State.FINISHED:
@@ -141,35 +148,36 @@ async def _live(spool: Spool, start: int, closing: asyncio.Event) -> AsyncIterat
         await pieces.aclose()
 
 
-async def _stored(output: Output, start: int) -> AsyncIterator[bytes | Gap]:
+async def _stored(output: Output, start: int) -> AsyncIterator[bytes | Missing]:
     for piece in _pieces_of(output, start):
         yield piece
 
 
-def _pieces_of(output: Output, start: int) -> Iterator[bytes | Gap]:
+def _pieces_of(output: Output, start: int) -> Iterator[bytes | Missing]:
     """What is kept from a position on: a part of the head, the gap, the tail."""
     tail_start = max(len(output.head), output.total_bytes - len(output.tail))
     for position in range(start, len(output.head), _PIECE_BYTES):
         yield output.head[position : position + _PIECE_BYTES]
     position = max(start, len(output.head))
     if position < tail_start or (output.at_least and start <= len(output.head)):
-        yield Gap(tail_start - position if not output.at_least else 0)
+        yield Missing(None if output.at_least else tail_start - position, tail_start)
         position = tail_start
     for place in range(position - tail_start, len(output.tail), _PIECE_BYTES):
         yield output.tail[place : place + _PIECE_BYTES]
 
 
-async def _decoded(pieces: AsyncIterator[bytes | Gap], start: int) -> AsyncIterator[Piece | Missing]:
+async def _decoded(pieces: AsyncIterator[bytes | Gap | Missing], start: int) -> AsyncIterator[Piece | Missing]:
     """As text. A character that is not complete waits for its rest, and the position stays before it."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     position = start
     async for piece in pieces:
-        if isinstance(piece, Gap):
+        if not isinstance(piece, bytes):
             if text := decoder.decode(b"", final=True):
                 yield Piece(text, position)
             decoder.reset()
-            position += piece.omitted_bytes
-            yield Missing(piece.omitted_bytes or None, position)
+            missing = piece if isinstance(piece, Missing) else _behind(position, piece)
+            position = missing.end
+            yield missing
             continue
         text = decoder.decode(piece)
         position += len(piece)
@@ -177,3 +185,7 @@ async def _decoded(pieces: AsyncIterator[bytes | Gap], start: int) -> AsyncItera
             yield Piece(text, position - len(decoder.getstate()[0]))
     if text := decoder.decode(b"", final=True):
         yield Piece(text, position)
+
+
+def _behind(position: int, gap: Gap) -> Missing:
+    return Missing(gap.omitted_bytes or None, position + gap.omitted_bytes)

@@ -12,6 +12,8 @@ from agp_agent.following import BeyondOutput, Following, Missing, Piece
 from agp_agent.journal import Journal
 
 KEEP_ALIVE_S: Final = 15.0
+_SEPARATORS: Final = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
+"""Not the ends of lines here, but many clients' readers of lines take them for that: as JSON they are escaped."""
 _END: Final = ("state", "outcome", "reason", "error", "exit_code")
 
 
@@ -32,6 +34,8 @@ async def _events(following: Following, journal: Journal, task_id: str, start: i
     async for piece in following.pieces(task_id, start):
         position = piece.end
         yield _event(piece)
+    if following.closed:  # whoever is behind comes back to the next agent for the rest, and for the end
+        return
     found = await journal.views.task(task_id)
     if found is not None and found.outcome is not None:
         yield _sse("end", {name: getattr(found, name) for name in _END}, position)
@@ -44,7 +48,8 @@ def _event(piece: Piece | Missing) -> bytes:
 
 
 def _sse(event: str, data: dict[str, Any], position: int) -> bytes:
-    return format_sse_event(event=event, data_str=json.dumps(data, ensure_ascii=False), id=str(position))
+    text = json.dumps(data, ensure_ascii=False).translate(_SEPARATORS)
+    return format_sse_event(event=event, data_str=text, id=str(position))
 
 
 async def _kept_alive(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

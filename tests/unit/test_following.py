@@ -1,0 +1,71 @@
+"""Following outputs from the journal: every position that was given out is one to go on from."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from agp_agent.following import Following, Missing, Piece
+from agp_agent.journal import Kept
+from agp_agent.lifecycle import State
+from agp_agent.output import Output
+
+
+@dataclass
+class Views:
+    """What the journal says of one task."""
+
+    kept_now: Kept
+
+    async def kept(self, _task_id: str) -> Kept:
+        """Always the same."""
+        return self.kept_now
+
+
+@dataclass
+class OneTask:
+    """A journal with that task."""
+
+    output: Output
+    views: Views = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.views = Views(Kept("run", State.FINISHED, self.output))
+
+
+async def read(output: Output, start: int = 0) -> list[Piece | Missing]:
+    """All that comes from a position on."""
+    following = Following(OneTask(output))  # type: ignore[arg-type]
+    return [piece async for piece in following.pieces("t", start)]
+
+
+COUNTED = Output(b"head", b"the tail", 100, 88)
+UNCOUNTED = Output(b"head", b"the tail", 100, 88, at_least=True)
+NOWHERE = Output(b"head", b"the tail", 12, 0, at_least=True)
+
+
+@pytest.mark.parametrize(
+    ("output", "omitted", "behind"),
+    [(COUNTED, 88, 92), (UNCOUNTED, None, 92), (NOWHERE, None, 4)],
+    ids=["counted", "at least", "unknown"],
+)
+async def test_a_gap_ends_where_the_tail_begins(output: Output, omitted: int | None, behind: int) -> None:
+    """However well it was counted; the last position is all that was printed."""
+    assert await read(output) == [Piece("head", 4), Missing(omitted, behind), Piece("the tail", output.total_bytes)]
+
+
+@pytest.mark.parametrize("output", [COUNTED, UNCOUNTED, NOWHERE], ids=["counted", "at least", "unknown"])
+async def test_going_on_from_any_position_repeats_no_text(output: Output) -> None:
+    """From each one that was given out, the rest is what had not come."""
+    whole = await read(output)
+    for number, piece in enumerate(whole, 1):
+        rest = [one.text for one in await read(output, piece.end) if isinstance(one, Piece)]
+        assert rest == [one.text for one in whole[number:] if isinstance(one, Piece)]
+
+
+async def test_an_agent_that_stops_sends_no_more() -> None:
+    """Nothing follows, and it is told apart from an output that was at its end."""
+    following = Following(OneTask(COUNTED))  # type: ignore[arg-type]
+    before = following.closed
+    following.close()
+    assert (before, following.closed) == (False, True)
+    assert [piece async for piece in following.pieces("t", 0)] == []
