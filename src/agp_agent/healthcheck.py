@@ -21,7 +21,7 @@ _BACKLOG: Final = 16
 def listen(folder: Path) -> socket.socket:
     """Open the socket in the state directory, whatever a dead agent left there. Raises ``OSError``."""
     listener = socket.socket(socket.AF_UNIX)
-    with _short_path(folder) as path:
+    with short_path(folder) as path:
         Path(path).unlink(missing_ok=True)
         listener.bind(path)
     listener.listen(_BACKLOG)
@@ -53,7 +53,7 @@ def _connected(host: str, settings: Settings) -> socket.socket:
     if settings.interface:
         plain = socket.socket(socket.AF_UNIX)
         plain.settimeout(_TIMEOUT_S)
-        with _short_path(settings.state_dir) as path:
+        with short_path(settings.state_dir) as path:
             plain.connect(path)
     else:
         plain = socket.create_connection((host, settings.port), _TIMEOUT_S)
@@ -65,8 +65,8 @@ def _connected(host: str, settings: Settings) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _short_path(folder: Path) -> Iterator[str]:
-    """The socket's path in a few bytes: the system takes no more than 107, however deep the folder is."""
+def short_path(folder: Path) -> Iterator[str]:
+    """The socket's path in a few bytes, while this is open: the system takes no more than 107."""
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{fd}/{SOCKET_NAME}"

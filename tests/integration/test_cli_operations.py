@@ -1,6 +1,8 @@
 """The commands that ask a running agent, or its journal where none runs."""
 
 import json
+import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.agent_process import COMMAND, AgentProcess
+from support.certificates import issue
 from support.cli import Cli, command_line
 from support.dashboard_stub import DashboardStub, Reply
 from support.engine_side import EngineSide
@@ -110,6 +113,27 @@ def test_what_is_wrong_is_one_sentence(operator: Cli, agent: AgentProcess, tmp_p
     assert "Traceback" not in piped.stderr
 
 
+def test_a_follower_hears_that_its_agent_went_away(dashboard: DashboardStub, tmp_path: Path) -> None:
+    """And goes on with the next one, without a repetition."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        settings = {"AGP_PORT": free.getsockname()[1]}
+    with AgentProcess(tmp_path, dashboard.url, dashboard.token, settings) as agent:
+        agent.accept_task("follow me", WAITING)
+        followed = subprocess.Popen(
+            (COMMAND, "logs", "-f", "follow me"), env=agent.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert followed.stdout is not None
+        assert followed.stderr is not None
+        assert followed.stdout.readline() == b"before\n"
+        agent.kill()
+        assert b"does not answer any more" in followed.stderr.readline()
+        agent.start()
+        with EngineSide() as engine:
+            engine.let_go(agent.container_of("follow me"))
+        assert followed.communicate(timeout=60)[0] == b"after\n"
+        assert followed.returncode == 0
+
+
 def test_without_an_agent_the_journal_is_read(dashboard: DashboardStub, tmp_path: Path) -> None:
     """It says so; what only a running agent can do is refused."""
     with AgentProcess(tmp_path, dashboard.url, dashboard.token) as agent:
@@ -122,10 +146,62 @@ def test_without_an_agent_the_journal_is_read(dashboard: DashboardStub, tmp_path
         assert "\tkept\t" in shown.stdout
         assert f"no agent answers at http://127.0.0.1:{agent.port}" in shown.stderr
         assert "This is what its journal says:" in shown.stderr
-        assert operator("logs", "kept").stdout == "still here\n"
+        assert operator("logs", "kept").stdout == operator("logs", "-f", "kept").stdout == "still here\n"
         assert "outcome" in operator("tasks", "show", "kept").stdout
         assert "outbox pending" in operator("status").stdout
         refused = operator("cancel", "kept")
         assert (refused.returncode, "`agp-agent serve` starts one" in refused.stderr) == (1, True)
     nothing = operator("tasks", "list", AGP_STATE_DIR=str(tmp_path / "none"))
     assert (nothing.returncode, "there is no journal" in nothing.stderr) == (78, True)
+
+
+def test_a_journal_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    """Damaged, and older than the agent's tables: where the operator looks because the agent does not start."""
+    operator = command_line(
+        {"AGP_TOKEN": "a-token-that-is-long-enough", "AGP_STATE_DIR": str(tmp_path), "AGP_PORT": "9"}
+    )
+    journal = tmp_path / "journal.db"
+    journal.write_bytes(b"no database at all" * 100)
+    damaged = operator("tasks", "list")
+    journal.unlink()
+    sqlite3.connect(journal).execute("CREATE TABLE tasks (id)").connection.close()
+    older = operator("status")
+    for ended in (damaged, older):
+        assert (ended.returncode, "Traceback" in ended.stderr) == (78, False)
+        assert "the next start of the agent checks and mends it" in ended.stderr
+
+
+def test_whoever_may_not_read_the_state_is_told(dashboard: DashboardStub, tmp_path: Path) -> None:
+    """Another user, without the agent's own rights: one sentence for the journal and one for the trail."""
+    with AgentProcess(tmp_path, dashboard.url, dashboard.token) as agent:
+        agent.stop()
+        outside = command_line(agent.environment | {"AGP_PORT": "9"})
+        unprivileged = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--")
+        agent.state.chmod(0)  # without its capabilities root is a user like others
+        for command in (("tasks", "list"), ("audit", "tail")):
+            ended = outside(*command, wrapper=unprivileged)
+            assert (ended.returncode == 0, "Traceback" in ended.stderr) == (False, False), ended.stderr
+            assert "Permission denied" in ended.stderr
+        agent.state.chmod(0o700)
+
+
+def test_an_agent_behind_tls_is_known_by_its_certificate(dashboard: DashboardStub, tmp_path: Path) -> None:
+    """Whoever issued it, and for whatever name; another certificate is no agent that went away."""
+    tls, other = tmp_path / "tls", tmp_path / "other"
+    for folder in (tls, other):
+        folder.mkdir()
+        issue(folder, "192.0.2.1")
+    settings = {"AGP_TLS_CERT_FILE": str(tls / "cert.pem"), "AGP_TLS_KEY_FILE": str(tls / "key.pem")}
+    with AgentProcess(tmp_path / "agent", dashboard.url, dashboard.token, settings, ready=False) as agent:
+        operator = command_line(agent.environment | {"AGP_PORT": str(agent.port)})
+        assert (operator("pause").returncode, operator("status").stderr) == (0, "")
+        stranger = {"AGP_TLS_CERT_FILE": str(other / "cert.pem"), "AGP_TLS_KEY_FILE": str(other / "key.pem")}
+        ended = operator("status", **stranger)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "has another certificate than the first one in AGP_TLS_CERT_FILE" in ended.stderr
+
+
+def test_what_looks_like_the_end_of_a_line_is_followed(operator: Cli, agent: AgentProcess) -> None:
+    """Separators of Unicode, which readers of lines split at, come through as they were printed."""
+    agent.accept_task("separators", r"printf 'a\342\200\250b\342\200\251c\302\205d\n'")
+    assert operator("logs", "-f", "separators").stdout == "a\u2028b\u2029c\x85d\n"

@@ -14,6 +14,7 @@ import pytest
 
 from support.agent_process import COMMAND, AgentProcess
 from support.asking import asked_by
+from support.cli import command_line
 from support.waiting import eventually
 from support.wires import Machine, connect, machines
 
@@ -51,6 +52,10 @@ def test_the_device_decides_and_not_the_address(wired: tuple[Machine, Machine, M
     with listening(tmp_path / "device", machine, device) as agent:
         assert asked_by(dashboard, agent, TAILNET_IP) == "200"
         assert asked_by(outside, agent, TAILNET_IP) == "ConnectionRefusedError"
+        status = command_line(agent.environment)("status")  # by the socket in its state directory, from any network
+        assert (status.returncode, status.stderr) == (0, "")
+        wrong = command_line(agent.environment)("status", AGP_TOKEN="another-token-than-that")
+        assert (wrong.returncode, wrong.stderr) == (1, "agp-agent: The bearer token is missing or invalid.\n")
     everywhere: dict[str, object] = {"AGP_HOST": "0.0.0.0", "AGP_INTERFACE": "tailnet0"}  # noqa: S104
     with listening(tmp_path / "everywhere", machine, everywhere) as agent:
         assert asked_by(dashboard, agent, TAILNET_IP) == "200"

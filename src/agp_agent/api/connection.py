@@ -6,6 +6,7 @@ At any time either a complete request is being answered, or a deadline runs afte
 import asyncio
 import json
 import math
+import socket
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -61,6 +62,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection must send a request at once."""
         super().connection_made(transport)
+        self.visitor.is_local = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._wait(HEADERS_DEADLINE_S, self._no_request, _HEAD_GRACE_S)
 
     def data_received(self, data: bytes) -> None:

@@ -23,6 +23,7 @@ DOCS_PATH: Final = "/docs"
 """A page for browsers, which cannot send a bearer token by themselves: it may be a password there, of any user."""
 
 _WHOIS_KEPT_S: Final = 30.0
+_LOCAL: Final = "local"
 _FOR_BROWSERS: Final = {"WWW-Authenticate": 'Basic realm="agp-agent: the token is the password"'}
 _UNAUTHORIZED: Final = "The bearer token is missing or invalid."
 
@@ -75,6 +76,8 @@ class Guard:
     async def _identify(self, visitor: Visitor, scope: Scope, token: bytes) -> tuple[Caller, str | None]:
         """Who showed a right token, and why it may not come in all the same."""
         peer, shown = peer_of(scope), fingerprint(token)
+        if visitor.is_local:  # no peer of the tailnet: only who may read the agent's state comes by that way
+            return Caller(_LOCAL, shown), None
         if self._tailnet is None:
             return Caller(peer, shown), None
         found = await self._whois(self._tailnet, visitor, scope)

@@ -1,4 +1,4 @@
-"""What the agent knows of the other end of one connection. Made by the connection, filled by the guard."""
+"""What the agent knows of the other end of one connection. Made by the connection, filled by it and the guard."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ class Visitor:
 
     hang_up: Callable[[], object] = lambda: None
     """Closes the connection without a word."""
+    is_local: bool = False
+    """It came by the socket in the state directory: from this machine, by the agent's own user or root."""
     trusted: bool = False
     whois: Whois | None = None
     """Who it is on the tailnet; of this connection only, for a port is soon another's."""

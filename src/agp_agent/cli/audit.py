@@ -4,6 +4,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -36,11 +37,8 @@ def audit_verify(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--head") from None
     trail = StateDir.audit_of(load(config, state_dir=state_dir).state_dir)
-    try:
+    with _readable(trail):
         report = audit_verification.verify(trail, known)
-    except OSError as error:
-        typer.echo(f"agp-agent: {error.filename or trail}: cannot be read: {error.strerror or error}.", err=True)
-        raise typer.Exit(EXIT_FAILED) from None
     typer.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
     raise typer.Exit(0 if report.is_whole else EXIT_FAILED)
 
@@ -58,15 +56,26 @@ def audit_tail(
 ) -> None:
     """Print the last events of the audit trail, a JSON object a line, over all its files."""
     trail = StateDir.audit_of(load(config, state_dir=state_dir).state_dir)
-    if not trail.exists():
-        typer.echo(f"agp-agent: {trail}: there is no audit trail.", err=True)
-        raise typer.Exit(EXIT_FAILED)
-    events = list(deque(read_events(trail), maxlen=max(lines, 1)))
+    with _readable(trail):
+        if not trail.exists():
+            typer.echo(f"agp-agent: {trail}: there is no audit trail.", err=True)
+            raise typer.Exit(EXIT_FAILED)
+        events = list(deque(read_events(trail), maxlen=max(lines, 1)))
     for event in events[max(0, len(events) - lines) :] if lines else ():
         _print(event)
     last = int(events[-1].get("seq", 0)) if events else 0
     for event in _added(trail, last) if follow else ():
         _print(event)
+
+
+@contextmanager
+def _readable(trail: Path) -> Iterator[None]:
+    """What cannot be read ends the command with a sentence."""
+    try:
+        yield
+    except OSError as error:
+        typer.echo(f"agp-agent: {error.filename or trail}: cannot be read: {error.strerror or error}.", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
 
 
 def _added(trail: Path, last: int) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -74,19 +74,17 @@ def logs(
     """Print what a task printed; with -f live, from its first byte on.
 
     What is not kept is named on stderr. An agent that restarts meanwhile is waited for, and nothing comes twice.
+    Where no agent runs, its journal is read.
     """
     from agp_agent.agent_client import task_path  # noqa: PLC0415  the other commands start faster without
 
     path = task_path(task_id, "logs")
-    if follow:
-        _follow(config, path)
-        return
 
     async def from_journal(views: Views) -> str | None:
         kept = await views.kept(task_id)
         return kept.output.text() if kept else None
 
-    text = ask(config, lambda agent: agent.text(path), from_journal)
+    text = ask(config, lambda agent: _follow(agent.follow(path)) if follow else agent.text(path), from_journal)
     if text is None:
         _unknown()
     _print(text)
@@ -101,16 +99,19 @@ def cancel(task_id: TaskArgument, config: ConfigOption = None) -> None:
         typer.echo(agent.ask("POST", task_path(task_id, "cancel"))["message"])
 
 
-def _follow(config: Path | None, path: str) -> None:
-    with agent_of(load(config)) as agent:
-        for event in agent.follow(path):
-            if event.kind == "output":
-                _print(event.data["text"])
-            elif event.kind == "gap":
-                number = event.data["omitted_bytes"]
-                typer.echo(f"[agp-agent: {number or 'an unknown number of'} bytes omitted]", err=True)
-            elif event.data["error"]:
-                typer.echo(f"agp-agent: {event.data['error']}", err=True)
+def _follow(events: Iterable[Any]) -> str:
+    """Print them as they come; nothing is left to print then."""
+    for event in events:
+        if event.kind == "output":
+            _print(event.data["text"])
+        elif event.kind == "gap":
+            number = event.data["omitted_bytes"]
+            typer.echo(f"[agp-agent: {number or 'an unknown number of'} bytes omitted]", err=True)
+        elif event.kind == "lost":
+            typer.echo("agp-agent: the agent does not answer any more; waiting a minute for it …", err=True)
+        elif event.kind == "end" and event.data["error"]:
+            typer.echo(f"agp-agent: {event.data['error']}", err=True)
+    return ""
 
 
 def _print(text: str) -> None:

@@ -117,6 +117,17 @@ async def test_a_right_node_needs_the_token_all_the_same(guarded: Guarded, stub:
     assert stub.asked == []
 
 
+async def test_who_comes_by_the_socket_in_the_state_directory_is_no_peer(
+    guarded: Guarded, stub: TailscaledStub
+) -> None:
+    """Only who may read the agent's state can; the token is needed all the same, and tailscaled is not asked."""
+    stub.peers = {}
+    assert (await guarded.ask(visitor=Visitor(is_local=True)))[0] == 200
+    assert (await guarded.ask(b"wrong", visitor=Visitor(is_local=True)))[0] == 401
+    assert guarded.callers == [Caller("local", fingerprint(TOKEN))]
+    assert stub.asked == []
+
+
 async def test_of_one_connection_tailscaled_is_asked_every_30_seconds(guarded: Guarded, stub: TailscaledStub) -> None:
     """And of each connection by itself: its port may have been another peer's a moment ago."""
     visitor = Visitor()
