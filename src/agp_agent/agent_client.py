@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import httpx
 
-from agp_agent import healthcheck
 from agp_agent.errors import AgentError, ConfigurationError
+from agp_agent.local_socket import SOCKET_NAME, short_path
 from agp_agent.settings import Settings
 from agp_agent.tokens import TokenSource
 
@@ -92,7 +92,7 @@ class AgentClient:
         url = f"{'https' if settings.tls_cert_file else 'http'}://{host}:{settings.port}"
         self._open = contextlib.ExitStack()
         by = self._socket_of(settings.state_dir) if settings.interface else None
-        self.address = str(settings.state_dir / healthcheck.SOCKET_NAME) if by else url
+        self.address = str(settings.state_dir / SOCKET_NAME) if by else url
         verify = _trusting(settings.tls_cert_file) if settings.tls_cert_file else True
         self._client = httpx.Client(
             base_url=url,
@@ -104,7 +104,7 @@ class AgentClient:
 
     def _socket_of(self, state_dir: Path) -> str:
         try:
-            return self._open.enter_context(healthcheck.short_path(state_dir))
+            return self._open.enter_context(short_path(state_dir))
         except OSError as error:
             raise NoAgent(f"{state_dir}: {error.strerror}; the agent's socket is in there.") from None
 

@@ -1,31 +1,14 @@
 """Asks the agent of this machine whether it is alive, or ready: the health check of its own container and pod."""
 
-import contextlib
 import http.client
-import os
 import socket
 import ssl
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
+from agp_agent.local_socket import SOCKET_NAME, short_path
 from agp_agent.settings import Settings
 
-SOCKET_NAME: Final = "health.sock"
-"""In the state directory, where the agent listens on a device alone: from its own machine nothing comes over that."""
-
 _TIMEOUT_S: Final = 5.0
-_BACKLOG: Final = 16
-
-
-def listen(folder: Path) -> socket.socket:
-    """Open the socket in the state directory, whatever a dead agent left there. Raises ``OSError``."""
-    listener = socket.socket(socket.AF_UNIX)
-    with short_path(folder) as path:
-        Path(path).unlink(missing_ok=True)
-        listener.bind(path)
-    listener.listen(_BACKLOG)
-    return listener
 
 
 def problem(settings: Settings, *, ready: bool = False) -> str | None:
@@ -62,13 +45,3 @@ def _connected(host: str, settings: Settings) -> socket.socket:
     # Alive or not is the question here, not who it is: the certificate names the tailnet's name, not this address.
     context = ssl._create_unverified_context()  # noqa: S323, SLF001
     return context.wrap_socket(plain)
-
-
-@contextlib.contextmanager
-def short_path(folder: Path) -> Iterator[str]:
-    """The socket's path in a few bytes, while this is open: the system takes no more than 107."""
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}/{SOCKET_NAME}"
-    finally:
-        os.close(fd)

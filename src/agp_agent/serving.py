@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from agp_agent import __version__, descriptors, healthcheck
+from agp_agent import __version__, descriptors, local_socket
 from agp_agent.api import Access, AgentServer, Entrance, create_api
 from agp_agent.api.listening import listen
 from agp_agent.app import Agent
@@ -38,7 +38,7 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     dashboard = dashboard_of(settings, tokens)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         entrance = _entrance(settings)
-        listeners = [healthcheck.listen(state.path) if entrance else listen(settings.host, settings.port, None)]
+        listeners = [local_socket.listen(state.path) if entrance else listen(settings.host, settings.port, None)]
         port = entrance.port if entrance else listeners[0].getsockname()[1]  # of several free ones, this
         settings = settings.model_copy(update={"port": port})
         engine = engine_of(settings)
