@@ -41,6 +41,7 @@ def test_a_task_runs_in_the_pods_own_engine(cluster: Cluster, with_dind: dict[st
     cluster.release("install", **with_dind)
     cluster.send("first", "echo hello from a pod\n")
     assert cluster.dashboard.result("first")["output"] == "hello from a pod\n"
+    eventually(lambda: zombies(cluster) == [], "what its container's shim left is reaped")
     cluster.helm("test", "agp", "--timeout", "60s")
 
 
@@ -69,6 +70,13 @@ def test_an_upgrade_gives_running_tasks_their_time(cluster: Cluster, with_dind: 
     eventually(lambda: printed(cluster, name), "it runs")
     cluster.release("upgrade", drainTimeoutSeconds=60, podLabels__changed="once", **with_dind)
     assert cluster.dashboard.result("short")["output"] == WAITED["output"]
+
+
+def zombies(cluster: Cluster) -> list[str]:
+    """What ended in the sidecar and nobody asked for."""
+    look = "cat /proc/[0-9]*/stat 2>/dev/null || true"
+    shown = cluster.kubectl("exec", cluster.pod()["metadata"]["name"], "--container", "dind", "--", "sh", "-c", look)
+    return [line for line in shown.splitlines() if ") Z " in line]
 
 
 def printed(cluster: Cluster, pod: str) -> list[str]:

@@ -90,6 +90,21 @@ def test_missing_tokens_are_told_in_the_events(cluster: Cluster) -> None:
     )
 
 
+def test_a_folder_of_somebody_elses_keeps_its_owner(cluster: Cluster) -> None:
+    """A path that has other things in it: the pod does not start, says why, and takes nothing over."""
+    cluster.state.mkdir()
+    (cluster.state / "accounts").touch()
+    before = cluster.state.stat()
+    cluster.helm("install", "agp", str(CHART), *cluster.settings())
+
+    def logged() -> str:
+        return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "own-state", check=False)
+
+    eventually(lambda: "it has files of others in it" in logged(), "the log of own-state says so")
+    after = cluster.state.stat()
+    assert (after.st_uid, after.st_mode) == (before.st_uid, before.st_mode)
+
+
 def test_the_state_of_another_agent_is_told_in_the_log(cluster: Cluster) -> None:
     """A folder that another node's agent has used: the pod ends with a sentence that names both."""
     cluster.release("install")

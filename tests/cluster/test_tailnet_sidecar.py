@@ -14,8 +14,11 @@ import pytest
 from chart.rendering import CHART
 from cluster.conftest import Cluster
 from support.dashboard_stub import DashboardStub
+from support.engine_side import EngineSide
 from support.network_thread import in_network
+from support.playbooks import WAITED, WAITING
 from support.waiting import PATIENCE_S, eventually
+from tailnet.daemons import ControlServer
 
 pytestmark = pytest.mark.kubernetes
 
@@ -132,8 +135,35 @@ def test_only_the_tailnet_reaches_the_agent(joined: Joined, mode: str) -> None:
     eventually(lambda: node.heartbeat("TAILNET_DASHBOARD_NETNS", address) == "200", "the dashboard gets in again")
 
 
+def test_an_agent_starts_while_its_control_server_is_away(joined: Joined) -> None:
+    """What runs has a supervisor again at once; the pod is ready, and its result arrives, when that server is back."""
+    node = joined("userspace")
+    cluster = node.cluster
+    address = node.install()
+    assert node.send(address, "held", WAITING) == 202
+    with EngineSide() as engine:
+        (container,) = eventually(
+            lambda: [one for one in engine.containers("node1", label="agp.agent_id") if b"before" in one.logs()],
+            "it runs",
+        )
+        before = cluster.pod()["metadata"]["name"]
+        with ControlServer().frozen():
+            cluster.kubectl("delete", "pod", before, "--grace-period=0", "--force")
+            (new,) = eventually(lambda: [one for one in names(cluster) if one != before], "another pod")
+            agent = ("logs", new, "--container", "agent")
+            eventually(lambda: '"event": "listening"' in cluster.kubectl(*agent, check=False), "its agent has started")
+            engine.let_go(str(container.id))
+            eventually(lambda: '"event": "task finished"' in cluster.kubectl(*agent), "the end is on record")
+    assert node.cluster.dashboard.result("held", patience_s=180) == {"task_id": "held", **WAITED}
+
+
+def names(cluster: Cluster) -> list[str]:
+    """Of the agents' pods that are not about to go."""
+    return [one["metadata"]["name"] for one in cluster.pods() if "deletionTimestamp" not in one["metadata"]]
+
+
 def test_a_spent_key_is_told_by_the_sidecar(joined: Joined) -> None:
-    """The pod waits; the sidecar's log says that the control server refuses the key."""
+    """The sidecar's log says that the control server refuses the key, and the pod is not ready."""
     node = joined("userspace")
     cluster = node.cluster
     cluster.kubectl("delete", "secret", "tailnet-key")
@@ -144,4 +174,5 @@ def test_a_spent_key_is_told_by_the_sidecar(joined: Joined) -> None:
         return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "tailscale", check=False)
 
     eventually(lambda: "invalid pre auth key" in logged(), "the log says what the control server answered")
-    assert all(not pod["status"].get("containerStatuses", [{}])[0].get("ready") for pod in cluster.pods())
+    (pod,) = cluster.pods()
+    assert [one["status"] for one in pod["status"]["conditions"] if one["type"] == "Ready"] == ["False"]

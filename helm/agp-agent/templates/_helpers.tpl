@@ -38,6 +38,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* Without a registry the image would be Docker Hub's, where anybody may have this name. */}}
+{{- define "agp-agent.pullPolicy" -}}
+{{- .Values.image.pullPolicy | default (ternary "IfNotPresent" "Never" (ne .Values.image.registry "")) -}}
+{{- end -}}
+
 {{- define "agp-agent.tokenSecret" -}}
 {{- .Values.tokens.existingSecret | default (printf "%s-tokens" (include "agp-agent.fullname" .)) -}}
 {{- end -}}
@@ -81,8 +86,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and $v.podMonitor.enabled (not $v.exposure.podNetwork) }}{{ fail "podMonitor.enabled: Prometheus reaches the agent only with exposure.podNetwork=true." }}{{ end -}}
 {{- if and (eq $v.engine.mode "remote") (not (and $v.engine.remote.host $v.engine.remote.tlsSecret)) }}{{ fail "engine.mode remote: set engine.remote.host (tcp://host:2376) and engine.remote.tlsSecret (a Secret with ca.pem, cert.pem and key.pem)." }}{{ end -}}
 {{- if and (ne $v.engine.mode "dind") (or $v.engine.dind.imagesPath $v.engine.dind.args) }}{{ fail "engine.dind: is used with engine.mode dind only." }}{{ end -}}
+{{- if and (eq $v.engine.mode "dind") (not (or $v.engine.dind.imagesPath $v.catalog $v.catalogConfigMap)) }}{{ fail "engine.mode dind: its engine has no images: set engine.dind.imagesPath (a tar on each node: `docker save agp/runner-shell agp/runner-python agp/runner-ansible agp/fence`), or a catalog whose images are pulled." }}{{ end -}}
+{{- if ne (dig "rollingUpdate" "maxSurge" 0 $v.updateStrategy | toString) "0" }}{{ fail "updateStrategy.rollingUpdate.maxSurge: two agents of one node cannot share its state; leave it at 0." }}{{ end -}}
 {{- if and (eq $v.engine.mode "hostSocket") (ne $v.state.type "hostPath") }}{{ fail "state.type: with engine.mode hostSocket the node's Docker must find the playbooks: use hostPath." }}{{ end -}}
 {{- if and $v.catalog $v.catalogConfigMap }}{{ fail "catalog and catalogConfigMap: give one of the two." }}{{ end -}}
 {{- $own := list "agent_id" "host" "port" "interface" "state_dir" "catalog" "dashboard_url" "dashboard_ca_file" "dashboard_proxy" "dashboard_token" "dashboard_token_file" "token" "token_file" "tailscale_socket" "tailscale_allow" "drain_timeout_s" -}}
 {{- range $name, $_ := $v.settings }}{{ if has $name $own }}{{ fail (printf "settings.%s: the chart sets this itself; see values.yaml for the value that it is made from." $name) }}{{ end }}{{ end -}}
+{{- range $v.extraEnv }}{{ $name := .name | default "" }}{{ if or (has ($name | trimPrefix "AGP_" | lower) $own) (hasPrefix "DOCKER_" $name) }}{{ fail (printf "extraEnv: %s: the chart sets this itself; see values.yaml for the value that it is made from." $name) }}{{ end }}{{ end -}}
 {{- end -}}
