@@ -54,6 +54,7 @@ class AgentContainer:
         agent_id: str | None = None,
         volumes: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
+        socket_group: int | None = None,
     ) -> None:
         """Prepare it; nothing is started.
 
@@ -64,6 +65,10 @@ class AgentContainer:
             agent_id: what it calls itself; by default a random name.
             volumes: what is mounted, paths or volumes of the host to paths inside, in place of a volume for its state.
             environment: further settings of the agent, such as ``{"AGP_MAX_RUNNING": "2"}``.
+            socket_group: the group that owns the engine's socket on its host; by default that of this machine's.
+
+        Raises:
+            ValueError: there is no such socket here, and no group was given.
         """
         self.agent_id = agent_id or f"agp-testing-{secrets.token_hex(4)}"
         self.token = secrets.token_urlsafe(32)
@@ -83,8 +88,9 @@ class AgentContainer:
         for source, target in {SOCKET: SOCKET, **(volumes or {self.agent_id: STATE})}.items():
             self._docker.with_volume_mapping(source, target, "rw")
         self._docker.with_kwargs(
-            user=None if os.geteuid() == 0 else f"{os.getuid()}:{os.getgid()}",
-            group_add=[Path(SOCKET).stat().st_gid],
+            # A volume of its own belongs to the image's user; folders of the host belong to whoever runs this.
+            user=f"{os.getuid()}:{os.getgid()}" if volumes and os.geteuid() != 0 else None,
+            group_add=[_group_of_the_socket() if socket_group is None else socket_group],
             read_only=True,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges:true"],
@@ -153,7 +159,7 @@ class AgentContainer:
         container = self.container
         bound = container.ports.get(f"{PORT}/tcp")
         if bound:
-            self.url = f"http://127.0.0.1:{bound[0]['HostPort']}"
+            self.url = f"http://{self._docker.get_container_host_ip()}:{bound[0]['HostPort']}"
         elif container.status == "exited":
             raise TimeoutError(f"The agent ended at its start:\n{self.log()}")
         return bool(bound)
@@ -215,6 +221,16 @@ class ResultInbox:
         with self._arrived:
             self._results.setdefault(result.task_id, []).append(result)
             self._arrived.notify_all()
+
+
+def _group_of_the_socket() -> int:
+    try:
+        return Path(SOCKET).stat().st_gid
+    except OSError:
+        raise ValueError(
+            f"There is no {SOCKET} here: give socket_group, the group that owns it on the engine's host "
+            f"(`stat -c %g {SOCKET}` there)."
+        ) from None
 
 
 def _until(holds: Callable[[], bool], what: str, log: Callable[[], str]) -> None:

@@ -64,6 +64,23 @@ def test_an_agent_that_cannot_start_says_why(inbox: ResultInbox, engine: EngineS
     assert engine.purge(wrong.agent_id, label="agp.agent_id") == []
 
 
+def test_it_runs_for_a_user_who_is_not_root(inbox: ResultInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most developers are: the volume of its own belongs to the image's user, whoever asks for it."""
+    for call in ("getuid", "geteuid", "getgid"):
+        monkeypatch.setattr(os, call, lambda: 4711)
+    with AgentContainer(inbox.url, inbox.token, environment={"AGP_WARM": "0"}) as agent:
+        assert agent.send("not root", "echo hello\n").status == 202
+        assert inbox.wait("not root").output == "hello\n"
+
+
+def test_without_the_engines_socket_its_group_is_asked_for(inbox: ResultInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is elsewhere, and nobody here knows whose its socket is."""
+    monkeypatch.setattr("agp_agent.testing.SOCKET", "/nowhere/docker.sock")
+    with pytest.raises(ValueError, match="give socket_group"):
+        AgentContainer(inbox.url, inbox.token)
+    AgentContainer(inbox.url, inbox.token, socket_group=999)
+
+
 def test_the_documented_suite_runs(tmp_path: Path) -> None:
     """docs/testing.md, as somebody copies it."""
     page = (Path(__file__).parents[3] / "docs" / "testing.md").read_text()
