@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, exposition
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -77,6 +77,7 @@ class Metrics:
         self.stages = Stages(self._took)
         self._now = _Now(self.stages)
         self._registry.register(self._now)
+        ProcessCollector(registry=self._registry)
 
     def committed(self, took_s: float) -> None:
         """The journal has committed. May be called by any thread."""

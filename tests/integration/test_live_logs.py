@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,3 +212,16 @@ def test_an_agent_that_stops_lets_its_followers_go(dashboard: DashboardStub, tmp
         with EngineSide() as engine:
             engine.let_go(agent.container_of("outlives"))
         assert text_of(followed(agent, "/tasks/outlives/logs", seen[-1].position)) == "after\n"
+
+
+def test_the_documented_client_follows_to_the_end(agent: AgentProcess) -> None:
+    """docs/quickstart.md, as somebody copies it; only the address and the token are this agent's."""
+    page = (Path(__file__).parents[2] / "docs/quickstart.md").read_text()
+    client = page.split("```python\n")[1].split("```")[0]
+    client = client.replace("http://127.0.0.1:8470", f"http://127.0.0.1:{agent.port}")
+    client = client.replace('Path("/tmp/try/token").read_text().strip()', repr(agent.token))
+    done = subprocess.run((sys.executable, "-c", client), capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    answer, output, end = done.stdout.splitlines()
+    assert (json.loads(answer)["task_id"], output) == ("from python", "output {'text': 'hello\\n'}")
+    assert "'outcome': 'succeeded'" in end
