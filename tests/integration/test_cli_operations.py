@@ -66,7 +66,18 @@ def test_a_running_task_is_followed_and_cancelled(
     assert (rest, said, following.returncode) == ("", "agp-agent: cancelled\n", 0)
     assert dashboard.result("followed")["error"] == "cancelled"
     again = operator("cancel", "followed")
-    assert (again.returncode, "no task with this id that is waiting or running" in again.stderr) == (1, True)
+    assert (again.returncode, "The task has ended already: cancelled." in again.stderr) == (1, True)
+
+
+def test_older_tasks_are_reached_by_the_cursor_that_is_told(operator: Cli, agent: AgentProcess) -> None:
+    """Page by page, each task once."""
+    for number in (1, 2, 3):
+        agent.accept_task(f"page {number}", "true\n")
+    first = operator("tasks", "list", "--limit", "2")
+    cursor = first.stderr.rpartition("--cursor ")[2].rstrip(".\n")
+    second = operator("tasks", "list", "--limit", "1", "--cursor", cursor)
+    told = [line.split("\t")[3] for line in (first.stdout + second.stdout).splitlines()]
+    assert told == ["page 3", "page 2", "page 1"]
 
 
 def test_dead_letters_are_listed_delivered_and_dropped(

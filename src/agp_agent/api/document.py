@@ -65,6 +65,13 @@ LOGS: Final[dict[int | str, dict[str, Any]]] = {
         },
     }
 }
+ENDED: Final[dict[int | str, dict[str, Any]]] = {
+    409: {
+        "model": Problem,
+        "description": "The task has ended; the sentence says how.",
+        "content": {"application/json": {"example": {"detail": "The task has ended already: succeeded."}}},
+    }
+}
 OPEN: Final[dict[str, Any]] = {"security": []}
 """For operations that need no token."""
 
@@ -100,7 +107,8 @@ def _add_examples(document: dict[str, Any]) -> None:
             for status, answer in operation["responses"].items():
                 if (media := answer.get("content", {}).get("application/json")) and status in examples.ERRORS:
                     is_problem = media["schema"].get("$ref") == _SCHEMA.format(model="Problem")
-                    media["example"] = {"detail": examples.ERRORS[status]} if is_problem else {"status": "not ready"}
+                    usual = {"detail": examples.ERRORS[status]} if is_problem else {"status": "not ready"}
+                    media.setdefault("example", usual)
 
 
 def document(api: FastAPI) -> dict[str, Any]:

@@ -63,6 +63,8 @@ async def _wrong_parameter(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  registered for nothing else
     problem = error.errors()[0]
     place, *names = (str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return _problem(400, f"There is a {place} parameter that is not known here; /openapi.json has those that are.")
     expected = str(problem["msg"]).removeprefix("Input should be ").removeprefix("String should ")
     return _problem(400, f"Invalid {place} parameter {'.'.join(names)}: expected {expected}.")
 

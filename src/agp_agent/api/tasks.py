@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from agp_agent.api.answers import Cancelling, TaskDetails, TaskList, TaskSummary
-from agp_agent.api.document import LOGS
+from agp_agent.api.document import ENDED, LOGS
 from agp_agent.api.document import problems as answers
 from agp_agent.api.live_logs import stream
 from agp_agent.api.paths import TaskPath, named
@@ -20,6 +21,18 @@ from agp_agent.lifecycle import Outcome, State
 _UNKNOWN = "There is no task with this id."
 
 
+class TaskQuery(BaseModel):
+    """Which tasks are asked for. A name that is not known here is refused: all tasks would look like those wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = None
+    outcome: Outcome | None = None
+    delivery: Delivery | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: str | None = Field(None, pattern=r"^[1-9][0-9]{0,17}$")
+
+
 def add_tasks(api: FastAPI, intake: Intake, journal: Journal, following: Following) -> None:
     """Add them."""
     _add_list(api, journal)
@@ -29,16 +42,10 @@ def add_tasks(api: FastAPI, intake: Intake, journal: Journal, following: Followi
 
 def _add_list(api: FastAPI, journal: Journal) -> None:
     @api.get("/tasks", responses=answers(401, 503))
-    async def tasks(
-        state: State | None = None,
-        outcome: Outcome | None = None,
-        delivery: Delivery | None = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        cursor: Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,17}$")] = None,
-    ) -> TaskList:
+    async def tasks(query: Annotated[TaskQuery, Query()]) -> TaskList:
         """Attempts, the newest first, by where they are, how they ended, and how their delivery stands."""
-        wanted = TaskFilter(state, outcome, delivery)
-        found, more = await journal.views.tasks(wanted, limit, int(cursor) if cursor else None)
+        wanted = TaskFilter(query.state, query.outcome, query.delivery)
+        found, more = await journal.views.tasks(wanted, query.limit, int(query.cursor) if query.cursor else None)
         return TaskList(tasks=[TaskSummary.of(one) for one in found], next_cursor=str(more) if more else None)
 
 
@@ -51,12 +58,16 @@ def _add_one(api: FastAPI, intake: Intake, journal: Journal) -> None:
             raise HTTPException(404, _UNKNOWN)
         return TaskDetails.of(found)
 
-    @api.post("/tasks/{task_id}/cancel", status_code=202, responses=answers(401, 404, 503))
+    @api.post("/tasks/{task_id}/cancel", status_code=202, responses=answers(401, 404, 503) | ENDED)
     async def cancel(task_id: TaskPath, request: Request) -> Cancelling:
         """Stop a task that is waiting or running."""
-        if not await intake.cancel(await named(journal, task_id), request.scope[CALLER]):
-            raise HTTPException(404, "There is no task with this id that is waiting or running.")
-        return Cancelling(message="Task is being cancelled")
+        name = await named(journal, task_id)
+        if await intake.cancel(name, request.scope[CALLER]):
+            return Cancelling(message="Task is being cancelled")
+        found = await journal.views.task(name)
+        if found is None or found.outcome is None:
+            raise HTTPException(404, _UNKNOWN)
+        raise HTTPException(409, f"The task has ended already: {found.outcome}.")
 
 
 def _add_logs(api: FastAPI, journal: Journal, following: Following) -> None:

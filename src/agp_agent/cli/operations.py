@@ -8,7 +8,7 @@ import typer
 from agp_agent.cli.asking import agent_of, ask
 from agp_agent.cli.common import ConfigOption, app, load, outbox_commands
 from agp_agent.cli.tables import print_fields
-from agp_agent.cli.tasks import JsonOption, TaskArgument, tasks_list
+from agp_agent.cli.tasks import CursorOption, JsonOption, LimitOption, TaskArgument, tasks_list
 from agp_agent.journal import Delivery, Views
 
 _PLAIN: Final = ("version", "agent_id", "ready", "paused", "draining")
@@ -55,11 +55,13 @@ def resume(config: ConfigOption = None) -> None:
 def outbox_list(
     config: ConfigOption = None,
     delivery: Annotated[Delivery, typer.Option(help="pending, or dead_letter.")] = Delivery.DEAD_LETTER,
+    limit: LimitOption = 200,
+    cursor: CursorOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Print the results that were given up (dead letters), or those that wait."""
-    tasks_list(config, None, None, delivery, 200, as_json=as_json)
+    tasks_list(config, None, None, delivery, limit, cursor, as_json=as_json)
 
 
 @outbox_commands.command(

@@ -14,6 +14,8 @@ from agp_agent.journal import Delivery, TaskFilter, Views
 from agp_agent.lifecycle import Outcome, State
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="The task's id, as the dashboard gave it.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=200, help="At most so many, the newest first.")]
+CursorOption = Annotated[int | None, typer.Option(min=1, help="Go on where an earlier list ended; it says by which.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -23,24 +25,25 @@ def tasks_list(
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     outcome: Annotated[Outcome | None, typer.Option(help="Only those that ended so.")] = None,
     delivery: Annotated[Delivery | None, typer.Option(help="Only those whose delivery stands so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many, the newest first.")] = 50,
+    limit: LimitOption = 50,
+    cursor: CursorOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Print the latest tasks, the newest first."""
 
     async def from_journal(views: Views) -> dict[str, Any]:
-        found, more = await views.tasks(TaskFilter(state, outcome, delivery), limit, None)
+        found, more = await views.tasks(TaskFilter(state, outcome, delivery), limit, cursor)
         return {"tasks": [_document(one) for one in found], "next_cursor": str(more) if more else None}
 
-    query = {"state": state, "outcome": outcome, "delivery": delivery, "limit": limit}
+    query = {"state": state, "outcome": outcome, "delivery": delivery, "limit": limit, "cursor": cursor}
     found = ask(config, lambda agent: agent.ask("GET", "/tasks", **query), from_journal)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     print_table(("accepted", "state", "delivery", "task", "error"), [_row(one) for one in found["tasks"]])
     if found["next_cursor"]:
-        typer.echo(f"agp-agent: there are more; --limit {limit} shows these.", err=True)
+        typer.echo(f"agp-agent: there are older ones; go on by --cursor {found['next_cursor']}.", err=True)
 
 
 @task_commands.command("show")

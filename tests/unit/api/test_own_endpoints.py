@@ -175,7 +175,7 @@ async def test_every_operation_states_every_status_it_can_answer(client: httpx.A
         "GET /tasks": ALWAYS | {"200", "401", "503"},
         "GET /tasks/{task_id}/logs": ALWAYS | {"200", "401", "404", "503"},
         "GET /tasks/{task_id}": ALWAYS | {"200", "401", "404", "503"},
-        "POST /tasks/{task_id}/cancel": ALWAYS | {"202", "401", "404", "503"},
+        "POST /tasks/{task_id}/cancel": ALWAYS | {"202", "401", "404", "409", "503"},
         "GET /status": ALWAYS | {"200", "401", "503"},
         "GET /metrics": ALWAYS | {"200", "401", "503"},
         "GET /openapi.json": ALWAYS | {"200", "401"},
