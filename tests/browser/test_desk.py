@@ -166,6 +166,25 @@ def test_what_runs_shows_no_more_than_a_page_can_hold(page: Page, agent: AgentPr
     wait_status(page, "failed")
 
 
+def test_the_task_that_is_shown_ends_whatever_the_history_is_filtered_by(page: Page, agent: AgentProcess) -> None:
+    """It leaves the list of those that run, and its result is shown all the same."""
+    register(page, agent)
+    page.get_by_label("State").select_option("sent")
+    send(page, "short.sh", "sleep 2; echo ended", "filtered")
+    wait_status(page, "completed")
+    expect(page.locator("#output")).to_have_text("ended\n")
+    expect(page.locator("#history a")).to_have_count(0)
+
+
+def test_what_is_not_kept_whole_is_not_offered_to_curl(page: Page, agent: AgentProcess) -> None:
+    """A body with its middle left out would be another one; that of the answer does not matter."""
+    register(page, agent)
+    send(page, "long.sh", f"true\n{'#' * 40_000}\n", "long playbook")
+    wait_status(page, "completed")
+    page.locator("#task .call summary").first.click()
+    expect(page.locator("#task .call button").first).to_be_disabled()
+
+
 def test_a_progress_bar_takes_nothing_away(page: Page, agent: AgentProcess) -> None:
     """A line that is begun again and again, by more characters than the page holds: what stood before it stays."""
     register(page, agent)

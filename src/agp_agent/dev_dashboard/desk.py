@@ -46,6 +46,7 @@ class Call:
             "url": self.url,
             "request_headers": {name: _shown(name, value) for name, value in self.headers.items()},
             "request_body": _shortened(self.body),
+            "request_is_cut": len(self.body) > _BODY_KEPT_CHARS,
             "status": self.status,
             "response_body": _shortened(self.answer),
         }
@@ -141,6 +142,12 @@ class Desk:
             calls = db.execute("SELECT * FROM call WHERE entry_id = ? ORDER BY id", (entry_id,)).fetchall()
         return dict(row) | {"content": content, "calls": [_call(one) for one in calls]}
 
+    def status(self, entry_id: int) -> str | None:
+        """Where one task is; None where there is none."""
+        with self._store.transaction() as db:
+            row = db.execute(f"{_ENTRY} WHERE id = ?", (entry_id,)).fetchone()
+        return None if row is None else str(row["status"])
+
     def entry_of_result(self, result_id: int) -> int:
         """Where a result stands in the history."""
         with self._store.transaction() as db:
@@ -177,7 +184,8 @@ SELECT * FROM (
 
 def _call(row: Any) -> dict[str, Any]:
     call = {name: row[name] for name in ("at", "is_ours", "method", "url", "request_body", "status", "response_body")}
-    return call | {"request_headers": json.loads(row["request_headers"])}
+    is_cut = len(row["request_body"]) > _BODY_KEPT_CHARS  # by the line that says so
+    return call | {"request_headers": json.loads(row["request_headers"]), "request_is_cut": is_cut}
 
 
 def _sha256(token: str) -> bytes:

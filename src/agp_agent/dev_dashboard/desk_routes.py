@@ -82,7 +82,10 @@ class DeskRoutes:
             app.add_api_route(path, handler, methods=[method], response_model=None)
 
     async def state(self, request: Request) -> Response:
-        """Agents with their lights, and the history as far as it is wanted (``q``, ``status``, ``before``)."""
+        """Agents with their lights, the history as far as it is wanted (``q``, ``status``, ``before``), and a status.
+
+        It is the one of ``chosen``, a task that may be on the page without being in that part of the history.
+        """
         self._check(request)
         query = request.query_params
         agents = await run_in_threadpool(self._desk.agents)
@@ -90,13 +93,15 @@ class DeskRoutes:
         found = await run_in_threadpool(
             self._desk.history, query.get("q", ""), query.get("status", ""), min(before, _LATEST), _PAGE + 1
         )
+        chosen = query.get("chosen", "")
+        status = await run_in_threadpool(self._desk.status, _number(chosen)) if chosen else None
         beats = await self._calling.heartbeats(agents)
         shown = [
             {"id": one.id, "name": one.name, "url": one.url, "light": light(beats[one.id])}
             | {"heartbeat": beats[one.id].shown()}
             for one in agents
         ]
-        return _json({"agents": shown, "tasks": found[:_PAGE], "more": len(found) > _PAGE})
+        return _json({"agents": shown, "tasks": found[:_PAGE], "more": len(found) > _PAGE, "chosen_status": status})
 
     async def register(self, request: Request) -> Response:
         """Remember an agent; the answer has the token for its results, and only this once."""

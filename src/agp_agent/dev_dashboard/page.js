@@ -60,7 +60,7 @@ let asked = 0;
 const refresh = trying(async () => {
   const number = ++asked;
   const filter = new FormData($("filter-form"));
-  const query = new URLSearchParams({ q: filter.get("q"), status: filter.get("status"), before });
+  const query = new URLSearchParams({ q: filter.get("q"), status: filter.get("status"), before, chosen: chosen ?? "" });
   const state = await ask("GET", `/desk?${query}`);
   if (number !== asked) return; // an answer to an older question
   const now = JSON.stringify([state, chosen]);
@@ -104,8 +104,9 @@ function drawHistory(state) {
   if (focused) [...$("history").querySelectorAll("a")].find((link) => link.hash === focused)?.focus();
   $("older").hidden = !state.more;
   $("older").onclick = () => { before = state.tasks.at(-1).id; refresh(); };
-  const shown = state.tasks.find((task) => task.id === chosen);
-  if (shown && shown.status !== $("task").dataset.status) trying(() => show(chosen), "the clock")();
+  const section = $("task");
+  const isNews = state.chosen_status && section.dataset.id === String(chosen) && state.chosen_status !== section.dataset.status;
+  if (isNews) trying(() => show(chosen), "the clock")();
 }
 
 $("filter-form").addEventListener("input", () => { before = ""; refresh(); });
@@ -169,12 +170,14 @@ async function show(id) {
   if (chosen !== id) return;
   const section = $("task");
   section.dataset.status = task.status;
+  section.dataset.id = id;
+  const mayRun = ["sent", "unanswered"].includes(task.status); // what was not answered may have arrived all the same
   const screen = make("pre", { id: "output", tabindex: "0", "aria-label": "Output" });
   const state = make("p", { class: "quiet", role: "status" });
   const told = make("div");
   section.replaceChildren(...[
     make("div", { class: "head" }, pill(task.status), make("h2", {}, task.task_id),
-      task.status === "sent" ? make("button", { id: "cancel", onclick: trying(async () => {
+      mayRun ? make("button", { id: "cancel", onclick: trying(async () => {
         const { said } = await ask("POST", `/desk/tasks/${id}/cancel`);
         if (said) throw new Error(said);
       }) }, "Cancel") : null),
@@ -190,9 +193,9 @@ async function show(id) {
   source = null;
   const terminal = new Terminal(screen);
   if (task.output !== undefined) terminal.write(task.output || "");
-  else if (task.status === "sent") follow(id, terminal, state);
+  else if (mayRun) follow(id, terminal, state);
   if (task.output === "") state.textContent = "no output";
-  if (task.agent_id && !["refused", "unanswered"].includes(task.status)) {
+  if (task.agent_id && task.status !== "refused") {
     trying(async () => drawDetails(await ask("GET", `/desk/tasks/${id}/details`), told), "details")(); // its agent may be slow
   }
 }
@@ -227,7 +230,8 @@ function drawDetails(details, place) {
 
 function drawCall(call) {
   const lines = (headers) => Object.entries(headers).map(([name, value]) => `${name}: ${value}`).join("\n");
-  const copy = make("button", { onclick: trying(async () => {
+  const why = call.request_is_cut ? "Its body is longer than what is kept of it here: curl could not send it again." : null;
+  const copy = make("button", { disabled: Boolean(why), title: why, onclick: trying(async () => {
     await navigator.clipboard.writeText(curl(call));
     copy.textContent = "Copied";
   }) }, "Copy as curl");
