@@ -183,7 +183,7 @@ class Agent:
             agent_id=state.identity.agent_id,
             max_queued=settings.max_queued,
         )
-        self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED)
+        self.auth_failures = Tally(self.audit, AuditEvent.AUTH_FAILED, counted=self.metrics.auth_failed)
         self._refusals = Tally(self.audit, AuditEvent.TASK_REFUSED)
         self.intake = Intake(
             self.journal,

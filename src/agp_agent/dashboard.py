@@ -6,7 +6,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final, Protocol
@@ -52,6 +52,8 @@ class Answer:
     retry_after_s: float | None = None
     away: bool = False
     """The dashboard as a whole did not take it, whatever the result: no other would be taken now either."""
+    status: int | None = field(default=None, compare=False)
+    """HTTP's; None where no answer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class HttpDashboard:
                 body += chunk
                 if len(body) > _ANSWER_MAX_BYTES:
                     break
-            return interpret(response.status_code, body, response.headers.get("Retry-After"))
+            answer = interpret(response.status_code, body, response.headers.get("Retry-After"))
+            return replace(answer, status=response.status_code)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -50,6 +50,17 @@ class Reason(StrEnum):
     SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  no secret
 
 
+ENDINGS: Final[dict[Outcome, tuple[Reason, ...]]] = {
+    Outcome.SUCCEEDED: (Reason.EXIT_CODE,),
+    Outcome.FAILED: (Reason.EXIT_CODE, Reason.OOM_KILLED, Reason.KILLED_EXTERNALLY),
+    Outcome.TIMED_OUT: (Reason.DEADLINE,),
+    Outcome.CANCELLED: (Reason.CANCEL_REQUESTED,),
+    Outcome.LOST: (Reason.ENGINE_LOST, Reason.CONTAINER_MISSING, Reason.AGENT_STOPPING, Reason.JOURNAL_LOST),
+    Outcome.REJECTED: (Reason.NO_RUNNER,),
+    Outcome.ERROR: (Reason.IMAGE_UNAVAILABLE, Reason.ENGINE_LOST, Reason.SECRET_UNAVAILABLE),
+}
+"""Why a task can end so."""
+
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     # At once to running: where a container was prepared before the task came.
     State.QUEUED: frozenset({State.PREPARING, State.RUNNING, State.FINISHED}),

@@ -4,7 +4,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, exposition
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    exposition,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -12,9 +19,9 @@ from prometheus_client.registry import Collector
 from agp_agent.audit import AuditEvent
 from agp_agent.build_info import BuildInfo
 from agp_agent.counted_engine import CALLS, RESULTS
-from agp_agent.lifecycle import Outcome, State
+from agp_agent.lifecycle import ENDINGS, State
 from agp_agent.readiness import PARTS
-from agp_agent.stages import DELIVERIES, Stage, Stages, Start
+from agp_agent.stages import DELIVERIES, STATUSES, Stage, Stages, Start
 
 CONTENT_TYPE: Final = exposition.CONTENT_TYPE_LATEST
 
@@ -74,6 +81,9 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
+        self._auth_failures = Counter(
+            "agp_auth_failures", "Requests with a wrong token or of a wrong peer.", registry=self._registry
+        )
         self.stages = Stages(self._took)
         self._now = _Now(self.stages)
         self._registry.register(self._now)
@@ -82,6 +92,10 @@ class Metrics:
     def committed(self, took_s: float) -> None:
         """The journal has committed. May be called by any thread."""
         self._commits.observe(took_s)
+
+    def auth_failed(self) -> None:
+        """Somebody was not let in: each one counts, also those that the audit trail only sums up."""
+        self._auth_failures.inc()
 
     def count_engine_calls(self, calls: Mapping[tuple[str, str], int]) -> None:
         """Tell these numbers, by what was asked of the engine and how that went, from now on."""
@@ -156,6 +170,12 @@ class _Now(Collector):
         for answer in DELIVERIES:
             attempts.add_metric([answer], self._stages.deliveries.get(answer, 0))
         yield attempts
+        answers = CounterMetricFamily(
+            "agp_delivery_answers", "The same attempts, by the status of the answer.", labels=["status"]
+        )
+        for status in STATUSES:
+            answers.add_metric([status], self._stages.statuses.get(status, 0))
+        yield answers
         yield GaugeMetricFamily(
             "agp_oldest_queued_seconds",
             "Age of the task that has waited longest for its start; 0 where none waits.",
@@ -191,9 +211,12 @@ class _Now(Collector):
         for state in _WAITING:
             tasks.add_metric([state.value], self.figures.states.get(state, 0))
         yield tasks
-        ended = CounterMetricFamily("agp_tasks_finished", "Tasks that have ended, by outcome.", labels=["outcome"])
-        for outcome in Outcome:
-            ended.add_metric([outcome.value], self._stages.outcomes.get(outcome.value, 0))
+        ended = CounterMetricFamily(
+            "agp_tasks_finished", "Tasks that have ended, by outcome and reason.", labels=["outcome", "reason"]
+        )
+        known = {(outcome.value, reason.value): 0 for outcome, reasons in ENDINGS.items() for reason in reasons}
+        for (outcome, reason), number in (known | dict(self._stages.endings)).items():
+            ended.add_metric([outcome, reason], number)
         yield ended
         starts = CounterMetricFamily(
             "agp_task_starts",

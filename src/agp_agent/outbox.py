@@ -132,7 +132,7 @@ class Outbox:
         headers = Headers(self._key(due), await self._audit_head(), self._stages.tracer.header(run))
         begun_s = self._stages.now_s()
         answer = await self._dashboard.report(_result_of(due), headers)
-        self._stages.answered(answer.meaning.name.lower())
+        self._stages.answered(answer.meaning.name.lower(), answer.status)
         self._stages.tracer.delivered(run, begun_s, answer.meaning.name.lower(), answer.why)
         if answer.meaning in _SETTLES:
             self._gate.settled()

@@ -144,6 +144,11 @@ class Tracer:
 
 DELIVERIES: Final = ("acknowledged", "retry", "hold", "too_large", "refused")
 """What the dashboard's answers mean, in the words of ``agp_agent.dashboard.Meaning``."""
+STATUSES: Final = (
+    *("200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "502", "503", "504"),
+    *("other", "none"),
+)
+"""What its answers have for a status; ``none``: no answer came."""
 
 
 class Stages:
@@ -161,8 +166,9 @@ class Stages:
         self._bound = bound
         self._traces: OrderedDict[str, Trace] = OrderedDict()
         self._starts: Counter[Start] = Counter()
-        self._outcomes: Counter[str] = Counter()
+        self._endings: Counter[tuple[str, str]] = Counter()
         self._deliveries: Counter[str] = Counter()
+        self._statuses: Counter[str] = Counter()
         self.last_over: Trace | None = None
         """The run that was over last."""
         self.tracer = Tracer()
@@ -174,18 +180,25 @@ class Stages:
         return MappingProxyType(self._starts)
 
     @property
-    def outcomes(self) -> Mapping[str, int]:
-        """How many runs were finished with which outcome."""
-        return MappingProxyType(self._outcomes)
+    def endings(self) -> Mapping[tuple[str, str], int]:
+        """How many runs were finished with which outcome, for which reason."""
+        return MappingProxyType(self._endings)
 
     @property
     def deliveries(self) -> Mapping[str, int]:
         """How many attempts to deliver got which answer."""
         return MappingProxyType(self._deliveries)
 
-    def answered(self, meaning: str) -> None:
-        """The dashboard answered an attempt to deliver, one of ``DELIVERIES``."""
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        """How many attempts to deliver got which of ``STATUSES``."""
+        return MappingProxyType(self._statuses)
+
+    def answered(self, meaning: str, status: int | None) -> None:
+        """The dashboard answered an attempt to deliver, one of ``DELIVERIES``, or (status None) no answer came."""
         self._deliveries[meaning] += 1
+        name = "none" if status is None else str(status)
+        self._statuses[name if name in STATUSES else "other"] += 1
 
     def now_s(self) -> float:
         """The moment it is, by the clock of the traces."""
@@ -225,7 +238,7 @@ class Stages:
 
     def finished(self, run: Run) -> None:
         """The result of a run is on disk."""
-        self._outcomes[run.outcome] += 1
+        self._endings[run.outcome, run.reason] += 1
         self.mark(run.run_id, Stage.FINISHED)
         trace = self._traces.get(run.run_id)
         if trace is not None:

@@ -28,12 +28,14 @@ class Tally:
         now_s: Callable[[], float] = time.monotonic,
         *,
         window_s: float = WINDOW_S,
+        counted: Callable[[], object] = lambda: None,
     ) -> None:
-        """``event`` is recorded in ``audit``; each record has the peer and a count."""
+        """``event`` is recorded in ``audit``; each record has the peer and a count. ``counted`` hears of every one."""
         self._audit = audit
         self._event = event
         self._now_s = now_s
         self._window_s = window_s
+        self._counted = counted
         self._peers: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._since_s = now_s()
         self._told = 0
@@ -41,6 +43,7 @@ class Tally:
 
     def add(self, peer: str, **fields: object) -> bool:
         """Count one, and record it with ``fields`` or not; True where it was not: there are too many of this peer."""
+        self._counted()
         now_s = self._now_s()
         if now_s - self._since_s >= self._window_s:
             self._begin_window()

@@ -120,7 +120,7 @@ def test_prometheus_sees_what_happens_to_an_agent(
     agent.accept_task("given up", "true")
     prometheus.wait('agp_results{delivery="dead_letter"}', 1)
     eventually(lambda: prometheus.alerts().get("AgpDeadLetters") == "firing", "the alert of dead letters")
-    prometheus.wait('agp_tasks_finished_total{outcome="succeeded"}', 1)
+    prometheus.wait('agp_tasks_finished_total{outcome="succeeded",reason="exit_code"}', 1)
 
     agent.request("POST", "/pause")
     prometheus.wait("agp_paused", 1)

@@ -74,7 +74,7 @@ def test_the_metrics_tell_of_a_task(agent: AgentProcess, dashboard: DashboardStu
         return any(more[start] == set(BEFORE[start]) for start in Start)
 
     eventually(told, "every stage was told, of a cold run or of a warm one")
-    name = 'agp_tasks_finished_total{outcome="succeeded"}'
+    name = 'agp_tasks_finished_total{outcome="succeeded",reason="exit_code"}'
     assert _metrics(agent)[name] == before[name] + 1
     assert _metrics(agent)['agp_tasks{state="running"}'] == 0
 

@@ -6,9 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agp_agent import __version__
 from agp_agent.dashboard import Meaning
-from agp_agent.lifecycle import Outcome, State
+from agp_agent.lifecycle import ENDINGS, Outcome, Reason, State
 from agp_agent.metrics import Figures, Metrics
-from agp_agent.stages import DELIVERIES, Run, Stage, Stages
+from agp_agent.stages import DELIVERIES, STATUSES, Run, Stage, Stages
 
 SERIES_MAX = 600
 """However many tasks ran. Most are buckets: 12 stages and 2 times from the order on, cold and warm."""
@@ -32,7 +32,7 @@ def walk(stages: Stages, run_id: str, outcome: Outcome = Outcome.SUCCEEDED) -> N
     for stage in (Stage.CREATED, Stage.ATTACHED, Stage.STARTED, Stage.RELEASED, Stage.MARKER, Stage.OUTPUT):
         stages.mark(f"slot of {run_id}", stage)
     stages.mark(f"slot of {run_id}", Stage.EXITED)
-    stages.finished(Run(run_id, "t", 1, 0, outcome=outcome))
+    stages.finished(Run(run_id, "t", 1, 0, outcome=outcome, reason=Reason.EXIT_CODE))
     stages.mark(f"slot of {run_id}", Stage.REMOVED)
     stages.mark(run_id, Stage.ACKNOWLEDGED)
 
@@ -40,8 +40,11 @@ def walk(stages: Stages, run_id: str, outcome: Outcome = Outcome.SUCCEEDED) -> N
 def test_every_closed_list_is_there_at_zero() -> None:
     """A rate of a series that appears with its first event misses that event."""
     found = scraped(Metrics())
-    for outcome in Outcome:
-        assert found[f"agp_tasks_finished_total {outcome.value}"] == 0
+    assert set(ENDINGS) == set(Outcome)
+    for outcome, reasons in ENDINGS.items():
+        for reason in reasons:
+            assert found[f"agp_tasks_finished_total {outcome.value} {reason.value}"] == 0
+    assert {reason for reasons in ENDINGS.values() for reason in reasons} == set(Reason)
     assert (found["agp_task_starts_total cold"], found["agp_task_starts_total warm"]) == (0, 0)
     assert (found["agp_tasks queued"], found["agp_tasks running"]) == (0, 0)
 
@@ -57,7 +60,8 @@ def test_a_run_is_in_every_figure() -> None:
         assert found[f"agp_task_stage_seconds_count {stage.value} cold"] == 2, stage
     assert found["agp_task_until_seconds_count output cold"] == found["agp_task_until_seconds_count acknowledged cold"]
     assert found["agp_task_until_seconds_sum acknowledged cold"] >= found["agp_task_until_seconds_sum output cold"]
-    assert (found["agp_tasks_finished_total succeeded"], found["agp_tasks_finished_total failed"]) == (1, 1)
+    told = {name: found[f"agp_tasks_finished_total {name} exit_code"] for name in ("succeeded", "failed")}
+    assert told == {"succeeded": 1, "failed": 1}
     assert (found["agp_tasks queued"], found["agp_tasks running"], found["agp_tasks preparing"]) == (7, 2, 0)
     assert "agp_tasks finished" not in found
 
@@ -97,12 +101,15 @@ def test_what_is_counted_elsewhere_is_told_as_it_stands() -> None:
 def test_attempts_to_deliver_are_told_by_their_answers() -> None:
     """In the words of the client of the dashboard; each is there at zero."""
     metrics = Metrics()
-    metrics.stages.answered("retry")
-    metrics.stages.answered("acknowledged")
+    metrics.stages.answered("retry", None)
+    metrics.stages.answered("acknowledged", 200)
+    metrics.stages.answered("retry", 418)
     found = scraped(metrics)
     assert {answer: found[f"agp_delivery_attempts_total {answer}"] for answer in DELIVERIES} == {
         **dict.fromkeys(DELIVERIES, 0),
-        "retry": 1,
+        "retry": 2,
         "acknowledged": 1,
     }
+    told = {status: found[f"agp_delivery_answers_total {status}"] for status in STATUSES}
+    assert told == {**dict.fromkeys(STATUSES, 0), "none": 1, "200": 1, "other": 1}
     assert tuple(meaning.name.lower() for meaning in Meaning) == DELIVERIES

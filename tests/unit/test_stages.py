@@ -40,7 +40,7 @@ class Seen:
     def finish(self, stages: Stages, run_id: str) -> None:
         """A second later its result is on disk, and after one more it is acknowledged."""
         self.at_s += 1
-        stages.finished(Run(run_id, "t", 1, 0, outcome="succeeded"))
+        stages.finished(Run(run_id, "t", 1, 0, outcome="succeeded", reason="exit_code"))
         self.mark(stages, run_id, Stage.ACKNOWLEDGED)
 
     def claim(self, stages: Stages, run_id: str, slot: str) -> None:
@@ -64,7 +64,7 @@ def test_a_cold_run_is_told_stage_by_stage() -> None:
     assert seen.told[Stage.EXITED][1] == 2, "counted from the marker on, whether there was output or not"
     assert seen.told[Stage.REMOVED][1] == 2, "counted from the result on, beside its delivery"
     assert seen.told[Stage.OUTPUT][2] == 8
-    assert (dict(stages.starts), dict(stages.outcomes)) == ({Start.COLD: 1}, {"succeeded": 1})
+    assert (dict(stages.starts), dict(stages.endings)) == ({Start.COLD: 1}, {("succeeded", "exit_code"): 1})
     assert not stages._traces
 
 
@@ -126,10 +126,10 @@ def test_what_never_had_a_container_is_counted_and_not_told() -> None:
     seen = Seen()
     stages = seen.stages()
     seen.accept(stages, "run")
-    stages.finished(Run("run", "t", 1, 0, outcome="cancelled"))
+    stages.finished(Run("run", "t", 1, 0, outcome="cancelled", reason="cancel_requested"))
     seen.mark(stages, "run", Stage.ACKNOWLEDGED)
     assert not seen.told
-    assert dict(stages.outcomes) == {"cancelled": 1}
+    assert dict(stages.endings) == {("cancelled", "cancel_requested"): 1}
     assert not stages._traces
 
 
@@ -149,7 +149,7 @@ def test_a_run_of_an_earlier_agent_is_let_pass() -> None:
     seen.mark(stages, "slot", *WARM)
     seen.finish(stages, "run")
     assert not seen.told
-    assert dict(stages.outcomes) == {"succeeded": 1}
+    assert dict(stages.endings) == {("succeeded", "exit_code"): 1}
 
 
 @pytest.mark.parametrize("bound", [1, 7])

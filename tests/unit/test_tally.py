@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.audit import Audit, AuditEvent
+from agp_agent.metrics import Figures, Metrics
 from agp_agent.tally import OTHERS, TOLD_MAX, Tally
 from support.async_waiting import until
 
@@ -67,6 +68,15 @@ async def test_what_was_not_recorded_is_told_once_a_minute(audit: Audit, path: P
     clock.now_s += 1
     assert failures.add("a", path="/x") is False
     assert await events(audit, path) == [("a", 1)] * 10 + [("a", 16), ("a", 1)]
+
+
+async def test_each_one_is_counted_whether_or_not_it_is_recorded(audit: Audit) -> None:
+    """What is only summed up in the trail, too."""
+    metrics = Metrics()
+    made = Tally(audit, AuditEvent.AUTH_FAILED, Clock(), counted=metrics.auth_failed)
+    for _ in range(500):
+        made.add("192.0.2.1")
+    assert b"\nagp_auth_failures_total 500.0\n" in metrics.text(Figures())
 
 
 async def test_few_failures_need_no_summary(audit: Audit, path: Path) -> None:
