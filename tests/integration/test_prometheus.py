@@ -3,7 +3,8 @@
 import json
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,10 @@ import httpx
 import pytest
 
 from support.agent_process import AgentProcess
-from support.dashboard_stub import DashboardStub, Reply
+from support.dashboard_stub import RECEIVED, DashboardStub, Reply
+from support.disks import fill
+from support.leaps import Leaps
+from support.namespaces import with_tmpfs
 from support.test_tools import tool
 from support.waiting import eventually
 
@@ -142,3 +146,43 @@ def rules_of(prometheus: Prometheus) -> list[dict[str, Any]]:
     """The rules as it has them now."""
     found: list[dict[str, Any]] = prometheus.ask("/api/v1/rules")["groups"][0]["rules"]
     return found
+
+
+def test_prometheus_sees_a_full_queue_a_short_disk_and_what_is_not_delivered(tmp_path: Path) -> None:
+    """Each is really so, one after the other: its alert wakes with it, and sleeps again."""
+    state = tmp_path / "agent/state"
+    state.mkdir(parents=True)
+    leaps = Leaps(tmp_path / "leaps")
+    settings: dict[str, object] = {"AGP_MAX_QUEUED": 1, "AGP_WARM": 0, **leaps.environment}
+    with (
+        DashboardStub() as dashboard,
+        AgentProcess(
+            tmp_path / "agent", dashboard.url, dashboard.token, settings, wrapper=with_tmpfs(state, "128m")
+        ) as agent,
+        closing(Prometheus(tmp_path, agent)) as prometheus,
+    ):
+        prometheus.wait("agp_ready", 1)
+        agent.request("POST", "/pause")
+        agent.accept_task("waits", "true")
+        wakes_and_sleeps(prometheus, "AgpQueueFull", lambda: agent.request("POST", "/resume"))
+
+        fill(agent.state_inside / "fill")
+        wakes_and_sleeps(prometheus, "AgpDiskShort", (agent.state_inside / "fill").unlink)
+
+        dashboard.reply = Reply(503)
+        agent.accept_task("kept", "true")
+        prometheus.wait('agp_results{delivery="pending"}', 1)
+        leaps.leap(11)
+
+        def deliver() -> None:
+            dashboard.reply = Reply(200, RECEIVED)
+            agent.request("POST", "/tasks/kept/delivery/retry")
+
+        wakes_and_sleeps(prometheus, "AgpResultsUndelivered", deliver)
+
+
+def wakes_and_sleeps(prometheus: Prometheus, alert: str, mend: Callable[[], object]) -> None:
+    """It is on its way to fire; and no more, once what it tells of was mended."""
+    eventually(lambda: prometheus.alerts().get(alert) in {"pending", "firing"}, f"{alert} wakes")
+    mend()
+    eventually(lambda: alert not in prometheus.alerts(), f"{alert} sleeps")
