@@ -166,6 +166,25 @@ def test_what_runs_shows_no_more_than_a_page_can_hold(page: Page, agent: AgentPr
     wait_status(page, "failed")
 
 
+def test_a_delivery_that_was_refused_is_shown(page: Page, desk: Desk) -> None:
+    """What the agent's operator needs to see where results do not come: the answer, and no token."""
+    answer = httpx.post(
+        f"{desk.url}/api/v1/agents/report_result",
+        headers={"Authorization": "Bearer a-wrong-token-of-somebody", "Idempotency-Key": "k"},
+        json={},
+        trust_env=False,
+    )
+    assert answer.status_code == 401
+    page.locator("#refusals > summary").click()
+    call = page.locator("#turned-away .call")
+    expect(call.locator("summary")).to_contain_text("← POST")
+    call.locator("summary").click()
+    expect(call).to_contain_text("idempotency-key: k")
+    expect(call).to_contain_text("WWW-Authenticate: Bearer")
+    expect(call).not_to_contain_text("a-wrong-token-of-somebody")
+    expect(call.get_by_role("button")).to_be_disabled()
+
+
 def test_the_task_that_is_shown_ends_whatever_the_history_is_filtered_by(page: Page, agent: AgentProcess) -> None:
     """It leaves the list of those that run, and its result is shown all the same."""
     register(page, agent)

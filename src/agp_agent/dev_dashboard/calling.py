@@ -37,7 +37,7 @@ class Calling:
             answer = await self._client.request(method, url, headers=headers, content=body.encode(), timeout=timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Call(method, url, headers, body, None, f"No answer: {str(error) or type(error).__name__}")
-        return Call(method, url, headers, body, answer.status_code, answer.text)
+        return Call(method, url, headers, body, answer.status_code, answer.text, dict(answer.headers))
 
     async def events(self, agent: Agent, path: str, position: str) -> AsyncIterator[bytes]:
         """The events of an output from ``position`` on, as they come; none any more where the agent goes away."""

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import secrets
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agp_agent.dev_dashboard.store import ResultStore
@@ -14,6 +15,7 @@ from agp_agent.models import Task
 _CALLS_KEPT: Final = 40
 """Of one task: who follows a task that hangs should not fill the disk."""
 _BODY_KEPT_CHARS: Final = 32 * 1024
+_TURNED_AWAY_KEPT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,10 @@ class Call:
     body: str
     status: int | None
     answer: str
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
     is_ours: bool = True
+    is_whole: bool = True
+    """Whether ``body`` is all that was sent."""
 
     def shown(self) -> dict[str, Any]:
         """For the page, and to be kept: without tokens, and without the middle of what is long."""
@@ -46,8 +51,9 @@ class Call:
             "url": self.url,
             "request_headers": {name: _shown(name, value) for name, value in self.headers.items()},
             "request_body": _shortened(self.body),
-            "request_is_cut": len(self.body) > _BODY_KEPT_CHARS,
+            "request_is_cut": len(self.body) > _BODY_KEPT_CHARS or not self.is_whole,
             "status": self.status,
+            "response_headers": dict(self.answer_headers),
             "response_body": _shortened(self.answer),
         }
 
@@ -58,6 +64,17 @@ class Desk:
     def __init__(self, store: ResultStore) -> None:
         """Use the file of ``store``."""
         self._store = store
+        self._turned_away: deque[Call] = deque(maxlen=_TURNED_AWAY_KEPT)
+
+    # --- deliveries that were not taken -------------------------------------------------------------------------------
+
+    def turn_away(self, call: Call) -> None:
+        """A result was not taken: whose it is nobody knows, so it stands beside the history, in memory."""
+        self._turned_away.append(call)
+
+    def turned_away(self) -> list[dict[str, Any]]:
+        """The latest of them, the newest first."""
+        return [call.shown() for call in reversed(self._turned_away)]
 
     # --- agents -----------------------------------------------------------------------------------------------------
 
@@ -156,13 +173,13 @@ class Desk:
     def note(self, entry_id: int, call: Call) -> None:
         """Keep a call as it was, but for tokens and the middle of what is long; the oldest ones give way."""
         shown = call.shown()
-        values = shown | {"request_headers": json.dumps(shown["request_headers"])}
+        values = shown | {name: json.dumps(shown[name]) for name in ("request_headers", "response_headers")}
         values |= {"entry_id": entry_id, "at": self._store.now()}
         with self._store.transaction() as db:
             db.execute(
                 "INSERT INTO call (entry_id, at, is_ours, method, url, request_headers, request_body, status,"
-                " response_body) VALUES (:entry_id, :at, :is_ours, :method, :url, :request_headers, :request_body,"
-                " :status, :response_body)",
+                " response_headers, response_body) VALUES (:entry_id, :at, :is_ours, :method, :url, :request_headers,"
+                " :request_body, :status, :response_headers, :response_body)",
                 values,
             )
             db.execute(
@@ -185,7 +202,8 @@ SELECT * FROM (
 def _call(row: Any) -> dict[str, Any]:
     call = {name: row[name] for name in ("at", "is_ours", "method", "url", "request_body", "status", "response_body")}
     is_cut = len(row["request_body"]) > _BODY_KEPT_CHARS  # by the line that says so
-    return call | {"request_headers": json.loads(row["request_headers"]), "request_is_cut": is_cut}
+    headers = {name: json.loads(row[name]) for name in ("request_headers", "response_headers")}
+    return call | headers | {"request_is_cut": is_cut}
 
 
 def _sha256(token: str) -> bytes:

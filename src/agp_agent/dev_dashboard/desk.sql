@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS call (
     request_headers TEXT NOT NULL,
     request_body TEXT NOT NULL,
     status INTEGER,                             -- NULL: no answer
+    response_headers TEXT NOT NULL,
     response_body TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS call_by_entry ON call (entry_id, id);

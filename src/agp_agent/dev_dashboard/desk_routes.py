@@ -101,7 +101,8 @@ class DeskRoutes:
             | {"heartbeat": beats[one.id].shown()}
             for one in agents
         ]
-        return _json({"agents": shown, "tasks": found[:_PAGE], "more": len(found) > _PAGE, "chosen_status": status})
+        more = {"chosen_status": status, "turned_away": self._desk.turned_away()}
+        return _json({"agents": shown, "tasks": found[:_PAGE], "more": len(found) > _PAGE} | more)
 
     async def register(self, request: Request) -> Response:
         """Remember an agent; the answer has the token for its results, and only this once."""

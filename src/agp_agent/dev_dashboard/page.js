@@ -67,6 +67,7 @@ const refresh = trying(async () => {
   if (now === drawn) return; // what is being read or selected stays as it is
   drawn = now;
   drawAgents(state.agents);
+  drawCalls("refusals", "turned-away", state.turned_away);
   drawHistory(state);
 }, "the clock");
 
@@ -77,7 +78,7 @@ function drawAgents(agents) {
       await ask("DELETE", `/desk/agents/${agent.id}`);
       await refresh();
     }) }, "×"))));
-  drawHeartbeats(agents.map((agent) => agent.heartbeat));
+  drawCalls("heartbeats", "beats", agents.map((agent) => agent.heartbeat));
   const select = $("send-form").agent;
   const wanted = select.value;
   select.replaceChildren(...agents.map((agent) => make("option", { value: agent.id }, agent.name)));
@@ -85,14 +86,14 @@ function drawAgents(agents) {
   if (!agents.length) $("register").open = true;
 }
 
-let beats = "";
+const drawnCalls = {};
 
-function drawHeartbeats(calls) {
+function drawCalls(section, place, calls) {
   const now = JSON.stringify(calls);
-  if (now === beats) return; // one that is open for reading stays open
-  beats = now;
-  $("heartbeats").hidden = !calls.length;
-  $("beats").replaceChildren(...calls.map(drawCall));
+  if (now === drawnCalls[place]) return; // one that is open for reading stays open
+  drawnCalls[place] = now;
+  $(section).hidden = !calls.length;
+  $(place).replaceChildren(...calls.map(drawCall));
 }
 
 function drawHistory(state) {
@@ -230,7 +231,7 @@ function drawDetails(details, place) {
 
 function drawCall(call) {
   const lines = (headers) => Object.entries(headers).map(([name, value]) => `${name}: ${value}`).join("\n");
-  const why = call.request_is_cut ? "Its body is longer than what is kept of it here: curl could not send it again." : null;
+  const why = call.request_is_cut ? "Not all of its body is kept here: curl could not send it again." : null;
   const copy = make("button", { disabled: Boolean(why), title: why, onclick: trying(async () => {
     await navigator.clipboard.writeText(curl(call));
     copy.textContent = "Copied";
@@ -238,7 +239,8 @@ function drawCall(call) {
   return make("details", { class: "call" },
     make("summary", {}, `${call.is_ours ? "→" : "←"} ${call.method} ${call.url} · ${call.status ?? "no answer"}`),
     make("pre", { tabindex: "0" }, visible(`${lines(call.request_headers)}\n\n${call.request_body}`)),
-    make("pre", { tabindex: "0" }, visible(call.response_body)), copy);
+    make("pre", { tabindex: "0" }, visible(`${lines(call.response_headers)}\n\n${call.response_body}`)),
+    copy);
 }
 
 function curl(call) {

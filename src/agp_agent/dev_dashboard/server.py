@@ -4,8 +4,10 @@ Results come and go with the bearer token; the page opens with a secret link tha
 """
 
 import hmac
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -83,10 +85,16 @@ class _Routes:
 
     async def report_result(self, request: Request) -> Response:
         """Keep a result and acknowledge it; the same ``Idempotency-Key`` again is acknowledged and kept once."""
-        agent_id = await run_in_threadpool(self._agent_of, request)
-        result, body = await read_result(request)
-        key = request.headers.get("idempotency-key") or None
-        received = await run_in_threadpool(self._store.add, result, key, agent_id)
+        try:
+            agent_id = await run_in_threadpool(self._agent_of, request)
+            result, body = await read_result(request)
+            key = request.headers.get("idempotency-key") or None
+            received = await run_in_threadpool(self._store.add, result, key, agent_id)
+        except Refused as error:
+            told = json.dumps({"detail": error.detail})
+            call = _call(request, "", error.status, told, error.headers)
+            self._desk.turn_away(replace(call, is_whole=False))
+            raise
         self._on_result(received)
         answer = JSONResponse({"message": "Result received"})
         await run_in_threadpool(self._note, received, request, body, bytes(answer.body).decode())
@@ -106,9 +114,7 @@ class _Routes:
 
     def _note(self, received: ReceivedResult, request: Request, body: bytes, answer: str) -> None:
         """Show the delivery among the calls; that it is stored does not depend on it."""
-        headers = {name: value for name, value in request.headers.items() if name in _SHOWN_HEADERS}
-        text = body.decode(errors="replace")
-        call = Call(request.method, str(request.url), headers, text, _OK, answer, is_ours=False)
+        call = _call(request, body.decode(errors="replace"), _OK, answer, {})
         with suppress(Unavailable):
             self._desk.note(self._desk.entry_of_result(received.id), call)
 
@@ -127,6 +133,11 @@ class _Routes:
             return page
         headers = PAGE_HEADERS | Unauthorized.headers
         return HTMLResponse(render_locked(), status_code=Unauthorized.status, headers=headers)
+
+
+def _call(request: Request, body: str, status: int, answer: str, answer_headers: Mapping[str, str]) -> Call:
+    headers = {name: value for name, value in request.headers.items() if name in _SHOWN_HEADERS}
+    return Call(request.method, str(request.url), headers, body, status, answer, answer_headers, is_ours=False)
 
 
 def _as_json(received: ReceivedResult) -> dict[str, object]:

@@ -19,7 +19,7 @@ from agp_agent.errors import ConfigurationError, Refused, Unavailable
 from agp_agent.models import TaskResult, TaskStatus
 
 _APPLICATION_ID: Final = 0x41475044  # "AGPD": tells this file from any other SQLite file
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _FILE_MAGIC: Final = b"SQLite format 3\0"
 _WHOLE_OUTPUT_BYTES: Final = 2**40
 
