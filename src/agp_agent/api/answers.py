@@ -51,6 +51,28 @@ class Problem(_Answer):
     detail: str
 
 
+class LogOutput(_Answer):
+    """The data of the event ``output``: text as it was printed."""
+
+    text: str
+
+
+class LogGap(_Answer):
+    """The data of the event ``gap``: so much is not kept; null where nobody counted it."""
+
+    omitted_bytes: int | None
+
+
+class LogEnd(_Answer):
+    """The data of the event ``end``, the last one: how the task ended."""
+
+    state: State
+    outcome: Outcome
+    reason: Reason
+    error: str | None
+    exit_code: int | None
+
+
 class DeliveryOfTask(_Answer):
     """How the delivery of the result stands; pending also while there is none yet."""
 

@@ -4,9 +4,10 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from agp_agent.api import examples
-from agp_agent.api.answers import Problem
+from agp_agent.api.answers import LogEnd, LogGap, LogOutput, Problem
 from agp_agent.models import Task
 
 _SCHEMA: Final = "#/components/schemas/{model}"
@@ -55,13 +56,19 @@ TASK_BODY: Final[dict[str, Any]] = {
 METRICS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
+_EVENTS: Final[dict[str, type[BaseModel]]] = {"output": LogOutput, "gap": LogGap, "end": LogEnd}
 LOGS: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "The output. Events are `output` {text}, `gap` {omitted_bytes: integer or null} and at the end "
-        "`end` {state, outcome, reason, error, exit_code}; the id of each is the position behind it, in bytes.",
+        "description": "The output. Events are `output` (its data a LogOutput), `gap` (a LogGap) and at the end `end` "
+        "(a LogEnd); the id of each is the position behind it, in bytes.",
         "content": {
             "text/plain": {"schema": {"type": "string"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "x-event-data": {
+                    event: {"$ref": _SCHEMA.format(model=model.__name__)} for event, model in _EVENTS.items()
+                },
+            },
         },
     }
 }
@@ -127,8 +134,10 @@ def document(api: FastAPI) -> dict[str, Any]:
     schemas = found["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    task = Task.model_json_schema(ref_template=_SCHEMA)
-    schemas |= task.pop("$defs") | {"Task": task}
+    unseen: tuple[type[BaseModel], ...] = (Task, *_EVENTS.values())  # by FastAPI, which reads no body or stream for us
+    for model in unseen:
+        schema = model.model_json_schema(ref_template=_SCHEMA)
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     _add_examples(found)
     found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return found | {"security": [{"token": []}]}

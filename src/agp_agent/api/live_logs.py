@@ -1,20 +1,20 @@
 """A task's output as Server-Sent Events."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from agp_agent.api.answers import LogEnd, LogGap, LogOutput
 from agp_agent.following import BeyondOutput, Following, Missing, Piece
 from agp_agent.journal import Journal
 
 KEEP_ALIVE_S: Final = 15.0
 _SEPARATORS: Final = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 """Not the ends of lines here, but many clients' readers of lines take them for that: as JSON they are escaped."""
-_END: Final = ("state", "outcome", "reason", "error", "exit_code")
 
 
 async def stream(following: Following, journal: Journal, task_id: str, start: int) -> EventSourceResponse:
@@ -38,17 +38,17 @@ async def _events(following: Following, journal: Journal, task_id: str, start: i
         return
     found = await journal.views.task(task_id)
     if found is not None and found.outcome is not None:
-        yield _sse("end", {name: getattr(found, name) for name in _END}, position)
+        yield _sse("end", LogEnd.model_validate(found, from_attributes=True), position)
 
 
 def _event(piece: Piece | Missing) -> bytes:
     if isinstance(piece, Missing):
-        return _sse("gap", {"omitted_bytes": piece.omitted_bytes}, piece.end)
-    return _sse("output", {"text": piece.text}, piece.end)
+        return _sse("gap", LogGap(omitted_bytes=piece.omitted_bytes), piece.end)
+    return _sse("output", LogOutput(text=piece.text), piece.end)
 
 
-def _sse(event: str, data: dict[str, Any], position: int) -> bytes:
-    text = json.dumps(data, ensure_ascii=False).translate(_SEPARATORS)
+def _sse(event: str, data: BaseModel, position: int) -> bytes:
+    text = data.model_dump_json().translate(_SEPARATORS)
     return format_sse_event(event=event, data_str=text, id=str(position))
 
 
