@@ -13,7 +13,7 @@ import structlog
 from agp_agent import descriptors, lacks, pool_sizes
 from agp_agent.catalog import Catalogs, Runner
 from agp_agent.engine import ContainerEngine, EngineInfo, PullPolicy
-from agp_agent.errors import AgentError, ConfigurationError, EngineUnavailable, ImageUnavailable
+from agp_agent.errors import AgentError, ConfigurationError, EngineReplaced, EngineUnavailable, ImageUnavailable
 from agp_agent.executor import Executor
 from agp_agent.lacks import Lack
 from agp_agent.pool import Pool
@@ -103,7 +103,7 @@ class EngineWatch:
                 self._catalog_changed.clear()  # other images, and other limits to divide the memory by
                 await self._contact(info)
                 self._epoch = epoch
-        except ConfigurationError:  # nothing that goes away by itself
+        except (ConfigurationError, EngineReplaced):  # nothing that goes away by itself
             raise
         except ImageUnavailable as error:
             return "runner images", str(error)

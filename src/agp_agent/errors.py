@@ -109,6 +109,10 @@ class EngineUnavailable(EngineError):
     """The engine does not answer. What was asked may or may not have happened."""
 
 
+class EngineReplaced(EngineError):
+    """The engine has made its socket anew, and a mount shows this process the old one: only its next start helps."""
+
+
 class ImageUnavailable(EngineError):
     """The runner's image is not on the engine and could not be pulled; ``why`` is the reason without its name."""
 

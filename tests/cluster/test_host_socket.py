@@ -1,6 +1,7 @@
 """The chart on a real cluster, with the node's own Docker: tasks outlive pods, upgrades and kills."""
 
 import pytest
+from docker.models.containers import Container
 
 from chart.rendering import CHART
 from cluster.conftest import Cluster
@@ -28,12 +29,15 @@ def test_a_task_runs_and_its_result_arrives_outside(cluster: Cluster) -> None:
 def test_what_runs_outlives_its_pod(cluster: Cluster, how: str) -> None:
     """A helm upgrade, or a pod that is killed without grace: the next pod takes over what runs, and loses nothing."""
     cluster.release("install", drainTimeoutSeconds=1)
-    cluster.send("held", WAITING)
+    for number in range(3):
+        cluster.send(f"held {number}", WAITING)
     with EngineSide() as engine:
-        (container,) = eventually(
-            lambda: [one for one in engine.containers("node1", label="agp.agent_id") if b"before" in one.logs()],
-            "it runs",
-        )
+
+        def running() -> list[Container]:
+            found = [one for one in engine.containers("node1", label="agp.agent_id") if b"before" in one.logs()]
+            return found if len(found) == 3 else []
+
+        containers = eventually(running, "they run")
         before = cluster.pod()["metadata"]["name"]
         if how == "upgrade":
             cluster.release("upgrade", drainTimeoutSeconds=1, podLabels__changed="once")
@@ -41,8 +45,10 @@ def test_what_runs_outlives_its_pod(cluster: Cluster, how: str) -> None:
             cluster.kubectl("delete", "pod", before, "--grace-period=0", "--force")
         eventually(lambda: cluster.pod()["metadata"]["name"] != before, "another pod")
         cluster.send("queued later", "echo later\n")
-        engine.let_go(str(container.id))
-    assert cluster.dashboard.result("held") == {"task_id": "held", **WAITED}
+        for container in containers:
+            engine.let_go(str(container.id))
+    for number in range(3):
+        assert cluster.dashboard.result(f"held {number}") == {"task_id": f"held {number}", **WAITED}
     assert cluster.dashboard.result("queued later")["output"] == "later\n"
 
 

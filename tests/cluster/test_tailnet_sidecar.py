@@ -162,6 +162,15 @@ def names(cluster: Cluster) -> list[str]:
     return [one["metadata"]["name"] for one in cluster.pods() if "deletionTimestamp" not in one["metadata"]]
 
 
+def test_a_node_keeps_its_identity_when_its_mode_changes(joined: Joined) -> None:
+    """What the sidecar wrote as another user is the other mode's, in both directions."""
+    address = joined("userspace").install()
+    for mode in ("kernel", "userspace"):
+        node = joined(mode)
+        node.cluster.release("upgrade", **node.values)
+        eventually(lambda node=node: node.address() == address, f"the same node in {mode} mode")  # type: ignore[misc]
+
+
 def test_a_spent_key_is_told_by_the_sidecar(joined: Joined) -> None:
     """The sidecar's log says that the control server refuses the key, and the pod is not ready."""
     node = joined("userspace")

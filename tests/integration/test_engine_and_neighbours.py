@@ -8,6 +8,8 @@ import pytest
 from support.agent_process import AgentProcess
 from support.dashboard_stub import DashboardStub
 from support.engine_proxy import EngineProxy
+from support.namespaces import with_bind
+from support.own_engine import OwnEngine
 from support.playbooks import WAITED, WAITING
 from support.waiting import eventually
 
@@ -98,3 +100,28 @@ def test_two_agents_on_one_engine_leave_each_other_alone(dashboard: DashboardStu
             task_id = f"of {agent.instance}"
             assert dashboard.result(task_id) == {"task_id": task_id, **WAITED}
             assert len(dashboard.deliveries(task_id)) == 1
+
+
+def test_a_socket_that_was_made_anew_under_a_mount_ends_the_agent(dashboard: DashboardStub, tmp_path: Path) -> None:
+    """As in a pod: the mount keeps the old file, so the agent says so and ends, and its next start goes on."""
+    mounted = tmp_path / "docker.sock"
+    mounted.touch()
+    with OwnEngine() as own:
+        own.start().load_runner_images()
+        where = Path(own.docker_host.removeprefix("unix://"))
+        agent = AgentProcess(
+            tmp_path / "agent",
+            dashboard.url,
+            dashboard.token,
+            {"DOCKER_HOST": f"unix://{mounted}", "AGP_WARM": 0},
+            wrapper=with_bind(where, mounted),
+            docker_host=own.docker_host,
+        )
+        with agent:
+            own.stop()
+            own.start()
+            assert agent.wait() == 69
+            assert "the engine has made its socket anew" in agent.log_text()
+            agent.start()
+            agent.accept_task("afterwards", "echo again\n")
+            assert dashboard.result("afterwards")["output"] == "again\n"

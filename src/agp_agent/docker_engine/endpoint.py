@@ -74,6 +74,14 @@ class Endpoint:
         """The engine's socket on this machine; None where it is reached over the network."""
         return Path("/" + self.url.removeprefix(_UNIX).lstrip("/")) if self.url.startswith(_UNIX) else None
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the socket here is a file that nobody has any more: it was mounted alone, and made anew since."""
+        try:
+            return self.socket is not None and self.socket.stat().st_nlink == 0
+        except OSError:
+            return False
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection for a stream. Raises OSError where that fails."""
         if (path := self.socket) is not None:

@@ -35,7 +35,7 @@ from agp_agent.engine import (
     PullPolicy,
     Signal,
 )
-from agp_agent.errors import EngineError, EngineUnavailable
+from agp_agent.errors import EngineError, EngineReplaced, EngineUnavailable
 from agp_agent.lacks import Lack
 
 _FIRST_CONTACT_S = 2.0
@@ -139,8 +139,16 @@ class DockerEngine:
         self._unstarted.clear()
 
     async def describe(self) -> EngineInfo:
-        """Ask the engine who it is."""
-        return await self._calls.run(lambda client: reading.engine_info(client.info(), str(client.api_version)))
+        """Ask the engine who it is. Raises also ``EngineReplaced``."""
+        try:
+            return await self._calls.run(lambda client: reading.engine_info(client.info(), str(client.api_version)))
+        except EngineUnavailable:
+            if not (endpoint := self._calls.endpoint).is_replaced:
+                raise
+            raise EngineReplaced(
+                f"{endpoint}: the engine has made its socket anew, and what is mounted here is the old one; "
+                "this process ends, and its next start finds the new one."
+            ) from None
 
     async def image(self, name: str, pull: PullPolicy) -> Image:
         """Find or fetch an image; many callers share one pull."""
