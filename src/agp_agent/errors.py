@@ -14,6 +14,7 @@ AgentError
 │   └── Unavailable           503, with Retry-After
 └── EngineError               the container engine did not do what was asked
     ├── EngineUnavailable     it does not answer: try again later
+    ├── EngineReplaced        its socket was made anew under a mount: only the next start finds it
     ├── ImageUnavailable      the runner's image cannot be had
     ├── ContainerMissing      the container is gone
     ├── SecretUnavailable     a secret of the runner cannot be read

@@ -117,7 +117,7 @@ def test_a_playbook_that_forges_events_changes_its_own_display_alone(
 
 
 def test_a_running_task_can_be_cancelled(agent: AgentProcess, dashboard: DashboardStub) -> None:
-    """202 at once; the container is stopped, what was printed is kept; a second cancel finds nothing to stop."""
+    """202 at once; the container is stopped, what was printed is kept; a second cancel is told how it ended."""
     agent.accept_task("stopped", "trap 'echo bye; exit 0' TERM; echo begin; sleep 600 & wait")
     agent.engine.wait_printed(agent.container_of("stopped"), b"begin")
     answer = agent.cancel("stopped")
@@ -128,7 +128,8 @@ def test_a_running_task_can_be_cancelled(agent: AgentProcess, dashboard: Dashboa
         "output": "begin\nbye\n",
         "error": "cancelled",
     }
-    assert agent.cancel("stopped").status_code == 404
+    again = agent.cancel("stopped")
+    assert (again.status_code, again.json()) == (409, {"detail": "The task has ended already: cancelled."})
     agent.wait_audited("task cancelled", task_id="stopped")
 
 

@@ -66,7 +66,8 @@ def built_again(client: docker.DockerClient, name: str) -> Iterator[str]:
     }
     command = ["docker", "build", "--no-cache", "--file", dockerfile, "--tag", tag]
     command += [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
-    subprocess.run((*command, context), cwd=ROOT, check=True, capture_output=True)
+    built = subprocess.run((*command, context), cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert built.returncode == 0, built.stdout.decode(errors="replace")[-4000:]
     try:
         yield tag
     finally:
