@@ -27,6 +27,7 @@ from agp_agent.fencing import Fencing
 from agp_agent.following import Following
 from agp_agent.intake import FastLane, Intake
 from agp_agent.journal import Delivery
+from agp_agent.lifecycle import Outcome, Reason
 from agp_agent.metrics import Metrics
 from agp_agent.operating import Operating
 from agp_agent.outbox import Outbox
@@ -206,9 +207,7 @@ class Agent:
             ExceptionGroup: a loop ended by an error nobody foresaw.
         """
         self.audit.record(AuditEvent.AGENT_STARTED, version=__version__, agent_id=self.identity.agent_id)
-        if (damage := self._opened.damage) is not None:
-            await recovery.rebuild(self.journal, self._state, self.audit, damage)
-        await recovery.settle(self._opened, self._state, self.audit)
+        await self._recover()
         await self._tell_dead_letters()
         await self._engine.open()
         try:
@@ -221,6 +220,13 @@ class Agent:
                         task.cancel()
         finally:
             await self._aclose()
+
+    async def _recover(self) -> None:
+        lost = 0
+        if (damage := self._opened.damage) is not None:
+            lost += await recovery.rebuild(self.journal, self._state, self.audit, damage)
+        lost += await recovery.settle(self._opened, self._state, self.audit)
+        self.stages.found_ended(Outcome.LOST, Reason.JOURNAL_LOST, lost)
 
     async def _tell_dead_letters(self) -> None:
         """They are kept until an operator looks at them: remind of them at every start."""

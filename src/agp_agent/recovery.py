@@ -125,8 +125,11 @@ async def rebuild(journal: Journal, state: StateDir, audit: Audit, damage: Damag
     return number
 
 
-async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
-    """Bring journal and trail together: write into the trail what it lacks, and end what is doubtful as lost."""
+async def settle(opened: Opened, state: StateDir, audit: Audit) -> int:
+    """Bring journal and trail together: write into the trail what it lacks, and end what is doubtful as lost.
+
+    Returns how many ended so.
+    """
     for run_id in opened.unknown:
         if attempt := await opened.journal.attempt(run_id):
             last_step = _LAST_STEPS.get(attempt.state)
@@ -140,6 +143,7 @@ async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
             audit.record(AuditEvent.TASK_REQUEUED, **facts, why="noted when the agent started again")
     with contextlib.suppress(OSError):  # before they are prepared again, or they would look as if they had started
         await audit.flush()
+    number = 0
     for run_id in opened.doubtful:
         attempt = await opened.journal.attempt(run_id)
         if attempt is None:
@@ -148,6 +152,8 @@ async def settle(opened: Opened, state: StateDir, audit: Audit) -> None:
         output = left_output(state.spool / attempt.slot) if attempt.slot else Output()
         await opened.journal.finish(run_id, verdict, output)
         audit.record(AuditEvent.TASK_LOST, task_id=attempt.task_id, attempt=attempt.attempt, run_id=run_id)
+        number += 1
+    return number
 
 
 # --- what the trail and the notes know -------------------------------------------------------------------------------

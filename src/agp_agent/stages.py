@@ -246,6 +246,10 @@ class Stages:
                 self._tell(trace, stage)
         self.tracer.finished(run, trace.at_s if trace is not None else {})
 
+    def found_ended(self, outcome: str, reason: str, number: int) -> None:
+        """So many runs of an earlier agent turned out to have ended so; of their stages nothing is known."""
+        self._endings[outcome, reason] += number
+
     def _after_the_end(self, name: str, trace: Trace, stage: Stage) -> None:
         self._tell(trace, stage)
         if trace.run_id is None:  # a container that no run has claimed

@@ -113,6 +113,8 @@ def check_damage(watched: Ledger, damage: Damaging) -> None:
     agent.start()
     rebuilt = agent.wait_log("journal rebuilt")
     assert rebuilt["tasks_lost"] == 1 + 2 * RUNNING, damage.__name__
+    counted = 'agp_tasks_finished_total{outcome="lost",reason="journal_lost"} '
+    assert f"{counted}{1 + 2 * RUNNING}.0\n" in agent.request("GET", "/metrics").text, damage.__name__
     if damage is not removed:
         assert set(map(str, agent.state.glob("journal.db.damaged-*"))) - set(map(str, kept)) >= {rebuilt["kept_as"]}
     results = watched.check()

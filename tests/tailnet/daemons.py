@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -42,10 +42,9 @@ class Daemon:
         eventually(lambda: self.pid not in self._pids(), f"the end of {self._words[0]}")
 
     def start(self) -> None:
-        """Start it again as it was, and as nobody's child: whoever takes the tailnet down ends it."""
-        command = ("setsid", "--fork", "ip", "netns", "exec", self._network, *self.command)
-        quiet = subprocess.DEVNULL
-        subprocess.run(command, env=self._environment, stdin=quiet, stdout=quiet, stderr=quiet, check=True)
+        """Start it again as it was."""
+        where = ("ip", "netns", "exec", self._network) if self._network else ()
+        start_detached((*where, *self.command), self._environment)
 
         def look() -> list[int]:
             found = self._pids()
@@ -65,6 +64,13 @@ class Daemon:
     def reload(self) -> None:
         """Have it read its files again."""
         os.kill(self.pid, signal.SIGHUP)
+
+
+def start_detached(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Start a process that is nobody's child, so that only those who know its command line end it."""
+    quiet = subprocess.DEVNULL
+    command = ("setsid", "--fork", *command)
+    subprocess.run(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet, check=True)
 
 
 def _command_line(pid: int) -> list[str]:
@@ -96,10 +102,14 @@ class ControlServer(Daemon):
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def node_id(self, name: str) -> str:
-        """The number of a node."""
-        (found,) = [node["id"] for node in self.ask("nodes", "list") if node["givenName"] == name]
+    def node_id(self, address: str) -> str:
+        """The number of the node that has an address."""
+        (found,) = [node["id"] for node in self.ask("nodes", "list") if address in node["ipAddresses"]]
         return str(found)
+
+    def forget(self, address: str) -> None:
+        """Take a node out of the tailnet for good."""
+        self.ask("nodes", "delete", "--force", "--identifier", self.node_id(address))
 
     @contextmanager
     def policy_with(self, rule: dict[str, Any]) -> Iterator[None]:

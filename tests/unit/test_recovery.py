@@ -393,7 +393,7 @@ async def test_what_may_have_been_started_is_lost(rolled: Rolled, state: StateDi
     Spool.create(state.spool / "agp-1", 4096).append(b"begun\n")
     opened = recovery.open_journal(state, audit)
     assert (opened.damage, opened.doubtful) == (None, [rolled.run_id])
-    await recovery.settle(opened, state, audit)
+    assert await recovery.settle(opened, state, audit) == 1
     verdict = await opened.journal.verdict(rolled.run_id)
     assert verdict is not None
     assert verdict.error == "lost: journal and audit trail disagree on whether it was started"
