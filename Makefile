@@ -65,7 +65,7 @@ check: venv ## Lint, types, floor plan, dependencies
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 	$(PYTHON_BIN)/deptry src
-	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers .ci/engines .ci/wheel .ci/deb docs/docker-host/debian/postinst docs/docker-host/debian/prerm docs/docker-host/debian/postrm images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start
+	$(PYTHON_BIN)/shellcheck -x .ci/run .ci/tests .ci/venv .ci/engine .ci/images .ci/fault-tools .ci/test-tools .ci/tailnet .ci/kubernetes .ci/bench-peers .ci/engines .ci/wheel .ci/deb docs/docker-host/debian/postinst docs/docker-host/debian/prerm docs/docker-host/debian/postrm images/entry/agp-entry images/entry/agp-accounts images/entry/agp-install-warm images/shell/agp-shell images/fence/agp-fence images/fence/agp-probe images/fence/agp-listen images/ansible/agp-no-root images/ansible/agp-try-warm src/agp_agent/runner_check/probe.sh tests/support/ssh_host/start tests/support/tailscale/start-as-containerboot
 	$(PYTHON_BIN)/hadolint Dockerfile images/*/Dockerfile docs/examples/*/Dockerfile tests/support/*/Dockerfile
 
 bench: runner-images ## Measure, side by side with the alternatives; writes docs/performance.md (about 11 minutes)

@@ -1,12 +1,13 @@
 """The chart with its tailnet sidecar, on a real cluster and a real tailnet: only the tailnet reaches the agent."""
 
+import json
 import os
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -44,6 +45,11 @@ class OnTailnet:
         """The pod's address in the tailnet."""
         inside = ("exec", self.cluster.pod()["metadata"]["name"], "--container", "tailscale", "--")
         return self.cluster.kubectl(*inside, "tailscale", "--socket=/run/tailscale/tailscaled.sock", "ip", "-4").strip()
+
+    def operate(self, *command: str) -> Any:
+        """What a command of the operator's says in the pod, whom the tailnet does not know."""
+        inside = ("exec", self.cluster.pod()["metadata"]["name"], "--container", "agent", "--")
+        return json.loads(self.cluster.kubectl(*inside, "agp-agent", *command))
 
     def heartbeat(self, network: str, host: str) -> str:
         """What a heartbeat with the right token gets from one of the machines: a status, or the name of its error."""
@@ -127,6 +133,7 @@ def test_only_the_tailnet_reaches_the_agent(joined: Joined, mode: str) -> None:
     assert node.heartbeat("TAILNET_INTRUDER_NETNS", address) in {"ConnectTimeout", "ConnectError"}
     with pytest.raises(httpx.ConnectError):  # the node itself, and any pod beside it
         httpx.get(f"http://{pod}:8470/healthz", timeout=3, trust_env=False)
+    assert node.operate("tasks", "show", f"over {mode}", "--json")["outcome"] == "succeeded"
 
     before = node.cluster.pod()["metadata"]["name"]
     node.cluster.kubectl("delete", "pod", before, "--grace-period=0", "--force")
