@@ -78,8 +78,8 @@ class AgentClient:
     def __init__(self, settings: Settings) -> None:
         """Find the way to it and a token.
 
-        An agent that listens on a device alone is asked by the socket in its state directory, for nothing comes to it
-        from its own machine otherwise.
+        An agent that listens on a device alone, or lets in peers of the tailnet alone, is asked by the socket in its
+        state directory, for nothing comes to it from its own machine otherwise.
 
         Raises:
             ConfigurationError: there is no token to show, or the certificate of the settings cannot be read.
@@ -91,7 +91,7 @@ class AgentClient:
         host = f"[{settings.local_host}]" if ":" in settings.local_host else settings.local_host
         url = f"{'https' if settings.tls_cert_file else 'http'}://{host}:{settings.port}"
         self._open = contextlib.ExitStack()
-        by = self._socket_of(settings.state_dir) if settings.interface else None
+        by = self._socket_of(settings.state_dir) if settings.is_asked_by_socket else None
         self.address = str(settings.state_dir / SOCKET_NAME) if by else url
         verify = _trusting(settings.tls_cert_file) if settings.tls_cert_file else True
         self._client = httpx.Client(

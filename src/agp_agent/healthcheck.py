@@ -14,7 +14,7 @@ _TIMEOUT_S: Final = 5.0
 def problem(settings: Settings, *, ready: bool = False) -> str | None:
     """Why the agent is not alive, or (``ready``) would not start a task now; None where it is well."""
     host = settings.local_host
-    where = str(settings.state_dir / SOCKET_NAME) if settings.interface else f"{host} port {settings.port}"
+    where = str(settings.state_dir / SOCKET_NAME) if settings.is_asked_by_socket else f"{host} port {settings.port}"
     try:
         status = _get(host, settings, "/readyz" if ready else "/healthz")
     except (OSError, http.client.HTTPException) as error:
@@ -33,7 +33,7 @@ def _get(host: str, settings: Settings, path: str) -> int:
 
 
 def _connected(host: str, settings: Settings) -> socket.socket:
-    if settings.interface:
+    if settings.is_asked_by_socket:
         plain = socket.socket(socket.AF_UNIX)
         plain.settimeout(_TIMEOUT_S)
         with short_path(settings.state_dir) as path:

@@ -1,4 +1,4 @@
-"""The socket in the state directory: an agent that listens on a device alone is asked by it from its own machine."""
+"""The socket in the state directory: by it an agent is asked from its own machine, where nothing else lets that in."""
 
 import contextlib
 import os

@@ -38,8 +38,10 @@ async def serve(settings: Settings, tokens: Tokens, masker: Masker) -> None:
     dashboard = dashboard_of(settings, tokens)
     with StateDir(settings.state_dir, settings.agent_id) as state:
         entrance = _entrance(settings)
-        listeners = [local_socket.listen(state.path) if entrance else listen(settings.host, settings.port, None)]
+        listeners = [] if entrance else [listen(settings.host, settings.port, None)]
         port = entrance.port if entrance else listeners[0].getsockname()[1]  # of several free ones, this
+        if settings.is_asked_by_socket:
+            listeners.append(local_socket.listen(state.path))
         settings = settings.model_copy(update={"port": port})
         engine = engine_of(settings)
         agent = Agent(settings, state, engine, dashboard, masker, configured=tokens.fingerprints)

@@ -185,6 +185,14 @@ class Settings(BaseSettings):
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  nothing listens by this
 
     @property
+    def is_asked_by_socket(self) -> bool:
+        """Whether its own machine reaches it by the socket in its state directory alone.
+
+        Else only a device's neighbours get in, or only peers of the tailnet, which nobody on this machine is.
+        """
+        return self.interface is not None or self.tailscale_socket is not None
+
+    @property
     def accepted_lacks(self) -> frozenset[Lack]:
         """What containers may lack."""
         return lacks.parse(self.accept_degraded)

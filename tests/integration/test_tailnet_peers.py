@@ -1,9 +1,11 @@
 """An agent that asks a tailscaled who its peers are; the stub answers in its place."""
 
+import json
 from pathlib import Path
 
 from agp_agent.tokens import fingerprint
 from support.agent_process import AgentProcess
+from support.cli import command_line
 from support.dashboard_stub import DashboardStub
 from support.raw_http import exchange, request
 from support.tailscaled_stub import TailscaledStub, node
@@ -41,6 +43,8 @@ def test_only_allowed_nodes_come_in_and_the_trail_names_them(dashboard: Dashboar
         assert (said["level"], str(stub.path) in said["why"]) == ("error", True)
         agent.wait_audited("agent degraded", part="tailscaled")
         assert exchange(agent.port, [request("GET", "/healthz", {})]).status == 200
+        listed = command_line(agent.environment)("tasks", "list", "--json")  # by the socket in its state directory
+        assert [task["task_id"] for task in json.loads(listed.stdout)["tasks"]] == ["named"], listed.stderr
         with stub.serving():
             assert status("127.0.0.5") == 200
         agent.wait_audited("agent recovered", part="tailscaled")

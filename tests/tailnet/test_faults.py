@@ -9,6 +9,7 @@ import pytest
 
 from support.agent_process import AgentProcess
 from support.asking import asked_by
+from support.cli import command_line
 from support.dashboard_stub import DashboardStub
 from support.network_thread import in_network
 from support.waiting import eventually
@@ -152,9 +153,11 @@ def test_a_node_that_the_policy_lets_in_is_refused_by_the_agent(journey: Journey
 def test_on_a_userspace_nodes_machine_nobody_is_a_peer(
     tailnet: RealTailnet, dashboard: DashboardStub, tmp_path: Path
 ) -> None:
-    """The agent is on loopback there: whoever knocks by themselves, with the right token, is not let in."""
+    """The agent is on loopback there: whoever knocks by themselves is not let in; its own commands are."""
     with userspace_node(tailnet) as node, agent_on(node, dashboard, tmp_path) as agent:
         agent.start(ready=False)
         Journey(tailnet, node, agent, dashboard).wait_let_in()
         agent.http.base_url = "http://127.0.0.1:8470"
         assert agent.request("POST", "/heartbeat").status_code == 401
+        status = command_line(agent.environment)("status")  # by the socket in its state directory
+        assert (status.returncode, status.stderr) == (0, "")
