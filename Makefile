@@ -41,8 +41,8 @@ demo: runner-images ## See the main job: real playbooks in locked containers, re
 	@echo "demo: five playbooks through the whole path (about 15 s)."
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m demo
 
-test: setup fault-tools test-tools ## Run every test (about 40 minutes on two cores)
-	@echo "test: every suite, on the real engine (about 40 minutes on two cores)."
+test: setup fault-tools test-tools ## Run every test (about 25 minutes on two cores)
+	@echo "test: every suite, on real engines (about 25 minutes on two cores)."
 	@.ci/tests $(PYTEST_ARGS)
 
 test-long: setup fault-tools test-tools ## Run the faults at their full length and number (about 40 minutes)

@@ -8,9 +8,10 @@ from typing import Final
 from playwright.sync_api import Page, expect
 
 from support.agent_process import AgentProcess
+from support.waiting import PATIENCE_S
 
 REPORT_TOKEN: Final = "token-of-this-agent-s-results"
-PATIENCE_MS: Final = 30_000
+PATIENCE_MS: Final = PATIENCE_S * 1000
 
 
 @dataclass(frozen=True)

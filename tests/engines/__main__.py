@@ -13,26 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from agp_agent import __version__
-from support.own_engine import RUNNER_IMAGES, OwnEngine
+from engines.suites import ON_ANY_ENGINE, ROOT, engine_for_suites
+from support.own_engine import OwnEngine
 
-ROOT: Final = Path(__file__).parents[2]
-FENCE: Final = f"agp/fence:{__version__}"
-BASE: Final = "debian:trixie-slim"  # an image that is no runner image
 RELEASES: Final = {"bookworm": None, "trixie": ROOT / "build/engines/trixie", "sid": ROOT / "build/engines/sid"}
-SUITES: Final = ("tests/contract", "tests/integration")
-ELSEWHERE: Final = (
-    "tests/integration/testcontainers",  # the agent in a container, by the machine's own socket
-    "tests/integration/test_real_work.py",  # machines on the bridge of the machine's own engine
-    "tests/integration/test_registry.py",  # a registry on the machine's own loopback
-    "tests/integration/test_engine_and_neighbours.py",
-)
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -59,12 +48,9 @@ def main(releases: list[str]) -> int:
 def run(release: str) -> Verdict:
     """Start the engine of a release, and run the suites on it."""
     begin = time.monotonic()
-    with OwnEngine(programs=RELEASES[release], bridge=True) as engine:
-        engine.start()
-        engine.load_runner_images(*RUNNER_IMAGES, FENCE, BASE)
+    with engine_for_suites(RELEASES[release]) as engine:
         name = f"Docker {version_of(engine)} (Debian {release})"
-        ignored = [f"--ignore={path}" for path in ELSEWHERE]
-        verdict = tried(name, *SUITES, *ignored, environment=os.environ | {"DOCKER_HOST": engine.docker_host})
+        verdict = tried(name, *ON_ANY_ENGINE, environment=os.environ | {"DOCKER_HOST": engine.docker_host})
     return replace(verdict, seconds=time.monotonic() - begin)
 
 
