@@ -3,6 +3,7 @@
 ``python -m engines.beside ARGUMENT…``; the arguments are pytest's, and so is the exit code.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is beside it with Ctrl-C ignored
     with engine_for_suites() as engine:
         command = (sys.executable, "-m", "pytest", *ON_ANY_ENGINE, *arguments)
-        return subprocess.run(command, env=os.environ | {"DOCKER_HOST": engine.docker_host}, check=False).returncode
+        running = subprocess.Popen(command, env=os.environ | {"DOCKER_HOST": engine.docker_host})
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):  # pytest heard it, too: it tidies up, and ends
+                return running.wait()
 
 
 if __name__ == "__main__":

@@ -114,8 +114,14 @@ class OwnEngine:
             f"--live-restore={str(live_restore).lower()}",
         )
         with self.log_path.open("ab") as log:
-            quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            self._dockerd = subprocess.Popen(command, env=self._environment, **quiet)  # type: ignore[call-overload]
+            self._dockerd = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests: they tidy up, and end it
+            )
         eventually(self._answers_or_died, "the tests' own engine answers", patience_s=patience_s)
         return self
 
