@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     def is_asked_by_socket(self) -> bool:
         """Whether its own machine reaches it by the socket in its state directory alone.
 
-        Else only a device's neighbours get in, or only peers of the tailnet, which nobody on this machine is.
+        So it is where only a device's neighbours come in, or only peers of the tailnet: nobody on this machine is one.
         """
         return self.interface is not None or self.tailscale_socket is not None
 
