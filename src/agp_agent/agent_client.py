@@ -96,7 +96,7 @@ class AgentClient:
         verify = _trusting(settings.tls_cert_file) if settings.tls_cert_file else True
         self._client = httpx.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {tokens.current()[0].decode(errors='replace')}"},
+            headers={b"Authorization": b"Bearer " + tokens.current()[0]},
             transport=httpx.HTTPTransport(verify=verify, trust_env=False, uds=by),
             timeout=_TIMEOUT_S,
             trust_env=False,
@@ -119,12 +119,16 @@ class AgentClient:
         Raises:
             NoAgent: nobody answers.
             AgentRefused: it says no.
+            AgentError: it is no agent that answers.
         """
         given = {name: str(value) for name, value in query.items() if value is not None}
         with self._reached():
             answer = self._client.request(method, path, params=given)
         _check(answer)
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError:
+            raise AgentError(f"what answers at {self.address} is no agent: its answer is not JSON.") from None
 
     def text(self, path: str) -> str:
         """The same for text."""
@@ -190,7 +194,8 @@ class AgentClient:
 
 def task_path(task_id: str, *more: str) -> str:
     """The path of a task's endpoint."""
-    return "/".join(("/tasks", quote(task_id, safe=""), *more))
+    name = quote(task_id, safe="", errors="surrogateescape").replace(".", "%2E")  # ".." would be a step up
+    return "/".join(("/tasks", name, *more))
 
 
 def _trusting(cert_file: Path) -> ssl.SSLContext:

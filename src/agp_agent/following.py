@@ -132,19 +132,21 @@ async def _live(spool: Spool, start: int, closing: asyncio.Event) -> AsyncIterat
     """The spool's own followers end with its run; these also end with the agent."""
     pieces = spool.follow(start)
     over = asyncio.create_task(closing.wait())
+    step: asyncio.Future[bytes | Gap] | None = None
     try:
         while True:
             step = asyncio.ensure_future(anext(pieces))
             await asyncio.wait({step, over}, return_when=asyncio.FIRST_COMPLETED)
             if not step.done():
-                step.cancel()
-                await asyncio.gather(step, return_exceptions=True)
                 return
             yield step.result()
     except StopAsyncIteration:
         return
     finally:
         over.cancel()
+        if step is not None:  # who leaves while nothing is printed leaves nothing behind
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)
         await pieces.aclose()
 
 

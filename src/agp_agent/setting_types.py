@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -25,6 +26,12 @@ def _token(value: SecretStr) -> SecretStr:
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
         raise ValueError("an http:// or https:// URL without query, such as https://dashboard.example")
+    try:
+        parts = urlsplit(value)
+        (parts.hostname or "").encode("idna")
+        parts.port  # noqa: B018  it raises
+    except ValueError:
+        raise ValueError("a URL whose host is a name or an address, and whose port is at most 65535") from None
     return value.rstrip("/")
 
 

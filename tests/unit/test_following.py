@@ -1,13 +1,17 @@
 """Following outputs from the journal: every position that was given out is one to go on from."""
 
+import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from agp_agent.capture import Spool
 from agp_agent.following import Following, Missing, Piece
 from agp_agent.journal import Kept
 from agp_agent.lifecycle import State
 from agp_agent.output import Output
+from agp_agent.watch import LiveRun
 
 
 @dataclass
@@ -69,3 +73,32 @@ async def test_an_agent_that_stops_sends_no_more() -> None:
     following.close()
     assert (before, following.closed) == (False, True)
     assert [piece async for piece in following.pieces("t", 0)] == []
+
+
+def open_files() -> int:
+    """How many file descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_who_leaves_a_silent_task_leaves_nothing(tmp_path: Path) -> None:
+    """No file descriptor and no task of the event loop, however many come and go while nothing is printed."""
+    spool = Spool.create(tmp_path / "spool", 1000)
+    spool.append(b"before")
+    silent = OneTask(COUNTED)
+    silent.views = Views(Kept("run", State.RUNNING, Output()))
+    following = Following(silent)  # type: ignore[arg-type]
+    following.observe("run", LiveRun("container", "slot", b"", spool, None))
+
+    async def look_on() -> None:
+        async for _ in following.pieces("t", 0):
+            pass
+
+    before = (open_files(), len(asyncio.all_tasks()))
+    followers = [asyncio.create_task(look_on()) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    assert open_files() == before[0] + 20, "control: each reads for itself"
+    for one in followers:
+        one.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+    assert (open_files(), len(asyncio.all_tasks())) == before
+    spool.discard()

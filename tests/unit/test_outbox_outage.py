@@ -96,7 +96,7 @@ async def world(folder: Path, answer: Answer, *, backlog: int = 0, stuck: int = 
         outbox = Outbox(journal, dashboard, audit, "agent-7", chance.random, lambda: clock.now_ms / 1000)
         loop = asyncio.create_task(outbox.run())
         try:
-            async with asyncio.timeout(4 * PATIENCE_S):
+            async with asyncio.timeout(20 * PATIENCE_S):
                 yield World(clock, journal, dashboard, outbox)
         finally:
             loop.cancel()

@@ -96,6 +96,12 @@ def test_an_empty_file_says_nothing(config: Path) -> None:
         ("DASHBOARD_URL", "http://x/?a=b", None),
         ("DASHBOARD_URL", "http://x/#a", None),
         ("DASHBOARD_URL", "http:///x", None),
+        (
+            "DASHBOARD_URL",
+            "http://h:99999",
+            "expected a URL whose host is a name or an address, and whose port is at most 65535.",
+        ),
+        ("DASHBOARD_URL", "http://a..b", None),
         ("DASHBOARD_PROXY", "socks5://x", None),
         ("AGENT_ID", "-x", None),
         ("AGENT_ID", "x" * 129, None),

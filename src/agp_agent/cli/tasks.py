@@ -15,7 +15,9 @@ from agp_agent.lifecycle import Outcome, State
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="The task's id, as the dashboard gave it.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=200, help="At most so many, the newest first.")]
-CursorOption = Annotated[int | None, typer.Option(min=1, help="Go on where an earlier list ended; it says by which.")]
+CursorOption = Annotated[
+    int | None, typer.Option(min=1, max=2**63 - 1, help="Go on where an earlier list ended; it says by which.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -35,7 +35,7 @@ class Calling:
         url = agent.url + path
         try:
             answer = await self._client.request(method, url, headers=headers, content=body.encode(), timeout=timeout_s)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a token that no header can hold
             return Call(method, url, headers, body, None, f"No answer: {str(error) or type(error).__name__}")
         return Call(method, url, headers, body, answer.status_code, answer.text, dict(answer.headers))
 
@@ -43,7 +43,7 @@ class Calling:
         """The events of an output from ``position`` on, as they come; none any more where the agent goes away."""
         headers = {"Authorization": f"Bearer {agent.token}", "Last-Event-ID": position}
         url = f"{agent.url}{path}?follow=true"
-        with suppress(httpx.HTTPError):  # the browser asks again by itself
+        with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):  # the browser asks again by itself
             async with self._client.stream("GET", url, headers=headers, timeout=_SILENCE_S) as answer:
                 if answer.is_success:
                     async for chunk in answer.aiter_raw():

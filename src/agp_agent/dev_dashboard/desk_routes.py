@@ -1,6 +1,7 @@
 """What the page's script asks for: agents, history, sending, following, cancelling. All behind the page's cookie."""
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Final, TypeVar
@@ -8,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from agp_agent.agent_client import task_path
 from agp_agent.dev_dashboard.calling import Calling, light
@@ -24,6 +25,15 @@ _BODY_LIMIT_BYTES: Final = 8 * 2**20
 _OK, _ACCEPTED = 200, 202
 _LATEST: Final = 2**62
 M = TypeVar("M", bound="_Given")
+
+
+def _token(value: str) -> str:
+    if not re.fullmatch(r"[!-~]*", value):
+        raise ValueError("a token is of visible ASCII characters, without spaces")
+    return value
+
+
+_Token = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_token)]
 _Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
@@ -42,8 +52,8 @@ class NewAgent(_Given):
 
     name: _Word
     url: Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")]
-    token: _Word
-    report_token: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] = ""
+    token: Annotated[_Token, StringConstraints(min_length=1)]
+    report_token: _Token = ""
 
 
 class NewTask(_Given):
@@ -156,7 +166,10 @@ class DeskRoutes:
         except NotThere:
             return _json({})
         call = await self._calling.call(agent, "GET", task_path(entry["task_id"]))
-        return _json(json.loads(call.answer) if call.status == _OK else {})
+        try:
+            return _json(json.loads(call.answer) if call.status == _OK else {})
+        except ValueError:  # whatever answers there is no agent
+            return _json({})
 
     async def output(self, request: Request, number: str) -> Response:
         """One whole output as plain text, byte for byte."""

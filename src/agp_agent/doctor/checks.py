@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 from agp_agent.doctor.facts import Facts, RunnerFacts
@@ -244,6 +244,14 @@ def clock(facts: Facts) -> Finding:
     return _unknown("clock") if facts.clock_offset_s is None else _ok("clock", "agrees with the engine's host")
 
 
+def _address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
 def listening(facts: Facts) -> Finding:
     """Who can reach the agent's API."""
     one = facts.listening
@@ -253,7 +261,7 @@ def listening(facts: Facts) -> Finding:
     if one.problem:
         mend = "Wait for the device (tailscaled), or mend AGP_HOST and AGP_INTERFACE."
         return _fail("address", f"{said}: {one.problem}", "`agp-agent serve` cannot listen there.", mend)
-    address = ip_address(one.host) if re.fullmatch(r"[\d.]+|[\da-fA-F:]*:[\da-fA-F:.]*", one.host) else None
+    address = _address_of(one.host)
     if address is not None and address.is_unspecified and not one.interface:
         means = "The API answers on every network of this machine; the token is all that stands before it."
         return _warn("address", said, means, "Listen on the tailnet alone: AGP_HOST with AGP_INTERFACE.")

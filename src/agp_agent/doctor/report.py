@@ -92,5 +92,5 @@ def _show(head: tuple[str, str, str], rows: Sequence[tuple[Level | Verdict, str,
     for title in head:
         table.add_column(title)
     for level, name, text in rows:
-        table.add_row(Text(level, _STYLE[level]), Text(name), Text(text))
+        table.add_row(Text(level, _STYLE[level]), *(Text(cell, overflow="fold") for cell in (name, text)))
     Console(file=out).print(table)

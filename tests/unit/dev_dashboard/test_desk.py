@@ -154,6 +154,8 @@ async def test_results_come_with_the_token_of_their_agent(
         ("/desk/agents", {"name": " ", "url": "http://x", "token": "t"}, "name: "),
         ("/desk/agents", {"name": "a", "url": "ftp://x", "token": "t"}, "url: "),
         ("/desk/agents", {"name": "a", "url": "http://x?y", "token": "t"}, "url: "),
+        ("/desk/agents", {"name": "a", "url": "http://x", "token": "••••"}, "token: "),
+        ("/desk/agents", {"name": "a", "url": "http://x", "token": "t", "report_token": "é"}, "report_token: "),
         ("/desk/agents", [], "the body: "),
         ("/desk/tasks", {"agent_id": "1", "name": "a", "content": "b"}, "agent_id: "),
         ("/desk/tasks", {"agent_id": 7, "name": "a", "content": "b"}, "not registered"),

@@ -3,6 +3,8 @@
 import io
 import json
 
+import pytest
+
 from agp_agent.doctor import report
 from agp_agent.doctor.checks import Finding, Level
 from agp_agent.doctor.escape import SAFE_ATTEMPTS, Outcome, Verdict
@@ -38,6 +40,16 @@ def test_a_table_for_a_terminal_in_which_nothing_is_markup() -> None:
     report.show_findings([OK, FAIL], out)
     assert "not there [bold]" in out.getvalue()
     assert "check" in out.getvalue()
+
+
+def test_a_narrow_terminal_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty columns: words are folded, and each character is there."""
+    monkeypatch.setenv("COLUMNS", "20")
+    out = Terminal()
+    report.show_findings([Finding("address", Level.WARN, "127.0.0.1 AGP_INTERFACE", "", "")], out)
+    shown = "".join(line[7:] for line in out.getvalue().splitlines())
+    assert "…" not in shown
+    assert "AGP_INTERFACE" in shown.replace(" ", "").replace("address", "")
 
 
 def test_attempts_are_shown_with_what_holds_them() -> None:
