@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import httpx
 import uvicorn
+from docker.errors import ImageNotFound
 from testcontainers.core.container import DockerContainer
 
 from agp_agent import __version__
@@ -112,7 +113,17 @@ class AgentContainer:
         return container
 
     def start(self) -> None:
-        """Start it, and return once it is ready. Raises ``TimeoutError`` with its log where it does not become so."""
+        """Start it, and return once it is ready.
+
+        Raises:
+            LookupError: the engine has no such image. It is never pulled: it gets the engine's socket.
+            TimeoutError: it does not become ready; with its log.
+        """
+        try:
+            self._docker.get_docker_client().client.images.get(self._docker.image)
+        except ImageNotFound:
+            remedy = "`make images` builds it, `docker load` brings it; it is never pulled"
+            raise LookupError(f"the engine has no image {self._docker.image}: {remedy}.") from None
         self._docker.start()
         try:
             self.connect()

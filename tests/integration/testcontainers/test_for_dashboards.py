@@ -90,3 +90,11 @@ def test_the_documented_suite_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_an_image_that_is_not_there_is_told_and_never_pulled(inbox: ResultInbox, engine: EngineSide) -> None:
+    """Whoever owns its name in a registry would get the engine's socket."""
+    missing = AgentContainer(inbox.url, inbox.token, image="agp-test/nowhere:0")
+    with pytest.raises(LookupError, match=r"has no image agp-test/nowhere:0: `make images` builds it.*never pulled"):
+        missing.start()
+    assert missing.agent_id not in [volume.name for volume in engine.client.volumes.list()]
