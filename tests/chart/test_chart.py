@@ -141,6 +141,12 @@ REFUSED: Final = {
     "engine.hostSocket.gruop=999": "gruop",
     "state.type=volumeClaim": "state.type: with engine.mode hostSocket",
     "state.type=nowhere": "state.type",
+    "state.type=volumeClaim,engine.mode=remote,engine.remote.host=tcp://e:2376,engine.remote.tlsSecret=s": (
+        "state.type: with engine.mode remote"
+    ),
+    "podSecurityContext.runAsUser=null": "runAsUser",
+    "podSecurityContext.runAsUser=0": "runAsUser",
+    "podLabels.app\\.kubernetes\\.io/name=x": "podLabels: app.kubernetes.io/name: the pods are selected by it",
     "catalogConfigMap=c,catalog.runners.a.image=b": "catalog and catalogConfigMap: give one of the two",
     "settings.state_dir=/x": "settings.state_dir: the chart sets this itself",
     "image.digest=latest": "image.digest",

@@ -57,11 +57,12 @@ class Cluster:
             "tokens.token": self.token,
             "tokens.dashboardToken": self.dashboard.token,
             "exposure.podNetwork": "true",
-            "networkPolicy.enabled": "false",
             "image.pullPolicy": "Never",
             "engine.hostSocket.group": SOCKET.stat().st_gid,
             "state.hostPath": self.state,
         } | {name.replace("__", "."): value for name, value in values.items()}
+        if given["exposure.podNetwork"] == "true":  # nobody enforces it here, but the API server has to take it
+            given["networkPolicy.from[0].ipBlock.cidr"] = "0.0.0.0/0"
         return [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
 
     def pods(self) -> list[dict[str, Any]]:
@@ -69,6 +70,12 @@ class Cluster:
         found = self.kubectl("get", "pods", "--selector", "app.kubernetes.io/name=agp-agent", "--output", "json")
         pods: list[dict[str, Any]] = json.loads(found)["items"]
         return pods
+
+    def stays_unready(self) -> bool:
+        """Whether no pod becomes ready while its probe asks twice."""
+        waited = ("wait", "pods", "--selector", "app.kubernetes.io/name=agp-agent", "--for=condition=Ready")
+        said = self.kubectl(*waited, "--timeout=21s", check=False)
+        return bool(self.pods()) and "timed out waiting" in said
 
     def pod(self) -> dict[str, Any]:
         """The one that is ready."""

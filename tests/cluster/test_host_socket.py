@@ -80,7 +80,7 @@ def test_a_socket_without_rights_is_told_in_the_log(cluster: Cluster) -> None:
         return cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "agent", check=False).lower()
 
     eventually(lambda: log in logged(), "the agent's log says so")
-    assert all(not one["ready"] for pod in cluster.pods() for one in pod["status"]["containerStatuses"])
+    assert cluster.stays_unready()
 
 
 def test_missing_tokens_are_told_in_the_events(cluster: Cluster) -> None:

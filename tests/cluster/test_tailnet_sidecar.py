@@ -51,6 +51,10 @@ class OnTailnet:
         inside = ("exec", self.cluster.pod()["metadata"]["name"], "--container", "agent", "--")
         return json.loads(self.cluster.kubectl(*inside, "agp-agent", *command))
 
+    def own_state_says(self) -> str:
+        """The log of the step before the agent."""
+        return self.cluster.kubectl("logs", "daemonset/agp-agp-agent", "--container", "own-state", check=False)
+
     def heartbeat(self, network: str, host: str) -> str:
         """What a heartbeat with the right token gets from one of the machines: a status, or the name of its error."""
         headers = {"Authorization": f"Bearer {self.cluster.token}"}
@@ -176,6 +180,27 @@ def test_a_node_keeps_its_identity_when_its_mode_changes(joined: Joined) -> None
         node = joined(mode)
         node.cluster.release("upgrade", **node.values)
         eventually(lambda node=node: node.address() == address, f"the same node in {mode} mode")  # type: ignore[misc]
+
+
+def test_a_tailscaled_of_the_nodes_own_keeps_its_folder(joined: Joined) -> None:
+    """It is root's, as a kernel sidecar's would be: the pod does not start, says why, and takes nothing over."""
+    node = joined("kernel")
+    folder = Path(str(node.values["tailnet__statePath"]))
+    folder.mkdir(mode=0o755)
+    (folder / "tailscaled.state").write_text("{}")
+    node.cluster.helm("install", "agp", str(CHART), *node.cluster.settings(**node.values))
+    eventually(lambda: "it has files of others in it" in node.own_state_says(), "the log of own-state says so")
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_node_that_joined_is_not_given_other_tags_in_silence(joined: Joined) -> None:
+    """Its daemon would keep those that it has: the new pod says what is so, and what to do."""
+    node = joined("userspace")
+    node.install()
+    changed = node.values | {"tailnet__tags[0]": "tag:other"}
+    node.cluster.helm("upgrade", "agp", str(CHART), *node.cluster.settings(**changed))
+    eventually(lambda: 'and the values say "' in node.own_state_says(), "the log of own-state says so")
+    assert "tag:other" in node.own_state_says()
 
 
 def test_a_spent_key_is_told_by_the_sidecar(joined: Joined) -> None:
