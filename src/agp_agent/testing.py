@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import httpx
 import uvicorn
-from docker.errors import ImageNotFound
+from docker.errors import ImageNotFound, NotFound
 from testcontainers.core.container import DockerContainer
 
 from agp_agent import __version__
+from agp_agent.agent_client import task_path
 from agp_agent.dev_dashboard.client import Answer, send_task
 from agp_agent.dev_dashboard.server import create_app
 from agp_agent.dev_dashboard.serving import listen, server_config
@@ -124,8 +124,8 @@ class AgentContainer:
         except ImageNotFound:
             remedy = "`make images` builds it, `docker load` brings it; it is never pulled"
             raise LookupError(f"the engine has no image {self._docker.image}: {remedy}.") from None
-        self._docker.start()
         try:
+            self._docker.start()
             self.connect()
         except BaseException:
             self.stop()
@@ -137,14 +137,22 @@ class AgentContainer:
         _until(self._is_ready, "the agent to become ready", self.log)
 
     def stop(self) -> None:
-        """End it, with time to take its containers along, and remove it and its volume."""
+        """End it, and remove it; where its state goes with it, its tasks do, too: no other agent would end them."""
         container = self._docker.get_wrapped_container()
         if container is not None:
             container.stop(timeout=int(PATIENCE_S))
         self._docker.stop()
         if self._volume is not None:
-            with contextlib.suppress(Exception):  # it never came to be
-                self._docker.get_docker_client().client.volumes.get(self._volume).remove()
+            self._remove_what_is_left(self._volume)
+
+    def _remove_what_is_left(self, volume: str) -> None:
+        engine, its = self._docker.get_docker_client().client, {"label": f"agp.agent_id={self.agent_id}"}
+        for left in engine.containers.list(all=True, filters=its):
+            left.remove(force=True)
+        for made in (*engine.networks.list(filters=its), *engine.volumes.list(filters=its)):
+            made.remove()
+        with contextlib.suppress(NotFound):  # it never came to be
+            engine.volumes.get(volume).remove()
 
     def log(self) -> str:
         """All that it has written: lines of JSON."""
@@ -161,7 +169,7 @@ class AgentContainer:
 
     def task(self, task_id: str) -> dict[str, Any]:
         """What ``GET /tasks/{id}`` says."""
-        answer = self.get(f"/tasks/{quote(task_id, safe='')}")
+        answer = self.get(task_path(task_id))
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found

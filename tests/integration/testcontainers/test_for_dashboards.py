@@ -12,6 +12,7 @@ from testcontainers.core.config import testcontainers_config
 from agp_agent.models import TaskStatus
 from agp_agent.testing import AgentContainer, ResultInbox
 from support.engine_side import EngineSide
+from support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,15 @@ def test_the_documented_suite_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_a_task_that_still_runs_goes_with_its_agent(inbox: ResultInbox, engine: EngineSide) -> None:
+    """Its agent would leave it to the next one on the same state; here there is none."""
+    with AgentContainer(inbox.url, inbox.token, environment={"AGP_WARM": "0", "AGP_DRAIN_TIMEOUT_S": "1"}) as agent:
+        assert agent.send("long", "echo begun; sleep 3000\n", name="long.sh").status == 202
+        eventually(lambda: engine.containers(agent.agent_id, label="agp.agent_id"), "it runs")
+    assert engine.purge(agent.agent_id, label="agp.agent_id") == []
+    assert agent.agent_id not in [volume.name for volume in engine.client.volumes.list()]
 
 
 def test_an_image_that_is_not_there_is_told_and_never_pulled(inbox: ResultInbox, engine: EngineSide) -> None:
