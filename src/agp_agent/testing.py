@@ -146,11 +146,14 @@ class AgentContainer:
             self._remove_what_is_left(self._volume)
 
     def _remove_what_is_left(self, volume: str) -> None:
-        engine, its = self._docker.get_docker_client().client, {"label": f"agp.agent_id={self.agent_id}"}
+        engine = self._docker.get_docker_client().client
+        its: dict[str, str | list[str] | bool] = {"label": f"agp.agent_id={self.agent_id}"}
         for left in engine.containers.list(all=True, filters=its):
             left.remove(force=True)
-        for made in (*engine.networks.list(filters=its), *engine.volumes.list(filters=its)):
-            made.remove()
+        for network in engine.networks.list(filters=its):
+            network.remove()
+        for playbook in engine.volumes.list(filters=its):
+            playbook.remove()
         with contextlib.suppress(NotFound):  # it never came to be
             engine.volumes.get(volume).remove()
 

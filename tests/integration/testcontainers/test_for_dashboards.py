@@ -22,10 +22,15 @@ def inbox() -> Iterator[ResultInbox]:
         yield inbox
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_ryuk() -> None:
+    """Everything is removed here, and asserted to be."""
+    testcontainers_config.ryuk_disabled = True
+
+
 @pytest.fixture(scope="module")
 def agent(inbox: ResultInbox, engine: EngineSide) -> Iterator[AgentContainer]:
     """One agent for all tests of this file; nothing of it or of its tasks is left."""
-    testcontainers_config.ryuk_disabled = True  # everything is removed here, and asserted to be
     with AgentContainer(inbox.url, inbox.token, environment={"AGP_WARM": "0", "AGP_MAX_RUNNING": "2"}) as agent:
         yield agent
     assert engine.purge(agent.agent_id, label="agp.agent_id") == []
