@@ -144,7 +144,7 @@ class AgentClient:
             NoAgent: it was not there at the beginning.
             AgentError: it did not come back within a minute.
         """
-        position, patience = 0, _Patience()
+        position, patience = "0", _Patience()
         while True:
             try:
                 for reached, event in self._events(path, position):
@@ -158,9 +158,9 @@ class AgentClient:
                     yield LogEvent("lost", {})
             time.sleep(1)
 
-    def _events(self, path: str, position: int) -> Iterator[tuple[int, LogEvent]]:
+    def _events(self, path: str, position: str) -> Iterator[tuple[str, LogEvent]]:
         """Each with the position behind it."""
-        headers = {"Last-Event-ID": str(position)}
+        headers = {"Last-Event-ID": position}
         with (
             self._reached(),
             self._client.stream("GET", path, params={"follow": "true"}, headers=headers, timeout=_SILENCE_S) as answer,
@@ -175,7 +175,7 @@ class AgentClient:
                 if line:
                     fields[name] = value
                 elif "event" in fields:
-                    yield int(fields["id"]), LogEvent(fields["event"], json.loads(fields["data"]))
+                    yield fields["id"], LogEvent(fields["event"], json.loads(fields["data"]))
                     fields = {}
 
     @contextlib.contextmanager

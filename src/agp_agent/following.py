@@ -7,7 +7,7 @@ import asyncio
 import codecs
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from agp_agent.capture import Gap, Spool
 from agp_agent.errors import AgentError
@@ -24,7 +24,28 @@ _PIECE_BYTES: Final = 64 * 1024
 
 
 class BeyondOutput(AgentError):
-    """A reader wants to go on where the output has never been."""
+    """A reader wants to go on where the output has never been, or in an attempt that is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a reader goes on: behind so many bytes as printed, of an attempt; None: of the latest.
+
+    Written as the number of bytes, and the attempt behind an ``@`` where it is not the first: one task has outputs as
+    often as it is sent again, and whoever follows one does not come into the next.
+    """
+
+    start: int = 0
+    attempt: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What ``str`` writes; "0" is the beginning of the latest attempt. Raises ``ValueError``."""
+        start, _, attempt = text.partition("@")
+        return cls(int(start), int(attempt) if attempt else 1 if int(start) else None)
+
+    def __str__(self) -> str:
+        return f"{self.start}@{self.attempt}" if (self.attempt or 1) > 1 else str(self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +98,30 @@ class Following:
         spool = self._spool_of(kept)
         return (spool.output() if spool is not None else kept.output).text()
 
-    async def check(self, task_id: str, start: int) -> bool:
-        """Whether the task is known. Raises ``BeyondOutput`` where its output is shorter than ``start``."""
-        kept = await self._journal.views.kept(task_id)
-        if kept is None:
-            return False
-        spool = self._spool_of(kept)
-        if spool is None and kept.state is not State.FINISHED:
-            return True  # it waits, or was not taken over yet by an agent that has just started
-        total = spool.total_bytes if spool is not None else kept.output.total_bytes
-        if start > total:
-            raise BeyondOutput(f"Last-Event-ID is {start}, and this attempt has printed {total} bytes.")
-        return True
+    async def find(self, task_id: str, position: Position) -> Position | None:
+        """The position with its attempt; None where no such task is known.
 
-    async def pieces(self, task_id: str, start: int) -> AsyncIterator[Piece | Missing]:
-        """The latest attempt's output from a position on, until its end is on record, or the agent stops."""
-        position = start
+        Raises:
+            BeyondOutput: the attempt's output is shorter, or it is not kept (any more).
+        """
+        kept = await self._journal.views.kept(task_id, position.attempt)
+        if kept is None:
+            if position.attempt is None or await self._journal.views.kept(task_id) is None:
+                return None
+            raise BeyondOutput(f"Last-Event-ID is {position}, and attempt {position.attempt} is not kept (any more).")
+        spool = self._spool_of(kept)
+        if spool is not None or kept.state is State.FINISHED:
+            total = spool.total_bytes if spool is not None else kept.output.total_bytes
+            if position.start > total:
+                raise BeyondOutput(f"Last-Event-ID is {position}, and this attempt has printed {total} bytes.")
+        return Position(position.start, kept.attempt)  # without either it waits, or was not taken over yet
+
+    async def pieces(self, task_id: str, begin: Position) -> AsyncIterator[Piece | Missing]:
+        """An attempt's output from a position on, until its end is on record, or the agent stops."""
+        position = begin.start
         while not self._closing.is_set():
             news = self._news
-            kept = await self._journal.views.kept(task_id)
+            kept = await self._journal.views.kept(task_id, begin.attempt)
             if kept is None:  # forgotten meanwhile: its result is old
                 return
             spool = self._spool_of(kept)

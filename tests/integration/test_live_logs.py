@@ -40,11 +40,11 @@ def events(response: httpx.Response) -> Iterator[Event]:
             name, _, value = line.partition(": ")
             fields[name] = value
         elif fields:
-            yield Event(fields["event"], int(fields["id"]), json.loads(fields["data"]))
+            yield Event(fields["event"], int(fields["id"].partition("@")[0]), json.loads(fields["data"]))
             fields = {}
 
 
-def followed(agent: AgentProcess, path: str, start: int | None = None) -> list[Event]:
+def followed(agent: AgentProcess, path: str, start: int | str | None = None) -> list[Event]:
     """All events up to the end of the stream."""
     headers = agent.headers | ({} if start is None else {"Last-Event-ID": str(start)})
     with agent.http.stream("GET", f"{path}?follow=true", headers=headers) as response:
@@ -121,6 +121,26 @@ def test_what_is_not_kept_is_a_gap_of_known_size(agent: AgentProcess, dashboard:
     inside = followed(agent, "/tasks/long/logs", 2000)
     assert (inside[0].kind, inside[0].data["omitted_bytes"]) == ("gap", len(printed) - 1024 - 2000)
     assert text_of(followed(agent, "/tasks/long/logs", len(printed) - 10)) == printed[-10:]
+
+
+def test_a_follower_stays_with_its_attempt(agent: AgentProcess, dashboard: DashboardStub) -> None:
+    """The id is sent again meanwhile: who goes on in the first attempt gets its rest and its end, nothing of the next."""
+    agent.accept_task("again", "echo FIRST-1; echo FIRST-2\n")
+    dashboard.result("again")
+    agent.wait_audited("task delivered", task_id="again")
+    agent.accept_task("again", "echo second-1; echo second-2; exit 3\n")
+    agent.wait_audited("task delivered", task_id="again", attempt=2)
+    first = followed(agent, "/tasks/again/logs", 8)
+    assert (text_of(first), first[-1].data["exit_code"]) == ("FIRST-2\n", 0)
+    latest = followed(agent, "/tasks/again/logs")
+    assert (text_of(latest), latest[-1].data["exit_code"]) == ("second-1\nsecond-2\n", 3)
+    second = followed(agent, "/tasks/again/logs", "9@2")
+    assert (text_of(second), second[-1].data["exit_code"]) == ("second-2\n", 3)
+    none = agent.request("GET", "/tasks/again/logs?follow=1", headers={"Last-Event-ID": "9@3"})
+    assert (none.status_code, none.json()["detail"]) == (
+        400,
+        "Last-Event-ID is 9@3, and attempt 3 is not kept (any more).",
+    )
 
 
 def test_wrong_questions_get_clear_answers(agent: AgentProcess, dashboard: DashboardStub) -> None:

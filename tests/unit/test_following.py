@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agp_agent.capture import Spool
-from agp_agent.following import Following, Missing, Piece
+from agp_agent.following import Following, Missing, Piece, Position
 from agp_agent.journal import Kept
 from agp_agent.lifecycle import State
 from agp_agent.output import Output
@@ -20,7 +20,7 @@ class Views:
 
     kept_now: Kept
 
-    async def kept(self, _task_id: str) -> Kept:
+    async def kept(self, _task_id: str, _attempt: int | None = None) -> Kept:
         """Always the same."""
         return self.kept_now
 
@@ -33,13 +33,13 @@ class OneTask:
     views: Views = field(init=False)
 
     def __post_init__(self) -> None:
-        self.views = Views(Kept("run", State.FINISHED, self.output))
+        self.views = Views(Kept("run", 1, State.FINISHED, self.output))
 
 
 async def read(output: Output, start: int = 0) -> list[Piece | Missing]:
     """All that comes from a position on."""
     following = Following(OneTask(output))  # type: ignore[arg-type]
-    return [piece async for piece in following.pieces("t", start)]
+    return [piece async for piece in following.pieces("t", Position(start, 1))]
 
 
 COUNTED = Output(b"head", b"the tail", 100, 88)
@@ -72,7 +72,7 @@ async def test_an_agent_that_stops_sends_no_more() -> None:
     before = following.closed
     following.close()
     assert (before, following.closed) == (False, True)
-    assert [piece async for piece in following.pieces("t", 0)] == []
+    assert [piece async for piece in following.pieces("t", Position())] == []
 
 
 def open_files() -> int:
@@ -85,12 +85,12 @@ async def test_who_leaves_a_silent_task_leaves_nothing(tmp_path: Path) -> None:
     spool = Spool.create(tmp_path / "spool", 1000)
     spool.append(b"before")
     silent = OneTask(COUNTED)
-    silent.views = Views(Kept("run", State.RUNNING, Output()))
+    silent.views = Views(Kept("run", 1, State.RUNNING, Output()))
     following = Following(silent)  # type: ignore[arg-type]
     following.observe("run", LiveRun("container", "slot", b"", spool, None))
 
     async def look_on() -> None:
-        async for _ in following.pieces("t", 0):
+        async for _ in following.pieces("t", Position()):
             pass
 
     before = (open_files(), len(asyncio.all_tasks()))
@@ -102,3 +102,12 @@ async def test_who_leaves_a_silent_task_leaves_nothing(tmp_path: Path) -> None:
     await asyncio.gather(*followers, return_exceptions=True)
     assert (open_files(), len(asyncio.all_tasks())) == before
     spool.discard()
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [("0", Position()), ("35", Position(35, 1)), ("35@2", Position(35, 2)), ("0@2", Position(0, 2))],
+)
+def test_a_position_is_what_is_written(text: str, position: Position) -> None:
+    """Of the first attempt the bytes alone; none at all is the beginning of the latest."""
+    assert (Position.parse(text), str(position)) == (position, text)

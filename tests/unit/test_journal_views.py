@@ -146,7 +146,7 @@ async def test_looking_at_one_task_and_at_the_outbox_uses_the_indexes(journal: J
     await finished(journal, "t")
 
     def plans(db: sqlite3.Connection) -> list[str]:
-        one: dict[str, object] = {"task_id": "t", "now_ms": 0}
+        one: dict[str, object] = {"task_id": "t", "now_ms": 0, "attempt": None}
         page: dict[str, object] = {"before": 2**63 - 1, "limit": 50, "state": None, "outcome": None, "delivery": None}
         names = dict.fromkeys(("view_task", "view_kept", "dead_letter_of", "retry_delivery"), one)
         names |= {"view_outbox": {}, "oldest_queued": {}, "view_tasks": page}

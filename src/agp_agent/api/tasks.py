@@ -13,7 +13,7 @@ from agp_agent.api.document import problems as answers
 from agp_agent.api.live_logs import stream
 from agp_agent.api.paths import TaskPath, named
 from agp_agent.api.visitor import CALLER
-from agp_agent.following import Following
+from agp_agent.following import Following, Position
 from agp_agent.intake import Intake
 from agp_agent.journal import Delivery, Journal, TaskFilter
 from agp_agent.lifecycle import Outcome, State
@@ -75,15 +75,16 @@ def _add_logs(api: FastAPI, journal: Journal, following: Following) -> None:
     async def logs(
         task_id: TaskPath,
         follow: bool = False,  # noqa: FBT001, FBT002  a query parameter
-        last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,15}$")] = None,
+        last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,15}(@[1-9][0-9]{0,8})?$")] = None,
     ) -> Response:
         """What the latest attempt printed, as far as it is kept; with ``follow`` as Server-Sent Events, live.
 
-        Event ids are positions in bytes as printed: a reader that comes back with ``Last-Event-ID`` goes on there.
+        Event ids are positions in bytes as printed, of a second attempt ``35@2``: a reader that comes back with
+        ``Last-Event-ID`` goes on there, in the same attempt.
         """
         name = await named(journal, task_id)
         if follow:
-            return await stream(following, journal, name, int(last_event_id or 0))
+            return await stream(following, journal, name, Position.parse(last_event_id or "0"))
         text = await following.text(name)
         if text is None:
             raise HTTPException(404, _UNKNOWN)

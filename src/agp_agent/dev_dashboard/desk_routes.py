@@ -186,7 +186,7 @@ class DeskRoutes:
         entry = await self._entry(number)
         agent = await self._agent(entry["agent_id"])
         given = request.headers.get("last-event-id", "")
-        position = given if given.isascii() and given.isdecimal() else "0"
+        position = given if re.fullmatch(r"[0-9]+(@[0-9]+)?", given) else "0"
         events = self._calling.events(agent, task_path(entry["task_id"], "logs"), position)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

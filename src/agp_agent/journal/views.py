@@ -72,9 +72,10 @@ class TaskFilter:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The latest attempt of a task, and what the journal keeps of its output; nothing before its end."""
+    """An attempt of a task, and what the journal keeps of its output; nothing before its end."""
 
     run_id: str
+    attempt: int
     state: State
     output: Output
 
@@ -103,9 +104,10 @@ class Views:
         self._db = db
         self._now_ms = now_ms
 
-    async def task(self, task_id: str) -> TaskView | None:
-        """The latest attempt of this task, or None where the journal knows none (any more)."""
-        row = await self._db.read(lambda db: db.execute(SQL["view_task"], {"task_id": task_id}).fetchone())
+    async def task(self, task_id: str, attempt: int | None = None) -> TaskView | None:
+        """The latest attempt of this task, or the one that is named; None where the journal knows none (any more)."""
+        wanted = {"task_id": task_id, "attempt": attempt}
+        row = await self._db.read(lambda db: db.execute(SQL["view_task"], wanted).fetchone())
         if row is None:
             return None
         return replace(_task_of(row), play=Play.model_validate_json(row["play"]) if row["play"] else None)
@@ -123,9 +125,10 @@ class Views:
         row = await self._db.read(lambda db: db.execute(SQL["dead_letter_of"], {"task_id": task_id}).fetchone())
         return {name: row[name] for name in ("task_id", "attempt", "run_id", "last_error")} if row else None
 
-    async def kept(self, task_id: str) -> Kept | None:
-        """The latest attempt's output as far as it is on record, or None where the journal knows no such task."""
-        row = await self._db.read(lambda db: db.execute(SQL["view_kept"], {"task_id": task_id}).fetchone())
+    async def kept(self, task_id: str, attempt: int | None = None) -> Kept | None:
+        """The output of the same, as far as it is on record."""
+        wanted = {"task_id": task_id, "attempt": attempt}
+        row = await self._db.read(lambda db: db.execute(SQL["view_kept"], wanted).fetchone())
         if row is None:
             return None
         output = Output()
@@ -137,7 +140,7 @@ class Views:
                 row["output_omitted_bytes"] or 0,
                 bool(row["output_at_least"]),
             )
-        return Kept(row["run_id"], State(row["state"]), output)
+        return Kept(row["run_id"], row["attempt"], State(row["state"]), output)
 
     async def task_id_of(self, alias: str) -> str | None:
         """The task_id that ``~<sha256>`` stands for; None where it stands for none."""

@@ -216,7 +216,7 @@ SELECT a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exit_code,
        a.output_bytes, a.output_omitted_bytes, o.state AS delivery_state, o.attempts AS delivery_attempts, o.last_error,
        CASE WHEN o.state = 'pending' THEN o.next_attempt_at_ms END AS next_attempt_at_ms, o.acknowledged_at_ms, o.play
   FROM attempts a LEFT JOIN outbox o USING (seq)
- WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
+ WHERE a.task_id = :task_id AND (:attempt IS NULL OR a.attempt = :attempt) ORDER BY a.attempt DESC LIMIT 1;
 
 -- name: task_id_of
 SELECT task_id FROM attempts WHERE alias = :alias LIMIT 1;
@@ -241,9 +241,9 @@ SELECT a.seq, a.task_id, a.attempt, a.state, a.outcome, a.reason, a.error, a.exi
  ORDER BY a.seq DESC LIMIT :limit;
 
 -- name: view_kept
-SELECT a.run_id, a.state, a.output_bytes, a.output_omitted_bytes, o.output_head, o.output_tail, o.output_at_least
+SELECT a.run_id, a.attempt, a.state, a.output_bytes, a.output_omitted_bytes, o.output_head, o.output_tail, o.output_at_least
   FROM attempts a LEFT JOIN outbox o USING (seq)
- WHERE a.task_id = :task_id ORDER BY a.attempt DESC LIMIT 1;
+ WHERE a.task_id = :task_id AND (:attempt IS NULL OR a.attempt = :attempt) ORDER BY a.attempt DESC LIMIT 1;
 
 -- name: oldest_queued
 SELECT accepted_at_ms FROM attempts INDEXED BY attempts_live WHERE state = 'queued' AND state <> 'finished'
