@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from agp_agent.audit import Audit, AuditEvent
+from agp_agent.audit import Audit, AuditEvent, OpenTask
 from agp_agent.caller import Caller
 from agp_agent.errors import Unavailable
 from agp_agent.journal import Journal
@@ -67,12 +67,22 @@ class Operating:
         found = await self._journal.views.dead_letter(task_id)
         if found is None:
             return False
+        still_owed = [task for task in self._audit.open_tasks() if task.run_id == found["run_id"]]
         self._audit.record(AuditEvent.TASK_DROPPED, **found, **caller.facts)
         try:
             await self._audit.flush()  # the trail is what remains of it
         except OSError as error:
+            self._take_back(still_owed)
             raise Unavailable(f"The audit trail cannot be written: {error.strerror}; nothing was forgotten.") from None
-        return await self._journal.drop_dead_letter(found["run_id"])
+        if await self._journal.drop_dead_letter(found["run_id"]):
+            return True
+        self._take_back(still_owed)  # it is being delivered again
+        return False
+
+    def _take_back(self, still_owed: list[OpenTask]) -> None:
+        """What the trail was told to forget, and what is kept all the same, stands in it again, behind that line."""
+        for task in still_owed:
+            self._audit.record(AuditEvent.TASK_CARRIED, **task.facts | {"last_step": task.last_step})
 
 
 def _sync(folder: Path) -> None:

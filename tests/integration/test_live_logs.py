@@ -124,7 +124,7 @@ def test_what_is_not_kept_is_a_gap_of_known_size(agent: AgentProcess, dashboard:
 
 
 def test_a_follower_stays_with_its_attempt(agent: AgentProcess, dashboard: DashboardStub) -> None:
-    """The id is sent again meanwhile: who goes on in the first attempt gets its rest and its end, nothing of the next."""
+    """The id is sent again: who goes on in the first attempt gets its rest and its end, nothing of the next one."""
     agent.accept_task("again", "echo FIRST-1; echo FIRST-2\n")
     dashboard.result("again")
     agent.wait_audited("task delivered", task_id="again")

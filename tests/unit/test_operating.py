@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agp_agent.audit import Audit
+from agp_agent.audit import Audit, AuditEvent
 from agp_agent.caller import Caller
 from agp_agent.errors import Unavailable
 from agp_agent.journal import Journal
@@ -40,6 +40,12 @@ async def test_a_result_is_kept_while_the_trail_cannot_say_that_it_was_given_up(
 ) -> None:
     """The trail is all that would remain of it."""
     operating = Operating(journal, audit, Readiness(), tmp_path / "paused")
+    found = await journal.views.dead_letter("t")
+    assert found is not None
+    audit.record(AuditEvent.TASK_ACCEPTED, task_id="t", attempt=1, run_id=found["run_id"], playbook_name="p")
+
+    def owed() -> list[str]:
+        return [task.run_id for task in audit.open_tasks()]
 
     async def full() -> None:
         raise OSError(28, "No space left on device")
@@ -49,8 +55,29 @@ async def test_a_result_is_kept_while_the_trail_cannot_say_that_it_was_given_up(
         with pytest.raises(Unavailable, match="No space left on device; nothing was forgotten"):
             await operating.drop("t", CALLER)
     assert await journal.views.dead_letter("t") is not None
+    assert owed() == [found["run_id"]], "a journal that is lost now must not lose it"
     assert await operating.drop("t", CALLER)
-    assert await journal.views.task("t") is None
+    assert (await journal.views.task("t"), owed()) == (None, [])
+
+
+async def test_a_result_that_is_being_delivered_again_is_not_dropped(
+    journal: Journal, audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody had it delivered again while the trail was written: it is owed as before, and the trail says so."""
+    operating = Operating(journal, audit, Readiness(), tmp_path / "paused")
+    found = await journal.views.dead_letter("t")
+    assert found is not None
+    audit.record(AuditEvent.TASK_ACCEPTED, task_id="t", attempt=1, run_id=found["run_id"], playbook_name="p")
+    flush = audit.flush
+
+    async def meanwhile() -> None:
+        await flush()
+        await journal.retry_dead_letters()
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(audit, "flush", meanwhile)
+        assert not await operating.drop("t", CALLER)
+    assert [task.run_id for task in audit.open_tasks()] == [found["run_id"]]
 
 
 async def test_a_pause_that_could_not_outlive_a_restart_is_none(journal: Journal, audit: Audit, tmp_path: Path) -> None:
