@@ -4,6 +4,8 @@ import os
 import re
 import shlex
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -164,6 +166,46 @@ def test_what_runs_shows_no_more_than_a_page_can_hold(page: Page, agent: AgentPr
     assert len(text) < 1_100_000
     page.get_by_role("button", name="Cancel").click()
     wait_status(page, "failed")
+
+
+class _Forgetful(BaseHTTPRequestHandler):
+    """An agent whose journal was lost just after it took a task on."""
+
+    def do_POST(self) -> None:
+        """Alive, and takes every task."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        is_task = self.path == "/execute_task"
+        self._answer(202 if is_task else 200, b'{"message":"m","task_id":"t","status":"running"}' if is_task else b"{}")
+
+    def do_GET(self) -> None:
+        """Knows none."""
+        self._answer(404, b'{"detail":"There is no task with this id."}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_what_the_agent_does_not_know_is_told_and_not_asked_for_again(page: Page, agent: AgentProcess) -> None:
+    """Its answer stands where its output would."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        register(page, agent, url=f"http://127.0.0.1:{server.server_port}")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        send(page, "a.sh", "echo x", "t")
+        expect(page.get_by_text("the agent shows no output: 404: There is no task with this id.")).to_be_visible()
+        page.wait_for_timeout(5000)  # a browser asks again after three seconds
+        assert len([url for url in asked if url.endswith("/live")]) == 1
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_delivery_that_was_refused_is_shown(page: Page, desk: Desk) -> None:

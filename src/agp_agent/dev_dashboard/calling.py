@@ -1,12 +1,14 @@
 """Calls agents, as the enterprise's dashboard does: the contract, and the agent's own endpoints that people look at."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
 import httpx
+from fastapi.sse import format_sse_event
 
 from agp_agent.dev_dashboard.desk import Agent, Call
 
@@ -40,11 +42,20 @@ class Calling:
         return Call(method, url, headers, body, answer.status_code, answer.text, dict(answer.headers))
 
     async def events(self, agent: Agent, path: str, position: str) -> AsyncIterator[bytes]:
-        """The events of an output from ``position`` on, as they come; none any more where the agent goes away."""
+        """The events of an output from ``position`` on, as they come; none any more where the agent goes away.
+
+        Where it refuses, there is one of this dashboard's own instead: ``refused``, with what it said.
+        """
         headers = {"Authorization": f"Bearer {agent.token}", "Last-Event-ID": position}
         url = f"{agent.url}{path}?follow=true"
         with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):  # the browser asks again by itself
             async with self._client.stream("GET", url, headers=headers, timeout=_SILENCE_S) as answer:
+                if answer.is_client_error:
+                    await answer.aread()
+                    yield format_sse_event(
+                        event="refused", data_str=json.dumps({"said": said(answer.status_code, answer.text)})
+                    )
+                    return
                 if answer.is_success:
                     async for chunk in answer.aiter_raw():
                         yield chunk
@@ -65,3 +76,14 @@ def light(heartbeat: Call) -> str:
     """What it means: ``ok``, ``wrong token``, ``down``, or the status that came."""
     words = {_OK: "ok", _UNAUTHORIZED: "wrong token", None: "down"}
     return words.get(heartbeat.status, f"answers {heartbeat.status}")
+
+
+def said(status: int | None, answer: str) -> str:
+    """Why the agent did not do it, in its own words where it has some."""
+    if status is None:
+        return answer
+    try:
+        detail = json.loads(answer)["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer[:200]
+    return f"{status}: {detail}"

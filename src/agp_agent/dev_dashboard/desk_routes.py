@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from agp_agent.agent_client import task_path
-from agp_agent.dev_dashboard.calling import Calling, light
+from agp_agent.dev_dashboard.calling import Calling, light, said
 from agp_agent.dev_dashboard.desk import Agent, Desk
 from agp_agent.dev_dashboard.page import PAGE_HEADERS
 from agp_agent.dev_dashboard.store import ResultStore
@@ -145,7 +145,7 @@ class DeskRoutes:
         if call.status is None:
             await run_in_threadpool(self._desk.unanswered, entry_id, call.answer)
         elif call.status != _ACCEPTED:
-            await run_in_threadpool(self._desk.refused, entry_id, _said(call.status, call.answer))
+            await run_in_threadpool(self._desk.refused, entry_id, said(call.status, call.answer))
         return _json({"id": entry_id})
 
     async def task(self, request: Request, number: str) -> Response:
@@ -197,7 +197,7 @@ class DeskRoutes:
         agent = await self._agent(entry["agent_id"])
         call = await self._calling.call(agent, "POST", task_path(entry["task_id"], "cancel"))
         await run_in_threadpool(self._desk.note, entry["id"], call)
-        return _json({"said": "" if call.status == _ACCEPTED else _said(call.status, call.answer)})
+        return _json({"said": "" if call.status == _ACCEPTED else said(call.status, call.answer)})
 
     async def _agent(self, agent_id: int | None) -> Agent:
         for agent in await run_in_threadpool(self._desk.agents):
@@ -241,14 +241,3 @@ def _sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
     field = ".".join(str(part) for part in problem["loc"]) or "the body"
     return f"Invalid: {field}: {problem['msg']}."
-
-
-def _said(status: int | None, answer: str) -> str:
-    """Why the agent did not do it, in its own words where it has some."""
-    if status is None:
-        return answer
-    try:
-        detail = json.loads(answer)["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer[:200]
-    return f"{status}: {detail}"

@@ -213,6 +213,10 @@ function follow(id, terminal, state) {
     source.close();
     state.textContent = `ended: ${end.outcome}${end.error ? `, ${end.error}` : ""}; its result is on the way`;
   });
+  source.addEventListener("refused", (event) => {
+    source.close(); // asking again would change nothing
+    state.textContent = `the agent shows no output: ${JSON.parse(event.data).said}`;
+  });
   source.addEventListener("error", () => { state.textContent = "the agent does not answer; asking again …"; });
   source.addEventListener("open", () => { state.textContent = "live"; });
 }
