@@ -42,12 +42,17 @@ def events_of(file: Path) -> Iterator[dict[str, Any]]:
     """What stands in one file; lines that are no event are passed over."""
     with file.open("rb") as lines:
         for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+            if (event := event_in(line)) is not None:
                 yield event
+
+
+def event_in(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None where it is no event."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def began_s(file: Path) -> float:

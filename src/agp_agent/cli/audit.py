@@ -1,16 +1,18 @@
 """The commands about the audit trail."""
 
+import contextlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 
-from agp_agent import audit_verification
+from agp_agent import audit_files, audit_verification
 from agp_agent.audit import read_events
 from agp_agent.cli.common import EXIT_FAILED, ConfigOption, audit_commands, load
 from agp_agent.state_dir import StateDir
@@ -79,17 +81,39 @@ def _readable(trail: Path) -> Iterator[None]:
 
 
 def _added(trail: Path, last: int) -> Iterator[dict[str, Any]]:
-    """What comes behind event ``last``, for ever. A file that did not grow is not read again."""
-    seen: tuple[int, int] | None = None
+    """What comes behind event ``last``, for ever. Each file is read once, and to its end before the next one is."""
     while True:
-        found = trail.stat()
-        if seen != (now := (found.st_ino, found.st_size)):
-            seen = now
-            for event in read_events(trail):
-                if event.get("seq", 0) > last:
-                    last = event["seq"]
+        with contextlib.suppress(FileNotFoundError), trail.open("rb") as file:  # while files are changed there is none
+            for event in _until_replaced(trail, file):
+                seq = event.get("seq", 0)
+                if seq > last + 1:  # files came and went between two looks
+                    yield from (missed for missed in read_events(trail) if last < missed.get("seq", 0) < seq)
+                if seq > last:
+                    last = seq
                     yield event
         time.sleep(_LOOK_S)
+
+
+def _until_replaced(trail: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The events of the current file from its beginning on, until it is full and another one is in its place."""
+    while True:
+        is_over = not _is_the_same(trail, file)  # asked first: then what stands in it is all of it
+        behind = file.tell()
+        while (line := file.readline()).endswith(b"\n"):
+            behind = file.tell()
+            if (event := audit_files.event_in(line)) is not None:
+                yield event
+        if is_over:
+            return
+        file.seek(behind if os.fstat(file.fileno()).st_size >= behind else 0)  # less: what was torn was cut off
+        time.sleep(_LOOK_S)
+
+
+def _is_the_same(trail: Path, file: BinaryIO) -> bool:
+    try:
+        return trail.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _print(event: dict[str, Any]) -> None:
