@@ -81,7 +81,12 @@ class StateDir:
     @property
     def reserve(self) -> Path:
         """Space kept free for the results of what runs."""
-        return self.path / "reserve"
+        return self.reserve_of(self.path)
+
+    @staticmethod
+    def reserve_of(path: Path) -> Path:
+        """That of any state directory."""
+        return path / "reserve"
 
     @property
     def slots(self) -> Path:

@@ -116,3 +116,13 @@ def test_serve_with_one_thing_wrong_is_78(cli: Cli, tmp_path: Path, wrong: dict[
     assert ended.returncode == 78, ended.stderr
     assert ended.stderr.count("\n") == 1
     assert expected in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["config schema", "config show", "runners list", "--help"])
+def test_output_for_which_there_is_no_room_is_a_sentence(cli: Cli, command: str) -> None:
+    """And a failure: whoever reads the file must not take it for whole."""
+    ended = cli(*command.split(), wrapper=("sh", "-c", 'exec "$@" >/dev/full', "sh"))
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "agp-agent: what this prints cannot be written: no space is left where it goes.\n",
+    )

@@ -20,6 +20,7 @@ from agp_agent.dev_dashboard.terminal import Terminal
 from agp_agent.errors import ConfigurationError
 
 _GRACE_S: Final = 3
+_PORT_MAX: Final = 65535
 _IPV4: Final = 4
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -73,6 +74,8 @@ def server_config(app: FastAPI) -> uvicorn.Config:
 
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket. Raises ``ConfigurationError``."""
+    if port > _PORT_MAX:  # getaddrinfo would take its last 16 bits
+        raise ConfigurationError(f"The dashboard cannot listen on port {port}: a port is at most {_PORT_MAX}.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)

@@ -55,7 +55,7 @@ class Facts:
     """What the kernel of this machine says."""
     state_dir: Path = Path()
     free_bytes: int | None = None
-    """What is free for the state directory."""
+    """What is free for the state directory, with what an agent keeps in reserve there."""
     listening: Listening | None = None
     dashboard_url: str | None = None
     dashboard_problem: str | None = None

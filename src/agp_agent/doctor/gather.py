@@ -22,6 +22,7 @@ from agp_agent.doctor.facts import Facts, Listening, RunnerFacts
 from agp_agent.engine import ContainerEngine, PullPolicy
 from agp_agent.errors import AgentError, ConfigurationError, EngineError, ImageUnavailable
 from agp_agent.settings import Settings
+from agp_agent.state_dir import StateDir
 
 _DASHBOARD_S: Final = 5.0
 _TIME_ERROR: Final = 5
@@ -86,10 +87,13 @@ def _identity(state_dir: Path) -> tuple[str | None, str | None]:
 
 
 def _free(state_dir: Path) -> int | None:
-    """What is free where it is, or where it would be made."""
+    """What is free where it is, or where it would be made; what an agent keeps in reserve there is free, too."""
+    reserve = 0
+    with contextlib.suppress(OSError):
+        reserve = StateDir.reserve_of(state_dir).stat().st_size
     for place in (state_dir, *state_dir.parents):
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(place).free
+            return shutil.disk_usage(place).free + reserve
     return None
 
 
