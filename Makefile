@@ -75,6 +75,7 @@ bench-peers: ## Install the rivals of PyPI that `make bench` runs beside the age
 	@.ci/bench-peers
 
 release-check: setup ## Build wheel and images twice and compare, list their parts, install and try them (about 6 minutes)
+	@.ci/images --agent --of-head
 	@PYTHONPATH=tests $(PYTHON_BIN)/python -m release
 
 deb: venv ## Build a Debian package for the release that this machine runs: dist/agp-agent_….deb (about a minute)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import docker
+from docker.errors import DockerException
 from rich.console import Console
 from testcontainers.core.config import testcontainers_config
 
@@ -17,7 +18,7 @@ from agp_agent import __version__
 from agp_agent.models import TaskStatus
 from agp_agent.testing import AgentContainer, ResultInbox
 from demo.__main__ import EXAMPLES, EXPECTED_FAILURES, PLAYBOOKS
-from release.images import NAMES, ROOT, built_again, differences, tag_of, tree_of
+from release.images import NAMES, ROOT, built_again, differences, revision_of, tag_of, tree_of
 from release.sbom import write_sbom
 from release.wheel import built_wheel, installed, version_of
 
@@ -31,7 +32,7 @@ class NotAsItShouldBe(Exception):
 
 def main() -> int:
     """Run every step, whatever the ones before found; the exit code."""
-    steps: list[tuple[str, Callable[[], str]]] = [("wheel", check_wheel)]
+    steps: list[tuple[str, Callable[[], str]]] = [("one commit", check_commit), ("wheel", check_wheel)]
     steps += [(tag_of(name), lambda name=name: check_image(name)) for name in NAMES]  # type: ignore[misc]
     steps.append(("the demo, by the agent's image", check_demo))
     failed = [name for name, step in steps if not _done(name, step)]
@@ -45,10 +46,28 @@ def _done(name: str, step: Callable[[], str]) -> bool:
     console.print(f"{name} …")
     try:
         console.print(f"  ok: {step()}", markup=False)
-    except (NotAsItShouldBe, TimeoutError, subprocess.CalledProcessError) as error:
+    except (NotAsItShouldBe, TimeoutError, LookupError, AssertionError, subprocess.CalledProcessError) as error:
+        console.print(f"  FAILED: {error}", style="red", markup=False)
+        return False
+    except DockerException as error:
         console.print(f"  FAILED: {error}", style="red", markup=False)
         return False
     return True
+
+
+def check_commit() -> str:
+    """Nothing is changed in the checkout, and every image says that it was built of its commit."""
+    if changed := _git("status", "--porcelain"):
+        raise NotAsItShouldBe(f"the checkout has changes that are not committed:\n{changed}")
+    head, client = _git("rev-parse", "HEAD"), docker.from_env()
+    of = {name: revision_of(client, name) for name in NAMES}
+    if others := {name: revision for name, revision in of.items() if revision != head}:
+        raise NotAsItShouldBe(f"HEAD is {head}, and these images are of other commits: {others}")
+    return f"{head[:12]}, and all images are of it"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(("git", *arguments), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def check_wheel() -> str:

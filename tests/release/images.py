@@ -27,6 +27,11 @@ def tag_of(name: str) -> str:
     return f"agp/{name}:{__version__}"
 
 
+def revision_of(client: docker.DockerClient, name: str) -> str:
+    """The commit that an image says it was built of."""
+    return str(client.images.get(tag_of(name)).labels[f"{_TITLE}revision"])
+
+
 def tree_of(client: docker.DockerClient, tag: str) -> dict[str, str]:
     """Every file of an image: its path to kind, mode, owner, target and a hash of the content. Times are left out."""
     container = client.api.create_container(tag, entrypoint=["/nothing"])["Id"]
