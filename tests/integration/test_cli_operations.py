@@ -1,5 +1,6 @@
 """The commands that ask a running agent, or its journal where none runs."""
 
+import hashlib
 import json
 import socket
 import sqlite3
@@ -159,6 +160,9 @@ def test_without_an_agent_the_journal_is_read(dashboard: DashboardStub, tmp_path
         assert "This is what its journal says:" in shown.stderr
         assert operator("logs", "kept").stdout == operator("logs", "-f", "kept").stdout == "still here\n"
         assert "outcome" in operator("tasks", "show", "kept").stdout
+        alias = f"~{hashlib.sha256(b'kept').hexdigest()}"
+        assert operator("logs", alias).stdout == "still here\n"
+        assert json.loads(operator("tasks", "show", alias, "--json").stdout)["task_id"] == "kept"
         assert "outbox pending" in operator("status").stdout
         refused = operator("cancel", "kept")
         assert (refused.returncode, "`agp-agent serve` starts one" in refused.stderr) == (1, True)

@@ -33,6 +33,14 @@ class TaskQuery(BaseModel):
     cursor: str | None = Field(None, pattern=r"^[1-9][0-9]{0,17}$")
 
 
+class LogQuery(BaseModel):
+    """How the output is asked for. A name that is not known here is refused, for who misspells it would not follow."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    follow: bool = False
+
+
 def add_tasks(api: FastAPI, intake: Intake, journal: Journal, following: Following) -> None:
     """Add them."""
     _add_list(api, journal)
@@ -74,7 +82,7 @@ def _add_logs(api: FastAPI, journal: Journal, following: Following) -> None:
     @api.get("/tasks/{task_id}/logs", response_class=Response, responses=answers(401, 404, 503) | LOGS)
     async def logs(
         task_id: TaskPath,
-        follow: bool = False,  # noqa: FBT001, FBT002  a query parameter
+        query: Annotated[LogQuery, Query()],
         last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,15}(@[1-9][0-9]{0,8})?$")] = None,
     ) -> Response:
         """What the latest attempt printed, as far as it is kept; with ``follow`` as Server-Sent Events, live.
@@ -83,7 +91,7 @@ def _add_logs(api: FastAPI, journal: Journal, following: Following) -> None:
         ``Last-Event-ID`` goes on there, in the same attempt.
         """
         name = await named(journal, task_id)
-        if follow:
+        if query.follow:
             return await stream(following, journal, name, Position.parse(last_event_id or "0"))
         text = await following.text(name)
         if text is None:

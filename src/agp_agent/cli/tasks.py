@@ -10,7 +10,7 @@ import typer
 from agp_agent.cli.asking import agent_of, ask
 from agp_agent.cli.common import EXIT_FAILED, ConfigOption, app, load, task_commands
 from agp_agent.cli.tables import print_fields, print_table
-from agp_agent.journal import Delivery, TaskFilter, Views
+from agp_agent.journal import ALIAS_PREFIX, Delivery, TaskFilter, Views
 from agp_agent.lifecycle import Outcome, State
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="The task's id, as the dashboard gave it.")]
@@ -54,7 +54,7 @@ def tasks_show(task_id: TaskArgument, config: ConfigOption = None, *, as_json: J
     from agp_agent.agent_client import task_path  # noqa: PLC0415  the other commands start faster without
 
     async def from_journal(views: Views) -> dict[str, Any] | None:
-        found = await views.task(task_id)
+        found = await views.task(await _named(views, task_id))
         return _document(found) if found else None
 
     found = ask(config, lambda agent: agent.ask("GET", task_path(task_id)), from_journal)
@@ -86,7 +86,7 @@ def logs(
     path = task_path(task_id, "logs")
 
     async def from_journal(views: Views) -> str | None:
-        kept = await views.kept(task_id)
+        kept = await views.kept(await _named(views, task_id))
         return kept.output.text() if kept else None
 
     text = ask(config, lambda agent: _follow(agent.follow(path)) if follow else agent.text(path), from_journal)
@@ -102,6 +102,11 @@ def cancel(task_id: TaskArgument, config: ConfigOption = None) -> None:
 
     with agent_of(load(config)) as agent:
         typer.echo(agent.ask("POST", task_path(task_id, "cancel"))["message"])
+
+
+async def _named(views: Views, task_id: str) -> str:
+    """The task that this names, as the agent understands it: by its id, or by ``~`` and the id's SHA-256."""
+    return (await views.task_id_of(task_id) if task_id.startswith(ALIAS_PREFIX) else None) or task_id
 
 
 def _follow(events: Iterable[Any]) -> str:
